@@ -1,0 +1,323 @@
+"""Everything that a run can be asked for, as frozen dataclasses.
+
+The docstring under a field is its text in ``--help``; the default is what a run does when nothing is said. A value that
+makes no sense alone is refused here with a ``ValueError`` that names its key; what can only be judged with the data or the
+ranks at hand (a batch larger than the data set, say) is refused where both are known, by a
+:class:`~vggdist.config.errors.RequestError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise ``ValueError`` that names the key, the value and what was expected instead."""
+    if not condition:
+        raise ValueError(f"{key} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and how it starts."""
+
+    name: str = "quickstart"
+    """Name of the run; its folder is <run.directory>/<run.name>."""
+    directory: str = "runs"
+    """Folder that holds the runs."""
+    seed: int = 0
+    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: continue from the newest whole checkpoint of this run, if there is one. never: start anew; a folder that
+    already holds checkpoints is refused, naming what would be overwritten, unless run.overwrite is true."""
+    overwrite: bool = False
+    """With run.resume never: remove the checkpoints, logs and results of the earlier run of this name."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: the GPU of this local rank when there is one, else the CPU."""
+    log_every: int = 10
+    """Steps between two reports of the training metrics (the only time at which the loop waits for the device)."""
+
+    def __post_init__(self) -> None:
+        require(self.name != "" and "/" not in self.name, "run.name", self.name, "a folder name without '/'")
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
+        require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The VGG network (Simonyan & Zisserman 2015, Table 1)."""
+
+    name: Literal["vgg11", "vgg13", "vgg16", "vgg19", "custom"] = "vgg11"
+    """Columns A, B, D and E of the paper's table, or custom: the table in model.stages."""
+    stages: tuple[tuple[int, int], ...] | None = None
+    """Table of a custom network: (convolutions, channels) of each stage; a 2x2 max pooling ends each stage."""
+    batch_norm: bool = False
+    """Batch normalisation after each convolution (the convolutions then have no bias)."""
+    padding: Literal[0, 1] = 1
+    """Zero padding of the 3x3 convolutions in pixels: 1 keeps the size, 0 shrinks it by 2 at each convolution."""
+    width_divisor: int = 1
+    """Channels of every stage are divided by this number."""
+    head: Literal["flatten", "global_average"] = "flatten"
+    """What the classifier sees: all positions of the last stage, or their mean."""
+    hidden: tuple[int, ...] = (4096, 4096)
+    """Widths of the fully connected layers before the class scores; an empty list has none."""
+    dropout: float = 0.5
+    """Probability of dropping each output of the fully connected hidden layers; 0 is no dropout."""
+    initializer: Literal["xavier", "he"] = "he"
+    """xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet; he: normal with variance 2 / fan_in."""
+    magnitude: float = 3.0
+    """Magnitude of the Xavier initialiser."""
+
+    def __post_init__(self) -> None:
+        custom = self.name == "custom"
+        require(custom == (self.stages is not None), "model.stages", self.stages,
+                "a table with model.name custom" if custom else "null unless model.name is custom")
+        for convolutions, channels in self.stages or ():
+            require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
+        require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
+        require(self.width_divisor >= 1, "model.width_divisor", self.width_divisor, "at least 1")
+        require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
+        require(self.magnitude > 0, "model.magnitude", self.magnitude, "a positive number")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images are read, and in which batches."""
+
+    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "folder", "synthetic"] = "digits"
+    """digits: 1,797 scanned 8x8 digits that come with scikit-learn. cifar10, cifar100, mnist, fashion_mnist: the
+    publishers' files in data.root. folder: images under data.root/train/<class>/ and data.root/test/<class>/ (or val),
+    or data.root/<class>/ with a held-out part. synthetic: noise with a class-dependent pattern, made in memory."""
+    root: str = "data"
+    """Folder that holds the data set's files."""
+    download: bool = False
+    """Fetch missing files of cifar10, cifar100, mnist or fashion_mnist from their publisher into data.root, checked by
+    hash, once per host."""
+    image_size: int | None = None
+    """Side of the square image that the network sees in pixels; null: the size of the data set's own images."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder: 3)."""
+    held_out: float = 0.2
+    """Share of the samples of each class that becomes the test set where the data set has none (digits, folder)."""
+    damaged: Literal["stop", "skip"] = "stop"
+    """What an image that does not decode does: stop ends the run and names the file; skip names it and leaves it out."""
+    last_batch: Literal["pad", "drop"] = "pad"
+    """What happens to the samples that do not fill the last global batch of an epoch: pad trains on them in a batch
+    that is filled up and masked; drop leaves them out of this epoch."""
+    threads: int = 2
+    """Threads of each rank that decode and augment."""
+    prefetch: int = 4
+    """Batches that are prepared ahead of the step."""
+    synthetic_samples: int = 1024
+    """Training samples of the synthetic data set; its test set has a quarter as many."""
+    synthetic_classes: int = 10
+    """Classes of the synthetic data set."""
+
+    def __post_init__(self) -> None:
+        require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1 pixel")
+        require(0 < self.held_out < 1, "data.held_out", self.held_out, "a share between 0 and 1")
+        require(self.threads >= 1, "data.threads", self.threads, "at least 1 thread")
+        require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1 batch")
+        require(self.synthetic_samples >= 4, "data.synthetic_samples", self.synthetic_samples, "at least 4")
+        require(self.synthetic_classes >= 2, "data.synthetic_classes", self.synthetic_classes, "at least 2")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to a training image; each is a function of (seed, epoch, sample) alone.
+
+    They are applied in the order of these fields. Test images are resized and cropped in the centre only.
+    """
+
+    resize: int | None = None
+    """Short side in pixels to which an image is scaled before the centre crop of the image size; null: scaled so that the
+    image size is just covered. Used where augment.random_resized_crop does not apply."""
+    random_resized_crop: bool = False
+    """Crop a random part of the area and scale it to the image size (Szegedy et al. 2015)."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the area in the random resized crop."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Smallest and largest ratio of width to height in the random resized crop."""
+    pad_crop: int = 0
+    """Pad each side with this many black pixels and crop the image size at random (He et al. 2016, section 4.2)."""
+    flip: bool = False
+    """Mirror left and right with probability 1/2."""
+    brightness: float = 0.0
+    """Colour jitter: brightness is multiplied by a factor from [1 - x, 1 + x]."""
+    contrast: float = 0.0
+    """Colour jitter: contrast is multiplied by a factor from [1 - x, 1 + x]."""
+    saturation: float = 0.0
+    """Colour jitter: saturation is multiplied by a factor from [1 - x, 1 + x]."""
+    cutout: int = 0
+    """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017)."""
+    mixup: float = 0.0
+    """Alpha of the Beta(alpha, alpha) weight with which a second sample is mixed in (Zhang et al. 2018); 0 is off."""
+    normalize: Literal["published", "computed", "none"] = "published"
+    """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder, 0.5 for
+    synthetic and digits), computed over the training set, or none (values from 0 to 1)."""
+
+    def __post_init__(self) -> None:
+        require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")
+        low, high = self.crop_scale
+        require(0 < low <= high <= 1, "augment.crop_scale", self.crop_scale, "0 < smallest <= largest <= 1")
+        low, high = self.crop_ratio
+        require(0 < low <= high, "augment.crop_ratio", self.crop_ratio, "0 < smallest <= largest")
+        for key in ("brightness", "contrast", "saturation"):
+            require(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "a number from 0 to 1")
+        for key in ("pad_crop", "cutout", "mixup"):
+            require(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "0 or more")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients change the parameters."""
+
+    name: Literal["sgd", "nag", "adam", "adamw", "lars"] = "sgd"
+    """sgd: with heavy-ball momentum; nag: Nesterov momentum; adam: L2 decay (Kingma & Ba 2015); adamw: decoupled decay
+    (Loshchilov & Hutter 2019); lars: layer-wise rates (You et al. 2017)."""
+    learning_rate: float = 0.05
+    """Peak learning rate."""
+    scale_learning_rate: bool = False
+    """Linear scaling rule: multiply the learning rate by the number of ranks (Goyal et al. 2017, section 2.1)."""
+    momentum: float = 0.9
+    """Momentum of sgd, nag and lars."""
+    beta1: float = 0.9
+    """Decay of Adam's mean of gradients."""
+    beta2: float = 0.999
+    """Decay of Adam's mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Term that keeps Adam's and LARS's divisions finite."""
+    lars_trust: float = 0.001
+    """Trust coefficient eta of LARS."""
+    weight_decay: float = 5e-4
+    """Weight decay of convolution and fully connected weights."""
+    decay_all: bool = False
+    """Apply weight decay to biases and batch-norm parameters as well."""
+    clip_norm: float | None = None
+    """Scale the gradient down to this global norm where it is larger; null: never."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
+        for key in ("momentum", "beta1", "beta2"):
+            require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
+        for key in ("epsilon", "lars_trust"):
+            require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate as a function of the step."""
+
+    name: Literal["constant", "step", "cosine", "polynomial", "one_cycle"] = "one_cycle"
+    """Course of the learning rate after the warm-up. one_cycle rises and falls along cosines (Smith & Topin 2018)."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises linearly from schedule.warmup_factor times its value."""
+    warmup_factor: float = 0.1
+    """Share of the learning rate at which the warm-up starts."""
+    milestones: tuple[float, ...] = ()
+    """Epochs at which the step schedule multiplies the learning rate by schedule.gamma."""
+    gamma: float = 0.1
+    """Factor of the step schedule."""
+    power: float = 2.0
+    """Exponent of the polynomial schedule."""
+    final_factor: float = 0.0
+    """Share of the learning rate at the end of the cosine, polynomial and one_cycle schedules."""
+    rise: float = 0.3
+    """Share of the steps over which the one_cycle schedule rises."""
+
+    def __post_init__(self) -> None:
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more epochs")
+        require(0 <= self.warmup_factor <= 1, "schedule.warmup_factor", self.warmup_factor, "a share from 0 to 1")
+        require(list(self.milestones) == sorted(self.milestones), "schedule.milestones", self.milestones, "rising epochs")
+        require(self.name != "step" or len(self.milestones) > 0, "schedule.milestones", self.milestones,
+                "at least one epoch with schedule.name step")
+        require(self.gamma > 0, "schedule.gamma", self.gamma, "a positive number")
+        require(self.power > 0, "schedule.power", self.power, "a positive number")
+        require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "a share from 0 to 1")
+        require(0 < self.rise < 1, "schedule.rise", self.rise, "a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The length of the training and what a step is."""
+
+    epochs: float = 20
+    """Passes over the training set; a fraction ends within an epoch."""
+    steps: int | None = None
+    """Length in steps instead of epochs."""
+    batch_size: int = 32
+    """Samples that each rank takes in one step; the global batch is this times the number of ranks."""
+    global_batch_size: int | None = None
+    """Samples of one step over all ranks, instead of train.batch_size."""
+    accumulation: int = 1
+    """Parts into which each rank's batch is cut; their gradients are accumulated and reduced once."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
+    compression: Literal["none", "fp16"] = "none"
+    """Type in which gradients travel between the ranks."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
+    step's update on all ranks (the loop then waits for the gradients at each step)."""
+    loss_smoothing: float = 0.01
+    """Weight of the newest step in the moving average of the loss."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs > 0, "train.epochs", self.epochs, "a positive number")
+        require(self.steps is None or self.steps >= 1, "train.steps", self.steps, "at least 1 step")
+        require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1 sample")
+        size = self.global_batch_size
+        require(size is None or size >= 1, "train.global_batch_size", size, "at least 1 sample")
+        require(self.accumulation >= 1, "train.accumulation", self.accumulation, "at least 1 part")
+        require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more and below 1")
+        require(0 < self.loss_smoothing <= 1, "train.loss_smoothing", self.loss_smoothing, "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When the network is measured, and on what."""
+
+    every_epochs: int = 1
+    """Epochs between two evaluations of the test set; it is always evaluated at the end. 0: only at the end."""
+    batch_size: int = 128
+    """Samples that a rank evaluates at once."""
+    training_set: bool = False
+    """Evaluate the training set as well (without augmentation)."""
+
+    def __post_init__(self) -> None:
+        require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept of the run."""
+
+    every_epochs: int = 1
+    """Epochs between two checkpoints; one is always written at the end."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, beside the best."""
+    best_metric: Literal["top1", "top5", "loss", "macro_f1", "auc"] = "top1"
+    """Test metric by which the best checkpoint is kept."""
+
+    def __post_init__(self) -> None:
+        require(self.every_epochs >= 1, "checkpoint.every_epochs", self.every_epochs, "at least 1 epoch")
+        require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1 checkpoint")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
