@@ -1,0 +1,1 @@
+"""Distributed training of VGG image classifiers with Horovod and MXNet."""

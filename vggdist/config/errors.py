@@ -1,12 +1,25 @@
 """The errors whose text is written for the person who started the run."""
 
 
-class RequestError(Exception):
-    """What was asked for cannot be done: a key, a value, a file or a size is wrong (exit code 2).
+class VggdistError(Exception):
+    """An error with a documented exit code; its message says what was wrong, where, and what to do."""
 
-    The message names the key, file or rank and says what to do.
-    """
+    exit_code = 1
+    agreed = False
+    """True once every rank holds this same error, so that one of them can tell it and all can end together."""
 
 
-class RunError(Exception):
-    """A run that was right failed: a loss that is not finite, a rank that differs (exit code 1)."""
+class RequestError(VggdistError):
+    """What was asked for cannot be done: a key, a value, a file or a size is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(VggdistError):
+    """A run that was asked for rightly failed: a loss that is not finite, a rank that differs (exit code 1)."""
+
+
+def agreed(error: VggdistError) -> VggdistError:
+    """Mark an error that every rank raises at the same place with the same text."""
+    error.agreed = True
+    return error

@@ -245,7 +245,7 @@ class ScheduleConfig:
 class TrainConfig:
     """The length of the training and what a step is."""
 
-    epochs: float = 20
+    epochs: float = 20.0
     """Passes over the training set; a fraction ends within an epoch."""
     steps: int | None = None
     """Length in steps instead of epochs."""

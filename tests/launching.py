@@ -1,0 +1,118 @@
+"""Starting real ranks from a test: with a deadline, and with a look at what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+LAUNCHERS = ("python", "horovodrun", "horovodrun --gloo", "mpirun")
+_BIN = Path(sys.executable).parent
+_TOKEN = "VGGDIST_TEST_TOKEN"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+def command_line(launcher: str, size: int) -> list[str]:
+    """What stands before ``-m vggdist.train``; skips the test where the launcher is not installed."""
+    if launcher == "python":
+        return [sys.executable]
+    if launcher == "mpirun":
+        if shutil.which("mpirun") is None or not _horovod_has_mpi():
+            pytest.skip("mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)")
+        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+        return ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(size), sys.executable]
+    return [str(_BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]
+
+
+def _horovod_has_mpi() -> bool:
+    build = subprocess.run([_BIN / "horovodrun", "--check-build"], capture_output=True, text=True, timeout=60)
+    return "[X] MPI" in build.stdout
+
+
+def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = 120, **environment: str) -> Finished:
+    """Run Python under a launcher.
+
+    Fails the test when the command is not over by the deadline (seconds), or when a process of it is left afterwards.
+    """
+    token = uuid.uuid4().hex
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
+    clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: token, **environment}
+    started = time.monotonic()
+    process = subprocess.Popen([*command_line(launcher, size), *arguments], cwd=cwd, env=clean, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                               start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        _kill(token)
+        pytest.fail(f"{launcher} x {size} {arguments} was not over after {deadline} s:\n{process.communicate()[0]}")
+    seconds = time.monotonic() - started
+    left = _left_behind(token, patience=5)
+    _kill(token)
+    assert not left, f"{launcher} left processes behind: {left}\n{output}"
+    return Finished(process.returncode, output, seconds)
+
+
+def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 120, **arguments: Any) -> list[Any]:
+    """Call ``tests.ranks.work.<function>(world, **arguments)`` on every rank; returns the ranks' results in order."""
+    results = cwd / f"results-{uuid.uuid4().hex}"
+    results.mkdir()
+    finished = run(launcher, size, ["-m", "tests.ranks.work", function, json.dumps(arguments), str(results)], cwd, deadline)
+    assert finished.code == 0, finished.output
+    return [json.loads((results / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 120, **environment: str) -> Finished:
+    """Run ``vggdist.train`` in a folder."""
+    return run(launcher, size, ["-m", "vggdist.train", *flags], cwd, deadline, **environment)
+
+
+def result_of(cwd: Path, name: str = "quickstart") -> dict[str, Any]:
+    """The ``result.json`` of a run."""
+    return json.loads((cwd / "runs" / name / "result.json").read_text())
+
+
+def _processes(token: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_TOKEN) == token and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _left_behind(token: str, patience: float) -> list[str]:
+    """Command lines of processes that are still there; those that are just leaving are given some seconds."""
+    until = time.monotonic() + patience
+    while (left := _processes(token)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return [" ".join(process.cmdline()) for process in left if process.is_running()]
+
+
+def _kill(token: str) -> None:
+    for process in _processes(token):
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue

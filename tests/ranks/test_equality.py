@@ -1,0 +1,53 @@
+"""N ranks train as one rank does with the same global batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.launching import call
+
+SMALL = ["--run.resume", "never", "--run.overwrite", "true", "--model.batch_norm", "false", "--model.dropout", "0",
+         "--model.stages", "[[1, 8], [1, 16]]", "--model.hidden", "[32]", "--train.steps", "10",
+         "--train.global_batch_size", "64", "--optimizer.momentum", "0.9", "--optimizer.weight_decay", "1e-3"]
+
+
+def trained(launcher: str, size: int, folder: Path, *flags: str) -> dict[str, np.ndarray]:
+    path = folder / f"{size}.npz"
+    told = call(launcher, size, "parameters_after_training", folder, flags=[*SMALL, *flags], save_to=str(path))
+    assert len({rank["sha256"] for rank in told}) == 1, "the ranks hold different parameters"
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param([], id="sgd"),
+        pytest.param(["--augment.pad_crop", "1", "--augment.mixup", "0.4", "--train.label_smoothing", "0.1",
+                      "--optimizer.clip_norm", "0.5", "--train.accumulation", "4"], id="everything-on"),
+        pytest.param(["--optimizer.name", "lars", "--train.steps", "25"], id="lars-with-a-padded-last-batch"),
+    ],
+)
+def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
+        launcher: str, flags: list[str], tmp_path: Path) -> None:
+    one = trained("python", 1, tmp_path, *flags)
+    for size in (2, 4):
+        many = trained(launcher, size, tmp_path, *flags)
+        for name, values in one.items():
+            np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=f"{name} on {size} ranks")
+
+
+def test_three_ranks_repeat_bit_for_bit(tmp_path: Path) -> None:
+    flags = [*SMALL, "--train.global_batch_size", "66", "--model.batch_norm", "true", "--model.dropout", "0.5"]
+    runs = [call("horovodrun --gloo", 3, "parameters_after_training", tmp_path, flags=flags) for _ in range(2)]
+    assert len({rank["sha256"] for run in runs for rank in run}) == 1
+
+
+def test_fp16_compression_stays_near_fp32(tmp_path: Path) -> None:
+    exact = trained("python", 1, tmp_path)
+    compressed = trained("horovodrun --gloo", 2, tmp_path, "--train.compression", "fp16")
+    difference = max(float(np.abs(exact[name] - compressed[name]).max()) for name in exact)
+    assert 0 < difference < 1e-3

@@ -1,0 +1,112 @@
+"""Claims about the network as it is built."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from vggdist.config.schema import ModelConfig
+from vggdist.models.layers import describe
+from vggdist.models.vgg import VGG, build_vgg
+
+SMALL = ModelConfig(name="custom", stages=((1, 8), (2, 12)), hidden=(16,))
+CONFIGURATIONS = {
+    "vgg11": (ModelConfig(name="vgg11", width_divisor=16, hidden=(32, 24)), 3, 32),
+    "batch_norm": (ModelConfig(name="vgg13", batch_norm=True, width_divisor=16, hidden=(32,)), 3, 32),
+    "padding_0": (ModelConfig(name="custom", stages=((2, 6), (1, 9)), padding=0, hidden=(16,)), 3, 17),
+    "global_average": (ModelConfig(name="vgg16", head="global_average", width_divisor=32, hidden=(8,)), 3, 40),
+    "grey": (ModelConfig(name="custom", stages=((1, 8), (2, 12)), hidden=(16,), dropout=0), 1, 8),
+    "no_hidden": (ModelConfig(name="vgg19", width_divisor=32, hidden=(), initializer="xavier"), 3, 33),
+}
+
+
+def build(model: ModelConfig, channels: int = 3, size: int = 8, seed: int = 1) -> VGG:
+    return build_vgg(model, channels=channels, image_size=size, num_classes=10, seed=seed)
+
+
+def images(count: int, channels: int = 3, size: int = 8) -> mx.nd.NDArray:
+    return mx.nd.array(np.random.default_rng(0).normal(size=(count, channels, size, size)))
+
+
+def values(network: VGG) -> dict[str, np.ndarray]:
+    return {name: parameter.data().asnumpy() for name, parameter in network.collect_params().items()}
+
+
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_every_block_has_the_shape_and_parameters_that_describe_states(case: str) -> None:
+    model, channels, size = CONFIGURATIONS[case]
+    network = build(model, channels, size)
+    layers = describe(model, channels=channels, image_size=size, num_classes=10)
+    assert len(network) == len(layers)
+    x = images(2, channels, size)
+    for layer, block in zip(layers, network):
+        x = block(x)
+        trainable = [p for p in block.collect_params().values() if p.grad_req != "null"]
+        assert x.shape == (2, *layer.output_shape), layer.name
+        assert sum(int(np.prod(p.shape)) for p in trainable) == layer.parameters, layer.name
+    assert x.shape == (2, 10)
+
+
+def test_parameter_names_say_where_they_are_and_do_not_depend_on_earlier_networks() -> None:
+    model = ModelConfig(name="custom", stages=((1, 4),), batch_norm=True, hidden=(4,))
+    expected = ["vgg_stage1_conv1_weight", "vgg_stage1_conv1_norm_gamma", "vgg_stage1_conv1_norm_beta",
+                "vgg_stage1_conv1_norm_running_mean", "vgg_stage1_conv1_norm_running_var", "vgg_hidden1_weight",
+                "vgg_hidden1_bias", "vgg_output_weight", "vgg_output_bias"]
+    assert [list(build(model).collect_params()) for _ in range(2)] == [expected, expected]
+
+
+def test_a_seed_gives_the_same_parameters_whatever_was_drawn_before() -> None:
+    first = values(build(SMALL, seed=5))
+    mx.nd.random.normal(shape=(7,)).wait_to_read()
+    np.random.seed(99)
+    second, other = values(build(SMALL, seed=5)), values(build(SMALL, seed=6))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not np.array_equal(first["vgg_output_weight"], other["vgg_output_weight"])
+
+
+@pytest.mark.parametrize(("model", "variance", "bound"), [
+    (ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), batch_norm=True), 2 / 1024, np.inf),
+    (ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), initializer="xavier", magnitude=2.0),
+     2 / (3 * 768), np.sqrt(2 / 768)),
+])
+def test_weights_start_with_the_stated_variance_and_everything_else_at_zero_or_one(
+    model: ModelConfig, variance: float, bound: float
+) -> None:
+    start = values(build(model))
+    weight = start["vgg_hidden1_weight"]  # (512, 64 * 4 * 4): fan_in 1024, fan_avg 768
+    assert weight.var() == pytest.approx(variance, rel=0.02)
+    assert np.abs(weight).max() <= bound
+    for name, value in start.items():
+        if not name.endswith("_weight"):
+            assert np.all(value == name.endswith(("gamma", "running_var"))), name
+
+
+def test_dropout_acts_in_training_mode_only() -> None:
+    network, x = build(SMALL), images(4)
+    twice = [network(x).asnumpy() for _ in range(2)]
+    with mx.autograd.record():
+        trained = [network(x).asnumpy() for _ in range(2)]
+    assert np.array_equal(*twice)
+    assert not np.array_equal(*trained)
+
+
+def test_without_dropout_training_and_inference_compute_the_same() -> None:
+    network, x = build(CONFIGURATIONS["grey"][0], channels=1), images(4, channels=1)
+    with mx.autograd.record():
+        trained = network(x)
+    np.testing.assert_allclose(trained.asnumpy(), network(x).asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_another_batch_size_gives_the_same_scores_for_the_same_image() -> None:
+    network, x = build(SMALL), images(5)
+    whole = network(x).asnumpy()
+    parts = [network(x[:3]).asnumpy(), network(x[3:]).asnumpy()]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_every_trainable_parameter_gets_a_gradient() -> None:
+    network = build(ModelConfig(name="custom", stages=((1, 8), (2, 12)), hidden=(16,), batch_norm=True, dropout=0))
+    with mx.autograd.record():
+        loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()(network(images(8)), mx.nd.arange(8)).mean()
+    loss.backward()
+    for name, parameter in network.collect_params().items():
+        assert parameter.grad_req == "null" or np.abs(parameter.grad().asnumpy()).max() > 0, name

@@ -1,0 +1,26 @@
+"""``vggdist COMMAND ...``: the same as ``python -m vggdist.COMMAND ...``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a network, or continue a run",
+    "evaluate": "measure a run's newest checkpoint on the test set",
+    "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
+}
+
+
+def main() -> int:
+    """Hand over to a command."""
+    command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if command in COMMANDS:
+        return int(importlib.import_module(f"vggdist.{command}").main(arguments))
+    lines = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+    print(f"usage: vggdist COMMAND [--config FILE] [--section.key value ...]\n\n{lines}")
+    return 0 if command in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What a checkpoint holds of the network and the optimizer, captured and restored by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.config.errors import RequestError, RunError
+
+
+def named_arrays(parameters: Mapping[str, mx.gluon.Parameter],
+                 optimizer_states: Mapping[str, mx.nd.NDArray]) -> dict[str, mx.nd.NDArray]:
+    """Everything on the device that the next step depends on, by the name that it has in a checkpoint."""
+    arrays = {f"parameter/{name}": parameter.data() for name, parameter in sorted(parameters.items())}
+    arrays.update({f"optimizer/{name}": state for name, state in sorted(optimizer_states.items())})
+    return arrays
+
+
+def capture(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
+    """Copy the device's arrays to the host.
+
+    Raises:
+        RunError: when one holds a value that is not finite; it must not replace a good checkpoint.
+    """
+    captured = {name: array.asnumpy() for name, array in arrays.items()}
+    for name, values in captured.items():
+        if not np.isfinite(values).all():
+            raise RunError(f"{name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm")
+    return captured
+
+
+def restore(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray],
+            distribute: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Set the device's arrays.
+
+    Args:
+        stored: name -> array as captured; only rank 0's is used.
+        distribute: gives rank 0's values to every rank.
+    """
+    for name, array in arrays.items():
+        values = stored[name] if name in stored else np.empty(array.shape, array.dtype)
+        # Through a new array: assigning numpy to weights that oneDNN has re-laid fails.
+        array[:] = mx.nd.array(distribute(values), ctx=array.context, dtype=array.dtype)
+
+
+def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray]) -> None:
+    """Compare a checkpoint with the network and optimizer that it is to continue.
+
+    Raises:
+        RequestError: naming the first array that is missing, superfluous or of another shape.
+    """
+    advice = "continue with the model and optimizer of that run, or use another --run.name"
+    for name, array in arrays.items():
+        if name not in stored:
+            raise RequestError(f"the checkpoint has no {name}; {advice}")
+        if stored[name].shape != array.shape:
+            raise RequestError(f"the checkpoint's {name} has shape {stored[name].shape}, not {array.shape}; {advice}")
+    if extra := sorted(set(stored) - set(arrays)):
+        raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
+
+
+def digest(arrays: Mapping[str, mx.nd.NDArray]) -> str:
+    """SHA-256 over names and values."""
+    total = hashlib.sha256()
+    for name, array in arrays.items():
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(array.asnumpy()).tobytes())
+    return total.hexdigest()

@@ -1,0 +1,138 @@
+"""From a YAML file and flags to one :class:`~vggdist.config.schema.Config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import Config
+
+QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong."
+_UNKNOWN = (
+    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
+    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
+    re.compile(r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)"),
+)
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises instead of printing its usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise RequestError(_explain(message))
+
+
+def all_keys() -> Iterator[str]:
+    """Yield each option's full key, ``section.key``."""
+    for section in dataclasses.fields(Config):
+        for option in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
+            yield f"{section.name}.{option.name}"
+
+
+def _explain(message: str) -> str:
+    """Turn the parser's message into one line, with a suggestion where a key is unknown."""
+    message = " ".join(message.split())
+    for pattern in _UNKNOWN:
+        if found := pattern.search(message):
+            groups = found.groupdict()
+            key = ".".join(filter(None, (groups.get("group"), groups["key"])))
+            return f"unknown key {key}{_suggestion(key)} (--help lists every key)"
+    for noise in ("Parser key ", "<class '", "'>", "typing.", "- "):
+        message = message.replace(noise, "")
+    message = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: ", "", message)
+    message = re.sub(r" Expected a NoneType( Given value type: \w+)? Given value:", " or null. Got value:", message)
+    return f"bad value: {message}" if message.startswith('"') else message
+
+
+def _suggestion(key: str) -> str:
+    keys = list(all_keys())
+    leaf = key.rpartition(".")[2]
+    misspelt = difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
+    misplaced = [known for known in keys if known.rpartition(".")[2] == leaf]
+    candidates = misspelt + misplaced + difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    return f"; did you mean {candidates[0]}?" if candidates else ""
+
+
+def parser(command: str) -> ArgumentParser:
+    """The command line of ``python -m vggdist.<command>``: ``--config FILE`` and every ``--section.key value``."""
+    program = f"python -m vggdist.{command}"
+    usage = f"{program} [--config FILE] [--section.key value ...]"
+    made = _Parser(prog=program, usage=usage, allow_abbrev=False, epilog=_EXIT_CODES)
+    made.add_argument("--config", action="config",
+                      help="YAML file of settings; flags after it override it. Without it: the quickstart on digits.")
+    made.add_class_arguments(Config)
+    return made
+
+
+def load(command: str, arguments: Sequence[str]) -> Config:
+    """Read the settings.
+
+    Raises:
+        RequestError: for an unknown key (with the closest known one), a value of the wrong type or out of range, or a
+            file that cannot be read; the message names the key or file.
+        SystemExit: with code 0 after ``--help``.
+    """
+    reader = parser(command)
+    words = list(arguments) if _config_files(arguments) else ["--config", str(QUICKSTART), *arguments]
+    try:
+        config = reader.instantiate(reader.parse_args(words))
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        raise RequestError(" ".join(str(error).split())) from None
+    except RequestError as error:
+        if "parsing config" not in str(error):
+            raise
+        raise RequestError(f"{' '.join(_config_files(arguments))}: {error}") from None
+    return Config(**{section.name: getattr(config, section.name) for section in dataclasses.fields(Config)})
+
+
+def run_directory(config: Config) -> Path:
+    """The folder of a run."""
+    return Path(config.run.directory) / config.run.name
+
+
+def requested_run_directory(arguments: Sequence[str]) -> Path:
+    """The folder that a request means although it is wrong elsewhere, so that its error can be recorded there."""
+    values = dataclasses.asdict(Config().run)
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for flag, value in zip(words, words[1:]):
+        if flag == "--config":
+            values.update(_run_section(Path(value)))
+        elif flag in ("--run.name", "--run.directory"):
+            values[flag.removeprefix("--run.")] = value
+    return Path(str(values["directory"])) / Path(str(values["name"])).name
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    words = [part for word in arguments for part in word.split("=", 1)]
+    return [value for flag, value in zip(words, words[1:]) if flag == "--config"]
+
+
+def _run_section(path: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(path.read_text())["run"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, ValueError):
+        return {}
+
+
+def as_yaml(config: Config) -> str:
+    """The complete settings as YAML that ``--config`` reads back."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: YAML's safe form has no tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

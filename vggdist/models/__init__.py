@@ -1,0 +1,1 @@
+"""What is trained: the VGG family, its arithmetic and parameters from elsewhere."""

@@ -1,0 +1,154 @@
+"""The VGG family as arithmetic: shapes, parameters, FLOPs and bytes of every block, without MXNet.
+
+The network itself (:mod:`vggdist.models.vgg`) is built from the rows that :func:`describe` returns, so what is counted
+here is what is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import ModelConfig
+
+_WIDTHS = (64, 128, 256, 512, 512)
+
+STAGES: dict[str, tuple[tuple[int, int], ...]] = {
+    "vgg11": tuple(zip((1, 1, 2, 2, 2), _WIDTHS)),
+    "vgg13": tuple(zip((2, 2, 2, 2, 2), _WIDTHS)),
+    "vgg16": tuple(zip((2, 2, 3, 3, 3), _WIDTHS)),
+    "vgg19": tuple(zip((2, 2, 4, 4, 4), _WIDTHS)),
+}
+"""(convolutions, channels) of each stage: columns A, B, D and E of Simonyan & Zisserman (2015), Table 1."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the network: a convolution with its normalisation and ReLU, a pooling, the head or a dense layer."""
+
+    name: str
+    """``stage1.conv2``, ``stage3.pool``, ``head``, ``hidden1``, ``output``."""
+    kind: Literal["convolution", "pool", "flatten", "average", "dense"]
+    output_shape: tuple[int, ...]
+    """Shape for one sample: ``(C, H, W)``, and ``(units,)`` from the head on."""
+    parameters: int = 0
+    """Trainable numbers; the running statistics of a batch normalisation are not among them."""
+    flops: int = 0
+    """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, ReLU and pooling,
+    together below a few per cent, are not counted."""
+
+
+def resolve_stages(model: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """The table of the network that is asked for: (convolutions, channels) of each stage, after the width divisor.
+
+    Raises:
+        RequestError: where model.width_divisor leaves a stage without a channel.
+    """
+    table = STAGES[model.name] if model.stages is None else model.stages
+    narrowest = min(channels for _, channels in table)
+    if model.width_divisor > narrowest:
+        raise RequestError(
+            f"model.width_divisor is {model.width_divisor}, which leaves no channel in a stage of {narrowest}; "
+            f"use at most {narrowest}"
+        )
+    return tuple((convolutions, channels // model.width_divisor) for convolutions, channels in table)
+
+
+def smallest_image_size(model: ModelConfig) -> int:
+    """Side in pixels of the smallest image of which one position is left after the last pooling."""
+    size = 1
+    for convolutions, _ in reversed(resolve_stages(model)):
+        size = 2 * size + (0 if model.padding else 2 * convolutions)
+    return size
+
+
+def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes: int) -> list[Layer]:
+    """The network's rows from the image to the class scores.
+
+    Args:
+        channels: channels of the image.
+        image_size: side of the square image in pixels.
+        num_classes: class scores per sample.
+
+    Raises:
+        RequestError: where a convolution or a pooling would leave no pixel (the message names the block, the size that
+            reaches it and the remedies), or a stage would have no channel.
+    """
+    rows: list[Layer] = []
+    shape = (channels, image_size, image_size)
+    for row in _features(model, shape):
+        rows.append(row)
+        shape = row.output_shape
+    units = shape[0] if model.head == "global_average" else shape[0] * shape[1] * shape[2]
+    rows.append(Layer("head", "average" if model.head == "global_average" else "flatten", (units,)))
+    names = [f"hidden{index}" for index in range(1, len(model.hidden) + 1)]
+    for name, width in zip([*names, "output"], [*model.hidden, num_classes]):
+        rows.append(Layer(name, "dense", (width,), parameters=(units + 1) * width, flops=2 * units * width))
+        units = width
+    return rows
+
+
+def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer]:
+    """Convolutions and poolings; ``shape`` is the image's ``(C, H, W)``."""
+    channels, size, _ = shape
+    for stage, (convolutions, width) in enumerate(resolve_stages(model), start=1):
+        for index in range(1, convolutions + 1):
+            name = f"stage{stage}.conv{index}"
+            size = _remaining(model, name, size, size if model.padding else size - 2)
+            weights = 9 * channels * width
+            # One bias per channel, or batch normalisation's gamma and beta in its place.
+            parameters = weights + (2 if model.batch_norm else 1) * width
+            yield Layer(name, "convolution", (width, size, size), parameters, flops=2 * weights * size * size)
+            channels = width
+        name = f"stage{stage}.pool"
+        size = _remaining(model, name, size, size // 2)
+        yield Layer(name, "pool", (channels, size, size))
+
+
+def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:
+    """The ``left`` pixels of a side after a block, if there are any."""
+    if left > 0:
+        return left
+    padding = "" if model.padding else "model.padding 1, "
+    raise RequestError(
+        f"model: {name} gets {size}x{size} pixels and would leave none; use a larger data.image_size "
+        f"(at least {smallest_image_size(model)}), {padding}or fewer stages (model.name custom and model.stages)"
+    )
+
+
+def summary_table(layers: list[Layer], bytes_per_gradient: int = 4) -> str:
+    """The rows as aligned text, with their totals.
+
+    Args:
+        bytes_per_gradient: bytes in which one gradient travels: 4, or 2 with train.compression fp16.
+
+    Returns:
+        Columns block, output shape, trainable parameters, MFLOPs of one sample's forward pass (a multiply-add is 2
+        FLOPs) and the bytes of gradients that each rank puts into the reduction at each step.
+    """
+    totals = sum(layer.parameters for layer in layers), sum(layer.flops for layer in layers)
+    measured = [(row.name, " x ".join(map(str, row.output_shape)), row.parameters, row.flops) for row in layers]
+    cells = [("block", "output", "parameters", "MFLOPs", "reduced per step")]
+    for name, shape, parameters, flops in [*measured, ("total", "", *totals)]:
+        reduced = _readable_bytes(parameters * bytes_per_gradient)
+        cells.append((name, shape, f"{parameters:,}", f"{flops / 1e6:,.2f}", reduced))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [_aligned(row, widths) for row in cells]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
+    """Text to the left, figures to the right."""
+    left = [cell.ljust(width) for cell, width in zip(row[:2], widths)]
+    right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:])]
+    return "  ".join(left + right)
+
+
+def _readable_bytes(count: int) -> str:
+    """``7.04 MiB`` for 7,380,000 bytes."""
+    power = min(max(count.bit_length() - 1, 0) // 10, 3)
+    unit = ("B", "KiB", "MiB", "GiB")[power]
+    return f"{count:,} B" if power == 0 else f"{count / 1024**power:,.2f} {unit}"

@@ -1,0 +1,113 @@
+"""The VGG family (Simonyan & Zisserman 2015) as one hybridized Gluon block, built from the rows of ``layers.describe``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mxnet as mx
+from mxnet.gluon import nn
+
+from vggdist.config.schema import ModelConfig
+from vggdist.models.layers import Layer, describe
+
+
+class VGG(nn.HybridSequential):
+    """Images ``(N, channels, image_size, image_size) float32`` to class scores ``(N, num_classes) float32``.
+
+    Each child is one row of :func:`~vggdist.models.layers.describe`, in its order. Every block has an explicit prefix,
+    so a parameter's name says where it is (``vgg_stage1_conv1_weight``) and is the same in every process, however many
+    networks it made before; every layer is told its input size, so all parameters exist before the first forward pass.
+    """
+
+    def __init__(self, model: ModelConfig, *, channels: int, image_size: int, num_classes: int) -> None:
+        super().__init__(prefix="vgg_")
+        inputs = channels
+        with self.name_scope():
+            for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
+                self.add(_block(layer, inputs, model))
+                inputs = layer.output_shape[0]
+
+
+def build_vgg(
+    model: ModelConfig,
+    *,
+    channels: int,
+    image_size: int,
+    num_classes: int,
+    seed: int,
+    context: mx.Context | Sequence[mx.Context] | None = None,
+) -> VGG:
+    """A network that is ready to train: hybridized, with initial parameters that depend on the seed alone.
+
+    The values are drawn on the CPU and then copied to the device, so every rank and every kind of device starts from
+    the same ones. MXNet's generators are seeded anew by this (its initialisers draw from them and not from numpy's).
+
+    Args:
+        context: the device or devices that hold the parameters; None is the CPU.
+
+    Raises:
+        RequestError: where the image is too small for the network; see :func:`~vggdist.models.layers.describe`.
+    """
+    network = VGG(model, channels=channels, image_size=image_size, num_classes=num_classes)
+    mx.random.seed(seed)
+    network.initialize(_initializer(model), ctx=mx.cpu() if context is None else context)
+    network.hybridize(static_alloc=True, static_shape=True)
+    return network
+
+
+def _initializer(model: ModelConfig) -> mx.init.Initializer:
+    """The initialiser of all weights; biases and beta start at 0 and gamma at 1, as each layer says itself.
+
+    ``he`` also fits the output layer: the factor 2 makes up for the ReLU before a layer (He et al. 2015, equation 10),
+    and there is one before the output layer, too. MXNet's own ``MSRAPrelu`` assumes a slope of 0.25 and the mean of
+    both fans unless told otherwise, hence the general form.
+    """
+    if model.initializer == "he":
+        return mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
+    return mx.init.Xavier(rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
+
+
+def _block(layer: Layer, inputs: int, model: ModelConfig) -> nn.HybridBlock:
+    """The block of a row; ``inputs`` is the number of channels or units that reach it."""
+    prefix = layer.name.replace(".", "_") + "_"
+    if layer.kind == "convolution":
+        return _convolution(prefix, inputs, layer.output_shape[0], model)
+    if layer.kind == "pool":
+        return nn.MaxPool2D(pool_size=2, strides=2, prefix=prefix)
+    if layer.kind == "dense":
+        hidden = layer.name != "output"
+        return _dense(prefix, inputs, layer.output_shape[0], relu=hidden, dropout=model.dropout if hidden else 0)
+    parts = [nn.Flatten(prefix="flatten_")]
+    if layer.kind == "average":
+        parts.insert(0, nn.GlobalAvgPool2D(prefix="average_"))
+    return _chain(prefix, parts)
+
+
+def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
+    """Blocks one after the other as one child."""
+    chain = nn.HybridSequential(prefix=prefix)
+    chain.add(*parts)
+    return chain
+
+
+def _convolution(prefix: str, inputs: int, channels: int, model: ModelConfig) -> nn.HybridSequential:
+    """3x3 convolution, batch normalisation where asked for, and ReLU."""
+    # The normalisation subtracts the mean of each channel, and with it any bias.
+    bias = not model.batch_norm
+    parts: list[nn.HybridBlock] = [
+        nn.Conv2D(channels, 3, padding=model.padding, use_bias=bias, in_channels=inputs, prefix=prefix)
+    ]
+    if model.batch_norm:
+        parts.append(nn.BatchNorm(in_channels=channels, prefix=f"{prefix}norm_"))
+    parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
+    return _chain(prefix, parts)
+
+
+def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) -> nn.HybridSequential:
+    """Fully connected layer, with ReLU and dropout behind a hidden one."""
+    parts: list[nn.HybridBlock] = [nn.Dense(units, in_units=inputs, prefix=prefix)]
+    if relu:
+        parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
+    if dropout > 0:
+        parts.append(nn.Dropout(dropout, prefix=f"{prefix}dropout_"))
+    return _chain(prefix, parts)

@@ -1,0 +1,52 @@
+"""What is due after which step: a pure function of the number of finished steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vggdist.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step."""
+
+    report: bool
+    evaluation: bool
+    checkpoint: bool
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The dates of a run.
+
+    Attributes:
+        steps_per_epoch: the same on every rank.
+        total_steps: length of the run.
+    """
+
+    config: Config
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: Config, steps_per_epoch: int) -> Calendar:
+        """The dates that a configuration asks for; ``train.steps`` comes before ``train.epochs``."""
+        steps = config.train.steps
+        return cls(config, steps_per_epoch, math.ceil(config.train.epochs * steps_per_epoch) if steps is None else steps)
+
+    def epoch(self, finished_steps: int) -> float:
+        """Passes over the training set that the finished steps make."""
+        return finished_steps / self.steps_per_epoch
+
+    def due(self, finished_steps: int) -> Due:
+        """What follows the step that is the ``finished_steps``-th. A report comes before anything that takes time."""
+        last = finished_steps == self.total_steps
+        evaluation = last or self._ends_epoch(finished_steps, self.config.evaluation.every_epochs)
+        checkpoint = last or self._ends_epoch(finished_steps, self.config.checkpoint.every_epochs)
+        report = evaluation or checkpoint or finished_steps % self.config.run.log_every == 0
+        return Due(report, evaluation, checkpoint)
+
+    def _ends_epoch(self, finished_steps: int, every: int) -> bool:
+        return every > 0 and finished_steps % (self.steps_per_epoch * every) == 0

@@ -1,0 +1,42 @@
+"""Measuring a network on a data set, each sample once, over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.config.schema import Config
+from vggdist.data.augment import Batch, EvaluationView
+from vggdist.data.loader import prefetch
+from vggdist.data.sampler import evaluation_batches
+from vggdist.training.metrics import EvaluationSums
+from vggdist.world.process import World
+
+
+def evaluate(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], view: EvaluationView, num_classes: int,
+             world: World, config: Config, device: mx.Context) -> EvaluationSums:
+    """Sums over the whole data set, the same on every rank and for any number of ranks.
+
+    Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
+
+    Args:
+        forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores.
+    """
+    size = config.evaluation.batch_size
+    tasks = [partial(_batch, view, samples, size)
+             for samples in evaluation_batches(len(view), size, world.size, world.rank)]
+    sums = EvaluationSums(num_classes)
+    for batch in prefetch(tasks, config.data.threads, config.data.prefetch):
+        scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
+        sums.add(scores.asnumpy(), batch.labels, batch.mask)
+    return EvaluationSums.from_array(num_classes, world.sum(sums.as_array()))
+
+
+def _batch(view: EvaluationView, samples: np.ndarray, size: int) -> Batch:
+    """A batch of fixed size: the last one is filled up with its first sample and masked, for the network's static shape."""
+    filled = np.full(size, samples[0])
+    filled[: len(samples)] = samples
+    return view.batch(filled, (np.arange(size) < len(samples)).astype(np.float32))

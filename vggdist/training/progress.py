@@ -1,0 +1,58 @@
+"""How far a run has come: everything a checkpoint keeps beside the arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vggdist.training.metrics import MovingAverage
+
+_LOWER_IS_BETTER = {"loss"}
+_UNITS = {"top1": "top1(%)", "top5": "top5(%)"}
+
+
+def metric_name(part: str, metric: str) -> str:
+    """The name of an evaluation's metric with its unit: ``eval/top1(%)``."""
+    return f"{part}/{_UNITS.get(metric, metric)}"
+
+
+@dataclass
+class Progress:
+    """The counters and running values of a run.
+
+    Attributes:
+        step: finished steps.
+        moving_average: of the training loss, step by step.
+        training_metrics, evaluation_metrics: the newest.
+        best_value, best_step: of the best test evaluation so far.
+    """
+
+    moving_average: MovingAverage
+    step: int = 0
+    training_metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_metrics: dict[str, float] = field(default_factory=dict)
+    best_value: float | None = None
+    best_step: int | None = None
+
+    def note_best(self, metric: str) -> bool:
+        """Compare the newest test evaluation with the best so far; tell whether it is better."""
+        value = self.evaluation_metrics[metric_name("eval", metric)]
+        sign = -1 if metric in _LOWER_IS_BETTER else 1
+        if self.best_value is not None and not sign * value > sign * self.best_value:
+            return False
+        self.best_value, self.best_step = value, self.step
+        return True
+
+    def as_state(self) -> dict[str, Any]:
+        """JSON values that :meth:`restore` reads."""
+        return {"step": self.step, "moving_average": self.moving_average.value, "best_value": self.best_value,
+                "best_step": self.best_step, "training_metrics": self.training_metrics,
+                "evaluation_metrics": self.evaluation_metrics}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Stand where a checkpoint was taken."""
+        self.step = state["step"]
+        self.moving_average.value = state["moving_average"]
+        self.best_value, self.best_step = state["best_value"], state["best_step"]
+        self.training_metrics = dict(state["training_metrics"])
+        self.evaluation_metrics = dict(state["evaluation_metrics"])

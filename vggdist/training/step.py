@@ -1,0 +1,160 @@
+"""One step: forward, backward, reduce, update. Nothing in it waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import horovod.mxnet as hvd
+import mxnet as mx
+from mxnet import autograd, gluon
+
+from vggdist.config.schema import Config
+from vggdist.data.augment import Batch
+from vggdist.data.randomness import step_seed
+from vggdist.training.optimizer import Optimizer, clip, global_norm
+from vggdist.world.process import World
+
+# What arrives at the compression is a share of a mean: small, never near float16's largest 65,504, but often below its
+# smallest 6e-8. A power of two moves it into range without rounding; 64 and more then overflow, and are found as not finite.
+FP16_SCALE = 1024.0
+
+
+class Objective(gluon.HybridBlock):
+    """From raw images and targets to the loss: one graph, so that it runs without a return to Python.
+
+    The target of a sample is ``weight`` on its label and the rest on its mixup partner's (Zhang et al. 2018), each smoothed
+    over the classes (Szegedy et al. 2016, section 7).
+    """
+
+    def __init__(self, inputs: gluon.HybridBlock, network: gluon.HybridBlock, label_smoothing: float) -> None:
+        super().__init__(prefix="objective_")
+        self._smoothing = label_smoothing
+        with self.name_scope():
+            self.inputs = inputs
+            self.network = network
+
+    def hybrid_forward(self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any) -> tuple[Any, Any]:
+        """Sums over the batch.
+
+        Args:
+            images: ``(B, S, S, C) uint8``; labels, partners: ``(B,) int32``; weights, mask: ``(B,) float32``.
+
+        Returns:
+            loss: ``(1,)`` sum of the cross-entropies under the mask.
+            hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
+        """
+        scores = self.network(self.inputs(images))
+        logarithms = F.log_softmax(scores)
+        chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
+        likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)
+        predicted = F.argmax(scores, axis=1)
+        agreement = (weights * F.broadcast_equal(predicted, F.cast(labels, "float32"))
+                     + (1 - weights) * F.broadcast_equal(predicted, F.cast(partners, "float32")))
+        return -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step leaves on the device: this rank's sums, and what was measured of the gradient.
+
+    Attributes:
+        loss: sum of the loss over this rank's samples.
+        hits: predictions that agree with the target.
+        gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
+        skipped: whether the update was left out (``train.nonfinite: skip``).
+    """
+
+    loss: mx.nd.NDArray
+    hits: mx.nd.NDArray
+    gradient_norm: mx.nd.NDArray | None
+    skipped: bool
+
+
+class TrainStep:
+    """Changes the network by one global batch."""
+
+    def __init__(self, objective: Objective, optimizer: Optimizer, world: World, config: Config,
+                 device: mx.Context) -> None:
+        self._objective = objective
+        self._optimizer = optimizer
+        self._world = world
+        self._config = config
+        self._device = device
+        parameters = sorted(objective.collect_params().items())
+        self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
+        self._statistics = [parameter.data() for _, parameter in parameters if parameter.grad_req == "null"]
+        if config.train.accumulation > 1:
+            for parameter in self._trained.values():
+                parameter.grad_req = "add"
+
+    def __call__(self, batch: Batch, step: int, learning_rate: float, num_valid: int, measure: bool) -> StepOutcome:
+        """Make the step.
+
+        Args:
+            batch: this rank's part.
+            step: global step from 0; everything random in the step depends on it alone.
+            num_valid: samples of the global batch that are not fill.
+            measure: ask for the gradient's norm (it costs a pass over all gradients).
+        """
+        mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
+        losses, hits = self._accumulate(batch, num_valid)
+        gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
+        self._reduce(list(gradients.values()))
+        skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
+        limit = self._config.optimizer.clip_norm
+        norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
+        if not skipped:
+            self._optimizer.update(gradients, step, learning_rate)
+        if self._config.train.accumulation > 1:
+            for gradient in gradients.values():
+                gradient[:] = 0
+        return StepOutcome(losses, hits, norm, skipped)
+
+    def _accumulate(self, batch: Batch, num_valid: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """Forward and backward over the parts of a batch; gradients become this rank's share of the global mean."""
+        losses, hits = [], []
+        size = len(batch.labels) // self._config.train.accumulation
+        for start in range(0, len(batch.labels), size):
+            arrays = on_device(batch, slice(start, start + size), self._device)
+            with autograd.record():
+                loss, hit = self._objective(*arrays)
+                share = loss / num_valid
+            share.backward()
+            losses.append(loss)
+            hits.append(hit)
+        return _total(losses), _total(hits)
+
+    def _reduce(self, gradients: list[mx.nd.NDArray]) -> None:
+        """Sum gradients over the ranks and average batch-norm's running statistics, in place.
+
+        Each list is one group: a group is reduced in a fixed order, so that runs on three or more ranks repeat bit for bit.
+        The statistics travel with every step so that all ranks hold the same network at any step boundary.
+        """
+        if self._world.size == 1:
+            return
+        if self._config.train.compression == "fp16":
+            small = [(gradient * FP16_SCALE).astype("float16") for gradient in gradients]
+            hvd.grouped_allreduce_(small, average=False, name="gradients")
+            for gradient, reduced in zip(gradients, small):
+                gradient[:] = reduced.astype("float32") / FP16_SCALE
+        else:
+            hvd.grouped_allreduce_(gradients, average=False, name="gradients")
+        if self._statistics:
+            hvd.grouped_allreduce_(self._statistics, average=True, name="statistics")
+
+
+def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
+    """Hand a part of a batch to the device: images, labels, partners, weights, mask."""
+    fields = (batch.images, batch.labels, batch.partners, batch.weights, batch.mask)
+    return tuple(mx.nd.array(field[part], ctx=device, dtype=field.dtype) for field in fields)
+
+
+def _total(values: Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
+    return values[0] if len(values) == 1 else mx.nd.add_n(*values)
+
+
+def _all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
+    """Whether every value is finite; waits for the arrays. The reduced gradients are equal on all ranks, so is the answer."""
+    return bool(mx.nd.multi_all_finite(*arrays, num_arrays=len(arrays)).asscalar())

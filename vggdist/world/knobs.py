@@ -1,0 +1,36 @@
+"""The environment that MXNet, OpenMP, Open MPI and Horovod read when they are imported or started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+
+from vggdist.world.topology import Topology, available_cores, from_environment
+
+
+def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
+    """The settings that suit this place, each with its reason beside it.
+
+    Args:
+        cores: cores that this process may run on. A launcher that binds each rank has already divided them.
+    """
+    bound = topology.local_size > 1 and cores <= max(1, (os.cpu_count() or 1) // topology.local_size)
+    threads = cores if bound else max(1, cores // topology.local_size)
+    return {
+        # More threads than cores make the ranks of one host wait for each other.
+        "OMP_NUM_THREADS": str(threads),
+        # Idle ranks of Open MPI otherwise spin on the cores that compute.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        # Each cycle of Horovod's background thread wakes a core that computes (milliseconds).
+        "HOROVOD_CYCLE_TIME": "20" if topology.size > 1 else "1",
+        # cuDNN's search for algorithms prints a line and takes a minute; the fastest of its heuristics are near.
+        "MXNET_CUDNN_AUTOTUNE_DEFAULT": "1",
+    }
+
+
+def apply(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect."""
+    settings = chosen(from_environment(environment), available_cores())
+    for name, value in settings.items():
+        environment.setdefault(name, value)
+    return {name: environment[name] for name in settings}

@@ -1,0 +1,154 @@
+"""This process as one of Horovod's ranks: its start, its device, and the few collectives that the rest uses.
+
+Two habits of this file come from Horovod's MXNet binding. ``hvd.broadcast_`` can crash (it logs the tensor's name after the
+completion callback may have freed it), so a broadcast here is a sum in which only the root is not zero, over bit patterns
+and therefore exact. And a name must be unique while it is in flight, so each collective takes the next number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.config.errors import RequestError, RunError, agreed
+
+try:
+    import horovod.mxnet as hvd
+except ImportError as error:
+    raise RunError(
+        "Horovod was built without MXNet, as a plain `pip install` builds it. Build it again with:\n"
+        "  pip install 'numpy==1.23.5' 'mxnet==1.9.1' 'cmake<4' 'setuptools<81' wheel cffi cloudpickle psutil pyyaml "
+        "packaging\n"
+        "  HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 pip install "
+        f"--no-build-isolation --no-cache-dir --force-reinstall --no-deps horovod==0.28.1\n({error})"
+    ) from None
+
+_counter = itertools.count()
+_Result = TypeVar("_Result")
+
+
+class World:
+    """The ranks of this run, seen from one of them."""
+
+    def __init__(self) -> None:
+        """Start Horovod. Call it early: a rank that comes late by Horovod's timeout (30 s on Gloo) fails the start."""
+        hvd.init()
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+        self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this rank writes files and the console."""
+        return self.rank == 0
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum an array over the ranks, exactly for integers; every rank gets the result.
+
+        Args:
+            values: any shape; int32, int64, float32 or float64.
+        """
+        if self.size == 1:
+            return values.copy()
+        tensor = mx.nd.array(np.atleast_1d(values), dtype=values.dtype)
+        hvd.allreduce_(tensor, average=False, name=f"world.{next(_counter)}")
+        return tensor.asnumpy().reshape(values.shape)
+
+    def broadcast(self, values: np.ndarray) -> np.ndarray:
+        """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
+        if self.size == 1:
+            return values.copy()
+        raw = np.frombuffer(np.ascontiguousarray(values).tobytes().ljust(-(-values.nbytes // 4) * 4, b"\0"), np.int32)
+        total = self.sum(raw if self.is_root else np.zeros_like(raw))
+        return np.frombuffer(total.tobytes()[: values.nbytes], values.dtype).reshape(values.shape).copy()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect one JSON-serialisable value of each rank, in the order of ranks; every rank gets the list."""
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+        lengths = np.zeros(self.size, np.int32)
+        lengths[self.rank] = len(text)
+        lengths = self.sum(lengths)
+        table = np.zeros((self.size, int(lengths.max())), np.int32)
+        table[self.rank, : len(text)] = text
+        table = self.sum(table)
+        return [json.loads(row[:length].astype(np.uint8).tobytes()) for row, length in zip(table, lengths)]
+
+    def together(self, action: Callable[[], _Result]) -> _Result:
+        """Do something that may fail on some ranks only, and fail on all of them if it does.
+
+        Every rank must call this at the same place. Without it a rank that leaves early would be killed, or kill the
+        others, before the message is read.
+
+        Raises:
+            RequestError: on every rank, with the same text, when any rank raised one (or an ``OSError``).
+        """
+        result, message = None, None
+        try:
+            result = action()
+        except (RequestError, OSError) as error:
+            message = str(error)
+        messages = self.gather(message)
+        if any(messages):
+            raise agreed(RequestError(_who_said_what(messages)))
+        return result  # type: ignore[return-value]
+
+    def require_same(self, what: str, value: str) -> None:
+        """Compare a text over the ranks.
+
+        Raises:
+            RunError: on every rank, naming the first rank whose text differs from rank 0's, and the first difference.
+        """
+        for rank, other in enumerate(values := self.gather(value)):
+            if other != values[0]:
+                here, there = _first_difference(values[0], other)
+                raise agreed(RunError(f"rank {rank} differs from rank 0 in {what}: {there!r} instead of {here!r}; "
+                                      "start every rank with the same files and the same code"))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum(np.zeros(1, np.int32))
+
+
+def _who_said_what(messages: Sequence[str | None]) -> str:
+    """One text when all ranks say the same; otherwise each message with its ranks."""
+    if len(set(messages)) == 1:
+        return str(messages[0])
+    failed = sorted({message for message in messages if message})
+    ranks = {message: [str(rank) for rank, said in enumerate(messages) if said == message] for message in failed}
+    return "; ".join(f"rank {', '.join(ranks[message])}: {message}" for message in failed)
+
+
+def _first_difference(one: str, other: str) -> tuple[str, str]:
+    for left, right in itertools.zip_longest(one.splitlines(), other.splitlines(), fillvalue="nothing"):
+        if left != right:
+            return left, right
+    return one, other
+
+
+def choose_device(wanted: str, local_rank: int) -> mx.Context:
+    """The device of this rank: ``cpu``, ``gpu``, or for ``auto`` the GPU of the local rank when there is one.
+
+    Raises:
+        RequestError: when a GPU is asked for and there is none.
+    """
+    gpus = mx.context.num_gpus() if wanted != "cpu" else 0
+    if wanted == "gpu" and gpus == 0:
+        raise RequestError("run.device is gpu, but MXNet sees none: install the gpu extra, or use --run.device cpu")
+    if gpus == 0:
+        return mx.cpu()
+    return mx.gpu(local_rank % gpus)
+
+
+def versions() -> dict[str, str]:
+    """What this run depends on."""
+    import horovod
+
+    return {"python": sys.version.split()[0], "mxnet": mx.__version__, "horovod": horovod.__version__,
+            "numpy": np.__version__}
