@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.launching import call
 
-FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "3988", "--data.image_size", "8",
+FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "3988", "--data.image_size", "8", "--model.name", "custom",
          "--model.stages", "[[1, 8]]", "--model.hidden", "[]", "--evaluation.batch_size", "64"]
 
 

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
 
+_CHOOSING = ("--config", "--data.name", "--model.name")
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -71,7 +72,8 @@ def parser(command: str) -> ArgumentParser:
     usage = f"{program} [--config FILE] [--section.key value ...]"
     made = _Parser(prog=program, usage=usage, allow_abbrev=False, epilog=_EXIT_CODES)
     made.add_argument("--config", action="config",
-                      help="YAML file of settings; flags after it override it. Without it: the quickstart on digits.")
+                      help="YAML file of settings; flags after it override it. With neither this nor --data.name nor "
+                           "--model.name: the quickstart on digits.")
     made.add_class_arguments(Config)
     return made
 
@@ -85,7 +87,7 @@ def load(command: str, arguments: Sequence[str]) -> Config:
         SystemExit: with code 0 after ``--help``.
     """
     reader = parser(command)
-    words = list(arguments) if _config_files(arguments) else ["--config", str(QUICKSTART), *arguments]
+    words = list(arguments) if _values(arguments, *_CHOOSING) else ["--config", str(QUICKSTART), *arguments]
     try:
         config = reader.instantiate(reader.parse_args(words))
     except (ValueError, OSError, yaml.YAMLError) as error:
@@ -93,7 +95,7 @@ def load(command: str, arguments: Sequence[str]) -> Config:
     except RequestError as error:
         if "parsing config" not in str(error):
             raise
-        raise RequestError(f"{' '.join(_config_files(arguments))}: {error}") from None
+        raise RequestError(f"{' '.join(_values(arguments, '--config'))}: {error}") from None
     return Config(**{section.name: getattr(config, section.name) for section in dataclasses.fields(Config)})
 
 
@@ -105,18 +107,17 @@ def run_directory(config: Config) -> Path:
 def requested_run_directory(arguments: Sequence[str]) -> Path:
     """The folder that a request means although it is wrong elsewhere, so that its error can be recorded there."""
     values = dataclasses.asdict(Config().run)
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for flag, value in zip(words, words[1:]):
-        if flag == "--config":
-            values.update(_run_section(Path(value)))
-        elif flag in ("--run.name", "--run.directory"):
-            values[flag.removeprefix("--run.")] = value
+    for file in _values(arguments, "--config"):
+        values.update(_run_section(Path(file)))
+    for key in ("name", "directory"):
+        values.update({key: value for value in _values(arguments, f"--run.{key}")})
     return Path(str(values["directory"])) / Path(str(values["name"])).name
 
 
-def _config_files(arguments: Sequence[str]) -> list[str]:
-    words = [part for word in arguments for part in word.split("=", 1)]
-    return [value for flag, value in zip(words, words[1:]) if flag == "--config"]
+def _values(arguments: Sequence[str], *flags: str) -> list[str]:
+    """The values of some flags, written ``--flag value`` or ``--flag=value``."""
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return [value for flag, value in zip(words, words[1:]) if flag in flags]
 
 
 def _run_section(path: Path) -> dict[str, Any]:

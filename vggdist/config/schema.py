@@ -156,7 +156,7 @@ class AugmentConfig:
     """Alpha of the Beta(alpha, alpha) weight with which a second sample is mixed in (Zhang et al. 2018); 0 is off."""
     normalize: Literal["published", "computed", "none"] = "published"
     """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder, 0.5 for
-    synthetic and digits), computed over the training set, or none (values from 0 to 1)."""
+    synthetic), computed over the training set, or none (values from 0 to 1)."""
 
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")

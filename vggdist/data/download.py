@@ -1,0 +1,145 @@
+"""The publishers of the data sets: what they offer, how it is fetched once per host, what to say when it is missing."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+
+from vggdist.config.errors import RequestError
+
+_log = logging.getLogger(__name__)
+_ASIDE = ".download-"
+_TIMEOUT_S = 60
+
+
+class MissingFileError(RequestError):
+    """A file of a published data set is not where it should be."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file that a publisher offers."""
+
+    name: str
+    """Its name at the publisher."""
+    md5: str
+    """Its published MD5, hexadecimal. It proves that the file is whole, not that nobody forged it."""
+    unpacks_to: tuple[str, ...] = ()
+    """Members of a tar archive that are needed, as paths below the publisher's folder; empty: kept as it is."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Where a data set comes from and where it goes."""
+
+    url: str
+    """Address under which the files lie, ending in '/'."""
+    folder: str
+    """Folder below data.root that receives the files."""
+    files: tuple[RemoteFile, ...]
+
+
+def _idx_files(*md5s: str) -> tuple[RemoteFile, ...]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(RemoteFile(f"{name}-ubyte.gz", md5) for name, md5 in zip(names, md5s, strict=True))
+
+
+# Hashes: Krizhevsky's page for CIFAR; the README of zalandoresearch/fashion-mnist; for MNIST those that torchvision
+# checks against the same mirror (LeCun's own server no longer serves it). Of CIFAR's two distributions the binary one
+# is fetched: the same images, and nothing to unpickle.
+PUBLISHERS: Mapping[str, Publisher] = {
+    "cifar10": Publisher("https://www.cs.toronto.edu/~kriz/", ".", (RemoteFile(
+        "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+        tuple(f"cifar-10-batches-bin/{name}" for name in (
+            *(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt"))),)),
+    "cifar100": Publisher("https://www.cs.toronto.edu/~kriz/", ".", (RemoteFile(
+        "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+        tuple(f"cifar-100-binary/{name}" for name in ("train.bin", "test.bin", "fine_label_names.txt"))),)),
+    "mnist": Publisher("https://ossci-datasets.s3.amazonaws.com/mnist/", "mnist", _idx_files(
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")),
+    "fashion_mnist": Publisher(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", "fashion-mnist", _idx_files(
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")),
+}
+
+
+def missing(name: str, path: Path, root: Path) -> MissingFileError:
+    """The error that says which file is missing, where it comes from and where it goes."""
+    publisher = PUBLISHERS[name]
+    offered = ", ".join(publisher.url + remote.name for remote in publisher.files)
+    return MissingFileError(f"{path} is missing. Get {offered} and put it into {root / publisher.folder}, or add "
+                            f"--data.download true to fetch it and check its hash")
+
+
+def fetch(name: str, root: Path, base_url: str | None = None,
+          publishers: Mapping[str, Publisher] = PUBLISHERS) -> None:
+    """Fetch the files of a data set that are not in ``root`` yet.
+
+    Any number of processes may call this at once: one fetches, the others wait and find the files there. A file appears
+    under its name only when it is whole and its hash is right. Files that are there already are left as they are.
+
+    Args:
+        name: key in ``publishers``.
+        root: data.root; made when absent.
+        base_url: a mirror with the same files instead of the publisher's address, ending in '/'.
+        publishers: who offers what.
+
+    Raises:
+        RequestError: no network, wrong hash, no room or no right to write; nothing half-written is left.
+    """
+    publisher = publishers[name]
+    with _only_one_process(root):
+        for remote in publisher.files:
+            wanted = [root / publisher.folder / part for part in remote.unpacks_to or (remote.name,)]
+            if not all(path.is_file() for path in wanted):
+                _fetch_file(remote, base_url or publisher.url, root / publisher.folder, root)
+
+
+@contextmanager
+def _only_one_process(root: Path) -> Iterator[None]:
+    """Hold the lock file of ``root``; the system frees it even when the holder is killed."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".download.lock").open("a")
+    except OSError as error:
+        raise RequestError(f"cannot download into data.root {root}: {error.strerror}; choose a folder that can be "
+                           f"written") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for abandoned in root.glob(f"{_ASIDE}*"):  # left by a process that was killed: nobody else holds the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
+        yield
+
+
+def _fetch_file(remote: RemoteFile, url: str, folder: Path, root: Path) -> None:
+    """Fetch one file aside, check it, unpack it where it is an archive, and move it into ``folder``."""
+    pooch.get_logger().setLevel(logging.WARNING)  # our own line below says the same with less
+    _log.info("downloading %s to %s", url + remote.name, folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=root) as aside:
+            pooch.retrieve(url + remote.name, f"md5:{remote.md5}", fname=remote.name, path=aside,
+                           downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S))
+            if remote.unpacks_to:
+                with tarfile.open(Path(aside, remote.name)) as archive:
+                    archive.extractall(aside, filter="data")
+            for part in remote.unpacks_to or (remote.name,):
+                target = folder / part
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(aside, part).chmod(0o644)  # pooch writes for the owner alone; a data folder is shared
+                os.replace(Path(aside, part), target)
+    except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:  # requests' errors are OSErrors
+        raise RequestError(f"downloading {url + remote.name} to {folder} failed: {error}. Check the network and start "
+                           f"again, or fetch the file elsewhere (md5 {remote.md5}) and put it there") from error

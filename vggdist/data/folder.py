@@ -1,0 +1,210 @@
+"""Images in one folder for each class."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import DataConfig
+from vggdist.data.decode import DamagedImageError, decode
+
+_log = logging.getLogger(__name__)
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_TEST_FOLDERS = ("test", "val", "validation")
+_CHUNK = 64  # files that a thread takes at once: a task for each file would cost as much as a small JPEG
+
+MEMORY_LIMIT = 512 * 2**20
+"""Bytes of pixels up to which a data set of equal-sized images is decoded once, at load; each rank holds a copy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Files in a fixed order, and the class of each: ``(N,) int32``."""
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Listing:
+        """The part of the listing at ``indices``."""
+        return Listing(tuple(self.paths[index] for index in indices), self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a data folder holds; ``test`` is None where it has no test folder and a part must be held out."""
+
+    class_names: tuple[str, ...]
+    train: Listing
+    test: Listing | None
+
+
+@dataclass(eq=False)
+class FolderSource:
+    """Images that are decoded each time they are read (a :class:`vggdist.data.sources.Source`)."""
+
+    listing: Listing
+    class_names: tuple[str, ...]
+    channels: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(N,) int32``."""
+        return self.listing.labels
+
+    @property
+    def image_shape(self) -> None:
+        """None: the images may differ in size."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.listing.paths)
+
+    def read(self, index: int) -> np.ndarray:
+        """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` names a file that does not decode."""
+        return decode(self.listing.paths[index], self.channels)
+
+
+def scan(root: Path) -> Layout:
+    """List ``root/train/<class>/`` and ``root/test/<class>/`` (or val, validation), or else ``root/<class>/``.
+
+    Classes and files are in sorted order, so every rank lists the same. Other files are counted, named and ignored.
+
+    Raises:
+        RequestError: no classes, an empty class, no test folder beside train, or a test class that train lacks.
+    """
+    if not root.is_dir():
+        raise RequestError(f"data.root {root} is not a folder; expected one that holds train/<class>/ and "
+                           f"test/<class>/, or <class>/")
+    train = root / "train"
+    if not train.is_dir():
+        names = _class_names(root)
+        return Layout(names, _list(root, names, names), None)
+    test = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+    if test is None:
+        raise RequestError(f"{root} holds train but none of {', '.join(_TEST_FOLDERS)}; add one, or set data.root to "
+                           f"{train} to hold out a part of it")
+    names, test_names = _class_names(train), _class_names(test)
+    if unknown := sorted(set(test_names) - set(names)):
+        raise RequestError(f"{test} has {len(unknown)} classes that {train} lacks: {', '.join(unknown[:5])}; the "
+                           f"network cannot learn them; remove them or add training images")
+    return Layout(names, _list(train, names, names), _list(test, test_names, names))
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise RequestError(f"{folder} holds no class folders; expected {folder}/<class>/<image>.jpg or .png")
+    return tuple(names)
+
+
+def _list(folder: Path, listed: Sequence[str], class_names: tuple[str, ...]) -> Listing:
+    """The images of the listed classes; a label is the place in ``class_names``."""
+    paths: list[Path] = []
+    counts: list[int] = []
+    ignored: list[str] = []
+    for class_name in listed:
+        entries = sorted(os.scandir(folder / class_name), key=lambda entry: entry.name)
+        images = [entry for entry in entries if entry.name.lower().endswith(_SUFFIXES) and entry.is_file()]
+        if not images:
+            raise RequestError(f"{folder / class_name} holds no .jpg, .jpeg or .png file; add some or remove it")
+        chosen = set(images)
+        ignored += [entry.path for entry in entries if entry not in chosen]
+        paths += [Path(entry.path) for entry in images]
+        counts.append(len(images))
+    if ignored:
+        _log.warning("%d entries under %s are not .jpg, .jpeg or .png files and are ignored, such as %s",
+                     len(ignored), folder, ignored[0])
+    labels = np.repeat([class_names.index(name) for name in listed], counts).astype(np.int32)
+    return Listing(tuple(paths), labels)
+
+
+def read_part(listing: Listing, data: DataConfig, total: int) -> tuple[Listing, np.ndarray | None]:
+    """Decode a part now if that is worth while, and find its damaged files if they are to be left out.
+
+    Args:
+        listing: the files of the part.
+        data: channels, threads, and what a damaged file does. With ``skip`` every file is decoded once here, on every
+            rank, because the plan of samples must be the same on all ranks before the first step.
+        total: images of all parts together, which share ``MEMORY_LIMIT``.
+
+    Returns:
+        The listing without damaged files, and the images ``(N, H, W, C) uint8`` where all have one size and fit.
+
+    Raises:
+        DamagedImageError: a file that was decoded here is damaged and data.damaged is ``stop``.
+        RequestError: all files of a class are damaged.
+    """
+    shape = _first_shape(listing, data)
+    small = int(np.prod(shape)) * total <= MEMORY_LIMIT
+    images = np.empty((len(listing.paths), *shape), np.uint8) if small else None
+    if images is None and data.damaged == "stop":
+        return listing, None
+    equal, damage = _decode_all(listing.paths, data, images)
+    if damage:
+        whole = np.setdiff1d(np.arange(len(listing.paths)), sorted(damage))
+        listing = _left_over(listing, whole, damage)
+        images = images[whole] if equal and images is not None else None
+    return listing, images if equal else None
+
+
+def _first_shape(listing: Listing, data: DataConfig) -> tuple[int, ...]:
+    for path in listing.paths:
+        try:
+            return decode(path, data.channels or 3).shape
+        except DamagedImageError:
+            if data.damaged == "stop":
+                raise
+    raise RequestError(f"all {len(listing.paths)} images under {listing.paths[0].parent.parent} are damaged")
+
+
+def _decode_all(paths: Sequence[Path], data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
+    """Decode every file once, into ``images`` where it has their size.
+
+    Returns:
+        Whether all have that size, and what is wrong with each damaged file. Where nobody looks for damage, the pass
+        ends soon after the first image of another size.
+    """
+    damage: dict[int, str] = {}
+
+    def visit(chunk: range) -> bool:
+        equal = True
+        for index in chunk:
+            try:
+                image = decode(paths[index], data.channels or 3)
+            except DamagedImageError as error:
+                if data.damaged == "stop":
+                    raise
+                damage[index] = str(error)
+                continue
+            if images is not None and image.shape == images.shape[1:]:
+                images[index] = image
+            else:
+                equal = False
+        return equal
+
+    chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
+    with ThreadPoolExecutor(data.threads) as pool:
+        if data.damaged == "skip":
+            return all(list(pool.map(visit, chunks))), damage
+        # all() stops at the first False; the iterator is then dropped, which cancels the chunks that have not begun. (A
+        # name for the iterator would keep it alive until they had all run.)
+        return all(pool.map(visit, chunks)), damage
+
+
+def _left_over(listing: Listing, whole: np.ndarray, damage: dict[int, str]) -> Listing:
+    """The listing without its damaged files, each of which is named in the log."""
+    for _, message in sorted(damage.items()):
+        _log.warning("left out: %s", message)
+    lost = np.setdiff1d(listing.labels, listing.labels[whole])
+    if lost.size:
+        first = int(np.flatnonzero(listing.labels == lost[0])[0])
+        raise RequestError(f"all images of {listing.paths[first].parent} are damaged; replace them or remove the class")
+    return listing.take(whole)

@@ -1,0 +1,157 @@
+"""From images of any size to squares of one size: which part of an image is seen, and at which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import AugmentConfig
+from vggdist.data.randomness import uniform
+from vggdist.data.sources import ArraySource, Source
+
+ATTEMPTS = 10  # torchvision's: by then all but images of an extreme shape have found a crop that fits
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """A view of this part of ``(H, W, C)`` or of each of ``(..., H, W, C)``."""
+        return image[..., self.top : self.top + self.height, self.left : self.left + self.width, :]
+
+
+class CropDraws(NamedTuple):
+    """The numbers in [0, 1) that decide the random crop of one sample."""
+
+    areas: np.ndarray
+    """``(ATTEMPTS,) float64``."""
+    ratios: np.ndarray
+    """``(ATTEMPTS,) float64``."""
+    top: float
+    left: float
+
+
+def short_side(config: AugmentConfig, image_size: int) -> int:
+    """The short side in pixels to which images are scaled before their centre is cropped.
+
+    Raises:
+        RequestError: it is smaller than the crop.
+    """
+    if config.resize is not None and config.resize < image_size:
+        raise RequestError(f"augment.resize scales the short side to {config.resize} pixels, too few to crop "
+                           f"data.image_size {image_size}; set augment.resize to {image_size} or more, or to null")
+    return config.resize or image_size
+
+
+def frame_centre(source: Source, samples: np.ndarray, short: int, size: int) -> np.ndarray:
+    """Scale each image's short side and crop the centre.
+
+    Args:
+        samples: ``(B,)`` indices.
+        short: side in pixels after scaling, not below ``size``.
+        size: side in pixels of the crop, S.
+
+    Returns:
+        ``(B, S, S, C) uint8``, not shared with the source.
+    """
+    if isinstance(source, ArraySource):
+        height, width, _ = source.image_shape
+        if min(height, width) == short:
+            # Cropping first would gather fewer bytes, but the usual crop is the whole image.
+            return np.ascontiguousarray(_centre(height, width, size, size).of(source.images[samples]))
+    return _each(source, samples, size, lambda _, image: centre_crop(image, short, size))
+
+
+def frame_random(source: Source, samples: np.ndarray, config: AugmentConfig, size: int, seed: int,
+                 epoch: int) -> np.ndarray:
+    """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's details).
+
+    Returns:
+        ``(B, S, S, C) uint8``; each image a function of (seed, epoch, its sample).
+    """
+    draws = crop_draws(seed, epoch, samples)
+
+    def frame(slot: int, image: np.ndarray) -> np.ndarray:
+        box = random_box(image.shape[0], image.shape[1], config, draws[slot])
+        return resize(box.of(image), size, size)
+
+    return _each(source, samples, size, frame)
+
+
+def _each(source: Source, samples: np.ndarray, size: int, frame: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Read and frame one image after the other, so that only one is held at its full size."""
+    framed = np.empty((len(samples), size, size, source.channels), np.uint8)
+    for slot, sample in enumerate(samples.tolist()):
+        framed[slot] = frame(slot, source.read(sample))
+    return framed
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale ``(H, W, C) uint8`` to ``(height, width, C)``: bilinear, with antialiasing where it shrinks."""
+    if image.shape[:2] == (height, width):
+        return image
+    grey = image.shape[2] == 1
+    scaled = Image.fromarray(image[:, :, 0] if grey else image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled).reshape(height, width, image.shape[2])
+
+
+def centre_crop(image: np.ndarray, short: int, size: int) -> np.ndarray:
+    """Scale the short side of ``(H, W, C) uint8`` to ``short`` and crop ``(size, size, C)`` in the centre."""
+    height, width, _ = image.shape
+    side = min(height, width)
+    # The long side rounds down, as in torchvision, so that its published weights see what they were trained for.
+    height, width = height * short // side, width * short // side
+    return _centre(height, width, size, size).of(resize(image, height, width))
+
+
+def _centre(height: int, width: int, box_height: int, box_width: int) -> Box:
+    """A box in the middle of an image; torchvision's rounding of halves."""
+    return Box(round((height - box_height) / 2), round((width - box_width) / 2), box_height, box_width)
+
+
+def crop_draws(seed: int, epoch: int, samples: np.ndarray) -> list[CropDraws]:
+    """The draws of each of ``(B,)`` samples at an epoch."""
+
+    def attempts(name: str) -> np.ndarray:
+        return np.stack([uniform(seed, epoch, samples, f"crop {name} {attempt}") for attempt in range(ATTEMPTS)], axis=1)
+
+    top, left = (uniform(seed, epoch, samples, f"crop {side}").tolist() for side in ("top", "left"))
+    return [CropDraws(*draws) for draws in zip(attempts("area"), attempts("ratio"), top, left, strict=True)]
+
+
+def random_box(height: int, width: int, config: AugmentConfig, draws: CropDraws) -> Box:
+    """The first attempted crop that fits into an image, else the largest central one whose ratio is allowed.
+
+    The share of the area is uniform in ``crop_scale``; the logarithm of width / height is uniform in that of
+    ``crop_ratio``, so that an image is as often widened as narrowed.
+    """
+    smallest, largest = config.crop_scale
+    narrowest, widest = np.log(config.crop_ratio)
+    areas = height * width * (smallest + (largest - smallest) * draws.areas)
+    ratios = np.exp(narrowest + (widest - narrowest) * draws.ratios)
+    heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+    if not fits.any():
+        return _largest_box(height, width, config.crop_ratio)
+    first = fits.argmax()
+    box_height, box_width = int(heights[first]), int(widths[first])
+    return Box(int(draws.top * (height - box_height + 1)), int(draws.left * (width - box_width + 1)),
+               box_height, box_width)
+
+
+def _largest_box(height: int, width: int, allowed: tuple[float, float]) -> Box:
+    """The whole image, its long side cut to the nearest allowed ratio of width to height."""
+    ratio = min(max(width / height, allowed[0]), allowed[1])
+    box_height = max(1, min(height, round(width / ratio)))
+    box_width = max(1, min(width, round(height * ratio)))
+    return _centre(height, width, box_height, box_width)

@@ -1,0 +1,59 @@
+"""Random numbers as a pure function of their place: no generator, no state, any order, any number of ranks.
+
+A number is addressed by (seed, epoch, sample, stream) and hashed by the finaliser of SplitMix64 (Steele, Lea & Flood,
+"Fast splittable pseudorandom number generators", OOPSLA 2014), so every rank computes the same one without asking.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser, element by element; ``words`` is uint64 of any shape."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _absorb(state: np.ndarray, word: int | np.ndarray) -> np.ndarray:
+    """Fold one more coordinate into the hash state."""
+    added = np.asarray(word, np.uint64) if isinstance(word, np.ndarray) else np.uint64(word & _MASK)
+    return _mix((state ^ added) + np.uint64(_GOLDEN))
+
+
+def hash64(*coordinates: int | str | np.ndarray) -> np.ndarray:
+    """Hash coordinates to uint64; integers and names broadcast against arrays of non-negative integers."""
+    state = np.zeros(1, np.uint64)
+    for coordinate in coordinates:
+        state = _absorb(state, zlib.crc32(coordinate.encode()) if isinstance(coordinate, str) else coordinate)
+    return state
+
+
+def uniform(seed: int, epoch: int, samples: np.ndarray, stream: str) -> np.ndarray:
+    """One number in [0, 1) for each sample.
+
+    Args:
+        samples: ``(N,)`` indices of samples in the data set.
+        stream: what the number is for ("flip"); each name is a stream of its own.
+
+    Returns:
+        ``(N,) float64`` with 53 random bits.
+    """
+    bits = hash64(seed, epoch, stream, np.asarray(samples))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of ``size`` samples in an epoch: ``(size,) int64``, each index once."""
+    return np.argsort(hash64(seed, epoch, "order", np.arange(size)), kind="stable")
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """31-bit seed of the device's generator (dropout) for one step on one rank."""
+    return int(hash64(seed, "device", step, rank)[0] >> np.uint64(33))

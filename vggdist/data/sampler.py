@@ -1,0 +1,107 @@
+"""Which samples each rank takes in each step: a pure function of (seed, epoch, step).
+
+An epoch is one permutation of the data set. Global batch ``k`` is its ``k``-th slice, and each rank takes its part of that
+slice, so the samples of a step do not depend on the number of ranks, and every rank makes the same number of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vggdist.config.errors import RequestError
+from vggdist.data.randomness import permutation
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """The order of a training set.
+
+    Attributes:
+        num_samples: size of the data set.
+        global_batch_size: samples of one step over all ranks.
+        world_size: number of ranks; it divides the global batch.
+        drop_last: leave out the samples that do not fill the last batch; otherwise that batch is filled up and masked.
+    """
+
+    num_samples: int
+    global_batch_size: int
+    world_size: int
+    seed: int
+    drop_last: bool = False
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one rank in one step."""
+        return self.global_batch_size // self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The same on every rank."""
+        full, rest = divmod(self.num_samples, self.global_batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def num_valid(self, step: int) -> int:
+        """Samples in the global batch of a step of an epoch that are not fill."""
+        return min(self.global_batch_size, self.num_samples - step * self.global_batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All samples in the order of an epoch: ``(num_samples,) int64``."""
+        return permutation(self.seed, epoch, self.num_samples)
+
+    def part(self, order: np.ndarray, step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """A rank's part of a step.
+
+        Returns:
+            samples: ``(batch_size,) int64``; slots that only fill up the last batch repeat samples of that batch.
+            mask: ``(batch_size,) float32``, 0 for these slots.
+        """
+        start = step * self.global_batch_size
+        valid = self.num_valid(step)
+        slots = np.arange(rank * self.batch_size, (rank + 1) * self.batch_size)
+        return order[start + slots % valid], (slots < valid).astype(np.float32)
+
+
+def global_batch_size(batch_size: int, requested: int | None, world_size: int, accumulation: int) -> int:
+    """The samples of one step over all ranks.
+
+    Args:
+        batch_size: samples of one rank, used when no global size is requested.
+
+    Raises:
+        RequestError: when ranks or the parts of an accumulated batch do not divide it.
+    """
+    size = batch_size * world_size if requested is None else requested
+    key = "train.batch_size" if requested is None else "train.global_batch_size"
+    parts = world_size * accumulation
+    if size % parts:
+        fitting = [multiple * parts for multiple in (size // parts, size // parts + 1) if multiple]
+        raise RequestError(f"{key} makes a global batch of {size} samples, which {world_size} ranks with "
+                           f"train.accumulation {accumulation} cannot share evenly; "
+                           f"use {' or '.join(map(str, fitting))} samples over all ranks")
+    return size
+
+
+def make_plan(num_samples: int, global_batch: int, world_size: int, seed: int, drop_last: bool) -> SamplePlan:
+    """Check that every rank has samples to work on.
+
+    Raises:
+        RequestError: for more ranks than samples, or a batch larger than the data set.
+    """
+    if world_size > num_samples:
+        raise RequestError(f"{world_size} ranks share {num_samples} training samples; start at most {num_samples} ranks")
+    if global_batch > num_samples:
+        raise RequestError(f"the global batch has {global_batch} samples, the training set only {num_samples}; "
+                           "lower train.batch_size or start fewer ranks")
+    return SamplePlan(num_samples, global_batch, world_size, seed, drop_last)
+
+
+def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[np.ndarray]:
+    """A rank's batches of an evaluation, each sample of the data set in exactly one batch of one rank.
+
+    Batches are cut before they are dealt out, so each holds the same samples in the same places for any number of ranks:
+    what a network computes for a sample can depend on its place in the batch in the last bit.
+    """
+    starts = range(rank * batch_size, num_samples, world_size * batch_size)
+    return [np.arange(start, min(start + batch_size, num_samples)) for start in starts]
