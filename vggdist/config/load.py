@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
@@ -89,7 +89,9 @@ def load(command: str, arguments: Sequence[str]) -> Config:
     reader = parser(command)
     words = list(arguments) if _values(arguments, *_CHOOSING) else ["--config", str(QUICKSTART), *arguments]
     try:
-        config = reader.instantiate(reader.parse_args(words))
+        asked = reader.parse_args(words)
+        _require_sections(asked)
+        config = reader.instantiate(asked)
     except (ValueError, OSError, yaml.YAMLError) as error:
         raise RequestError(" ".join(str(error).split())) from None
     except RequestError as error:
@@ -97,6 +99,12 @@ def load(command: str, arguments: Sequence[str]) -> Config:
             raise
         raise RequestError(f"{' '.join(_values(arguments, '--config'))}: {error}") from None
     return Config(**{section.name: getattr(config, section.name) for section in dataclasses.fields(Config)})
+
+
+def _require_sections(asked: Namespace) -> None:
+    for section in dataclasses.fields(Config):
+        if not isinstance(asked[section.name], Namespace):
+            raise RequestError(f"{section.name} is {asked[section.name]!r}; expected its keys (--help lists every key)")
 
 
 def run_directory(config: Config) -> Path:

@@ -266,7 +266,7 @@ class TrainConfig:
     """Weight of the newest step in the moving average of the loss."""
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, "train.epochs", self.epochs, "a positive number")
+        require(0 < self.epochs < float("inf"), "train.epochs", self.epochs, "a positive number")
         require(self.steps is None or self.steps >= 1, "train.steps", self.steps, "at least 1 step")
         require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1 sample")
         size = self.global_batch_size

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.special import betaincinv
+from scipy.special import betaincinv  # type: ignore[import-untyped]
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
@@ -133,9 +133,9 @@ def pad_crop(images: np.ndarray, padding: int, tops: np.ndarray, lefts: np.ndarr
     """
     batch, height, width, channels = images.shape
     padded = np.zeros((batch, height + 2 * padding, width + 2 * padding, channels), np.uint8)
-    padded[:, padding:-padding, padding:-padding] = images
+    padded[:, padding : padding + height, padding : padding + width] = images
     # Windows over whole rows of bytes: numpy then copies a row at once instead of a pixel.
-    windows = sliding_window_view(padded.reshape(batch, len(padded[0]), -1), (height, width * channels), axis=(1, 2))
+    windows = sliding_window_view(padded.reshape(batch, padded.shape[1], -1), (1, height, width * channels))
     return windows[np.arange(batch), tops, lefts * channels].reshape(images.shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,10 +33,8 @@ class Box(NamedTuple):
 class CropDraws(NamedTuple):
     """The numbers in [0, 1) that decide the random crop of one sample."""
 
-    areas: np.ndarray
-    """``(ATTEMPTS,) float64``."""
-    ratios: np.ndarray
-    """``(ATTEMPTS,) float64``."""
+    attempts: list[list[float]]
+    """For each attempt, one number for the area and one for the ratio."""
     top: float
     left: float
 
@@ -66,14 +65,13 @@ def frame_centre(source: Source, samples: np.ndarray, short: int, size: int) -> 
     if isinstance(source, ArraySource):
         height, width, _ = source.image_shape
         if min(height, width) == short:
-            # Cropping first would gather fewer bytes, but the usual crop is the whole image.
-            return np.ascontiguousarray(_centre(height, width, size, size).of(source.images[samples]))
+            return _centre(height, width, size, size).of(source.images)[samples]
     return _each(source, samples, size, lambda _, image: centre_crop(image, short, size))
 
 
 def frame_random(source: Source, samples: np.ndarray, config: AugmentConfig, size: int, seed: int,
                  epoch: int) -> np.ndarray:
-    """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's details).
+    """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's ten attempts).
 
     Returns:
         ``(B, S, S, C) uint8``; each image a function of (seed, epoch, its sample).
@@ -121,11 +119,12 @@ def _centre(height: int, width: int, box_height: int, box_width: int) -> Box:
 def crop_draws(seed: int, epoch: int, samples: np.ndarray) -> list[CropDraws]:
     """The draws of each of ``(B,)`` samples at an epoch."""
 
-    def attempts(name: str) -> np.ndarray:
-        return np.stack([uniform(seed, epoch, samples, f"crop {name} {attempt}") for attempt in range(ATTEMPTS)], axis=1)
+    def draw(name: str) -> np.ndarray:
+        return uniform(seed, epoch, samples, f"crop {name}")
 
-    top, left = (uniform(seed, epoch, samples, f"crop {side}").tolist() for side in ("top", "left"))
-    return [CropDraws(*draws) for draws in zip(attempts("area"), attempts("ratio"), top, left, strict=True)]
+    attempts = np.array([(draw(f"area {attempt}"), draw(f"ratio {attempt}")) for attempt in range(ATTEMPTS)])
+    by_sample = np.moveaxis(attempts, -1, 0).tolist(), draw("top").tolist(), draw("left").tolist()
+    return [CropDraws(*draws) for draws in zip(*by_sample, strict=True)]
 
 
 def random_box(height: int, width: int, config: AugmentConfig, draws: CropDraws) -> Box:
@@ -135,18 +134,16 @@ def random_box(height: int, width: int, config: AugmentConfig, draws: CropDraws)
     ``crop_ratio``, so that an image is as often widened as narrowed.
     """
     smallest, largest = config.crop_scale
-    narrowest, widest = np.log(config.crop_ratio)
-    areas = height * width * (smallest + (largest - smallest) * draws.areas)
-    ratios = np.exp(narrowest + (widest - narrowest) * draws.ratios)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
-    widths = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
-    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-    if not fits.any():
-        return _largest_box(height, width, config.crop_ratio)
-    first = fits.argmax()
-    box_height, box_width = int(heights[first]), int(widths[first])
-    return Box(int(draws.top * (height - box_height + 1)), int(draws.left * (width - box_width + 1)),
-               box_height, box_width)
+    narrowest, widest = (math.log(ratio) for ratio in config.crop_ratio)
+    # One attempt after the other, since the first mostly fits: all at once in numpy costs 18 us more for each image.
+    for area_draw, ratio_draw in draws.attempts:
+        area = height * width * (smallest + (largest - smallest) * area_draw)
+        ratio = math.exp(narrowest + (widest - narrowest) * ratio_draw)
+        box_height, box_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 1 <= box_height <= height and 1 <= box_width <= width:
+            top, left = int(draws.top * (height - box_height + 1)), int(draws.left * (width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    return _largest_box(height, width, config.crop_ratio)
 
 
 def _largest_box(height: int, width: int, allowed: tuple[float, float]) -> Box:

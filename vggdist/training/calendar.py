@@ -34,7 +34,9 @@ class Calendar:
     def of(cls, config: Config, steps_per_epoch: int) -> Calendar:
         """The dates that a configuration asks for; ``train.steps`` comes before ``train.epochs``."""
         steps = config.train.steps
-        return cls(config, steps_per_epoch, math.ceil(config.train.epochs * steps_per_epoch) if steps is None else steps)
+        if steps is None:  # 0.07 epochs of 100 steps are 7.000000000000001 in floating point, and 7 steps
+            steps = max(1, math.ceil(round(config.train.epochs * steps_per_epoch, 6)))
+        return cls(config, steps_per_epoch, steps)
 
     def epoch(self, finished_steps: int) -> float:
         """Passes over the training set that the finished steps make."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class Progress:
         """Compare the newest test evaluation with the best so far; tell whether it is better."""
         value = self.evaluation_metrics[metric_name("eval", metric)]
         sign = -1 if metric in _LOWER_IS_BETTER else 1
-        if self.best_value is not None and not sign * value > sign * self.best_value:
+        if math.isnan(value) or self.best_value is not None and not sign * value > sign * self.best_value:
             return False
         self.best_value, self.best_step = value, self.step
         return True

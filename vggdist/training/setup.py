@@ -72,11 +72,8 @@ def prepare(config: Config, world: World) -> Setup:
     classes = data.train.class_names
     world.require_same("its data", f"{len(data.train)} training samples\n{len(data.test)} test samples\n{classes}")
 
-    mean, std = _normalization(config, data)
-    fill = tuple(round(255 * value) for value in mean)
-    views = _evaluation_views(config, data, image_size)
-    training_view = TrainingView(data.train, config.augment, image_size, config.run.seed, fill)
-
+    mean, std = world.together(lambda: _normalization(config, data))
+    training_view, evaluation_views = world.together(lambda: _views(config, data, image_size, mean))
     shape = {"channels": data.train.channels, "image_size": image_size, "num_classes": len(classes)}
     layers = world.together(lambda: describe(config.model, **shape))
     logger.info("%s", summary_table(layers))
@@ -93,8 +90,8 @@ def prepare(config: Config, world: World) -> Setup:
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     _continue(store, plan, arrays, progress, world)
     step = TrainStep(objective, optimizer, world, config, device)
-    return Setup(config, world, device, len(classes), plan, calendar, schedule, training_view, views, forward, step,
-                 arrays, store, progress)
+    return Setup(config, world, device, len(classes), plan, calendar, schedule, training_view, evaluation_views, forward,
+                 step, arrays, store, progress)
 
 
 def _plan(config: Config, data: DataSet, world_size: int) -> tuple[int, SamplePlan, Calendar, Schedule]:
@@ -126,12 +123,14 @@ def _normalization(config: Config, data: DataSet) -> tuple[tuple[float, ...], tu
     return (0.0,) * data.train.channels, (1.0,) * data.train.channels
 
 
-def _evaluation_views(config: Config, data: DataSet, image_size: int) -> dict[str, EvaluationView]:
-    """The data sets to measure, by the first part of their metrics' names."""
-    views = {"eval": EvaluationView(data.test, config.augment, image_size)}
+def _views(config: Config, data: DataSet, image_size: int,
+           mean: tuple[float, ...]) -> tuple[TrainingView, dict[str, EvaluationView]]:
+    """How the data are seen: in training, and to be measured, by the first part of their metrics' names."""
+    fill = tuple(round(255 * value) for value in mean)
+    measured = {"eval": EvaluationView(data.test, config.augment, image_size)}
     if config.evaluation.training_set:
-        views["eval_train"] = EvaluationView(data.train, config.augment, image_size)
-    return views
+        measured["eval_train"] = EvaluationView(data.train, config.augment, image_size)
+    return TrainingView(data.train, config.augment, image_size, config.run.seed, fill), measured
 
 
 def _graphs(normalize: Normalize, network: nn.HybridBlock, config: Config,

@@ -1,0 +1,82 @@
+"""Each wrong request ends in one clear message and the documented exit code, under every launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.launching import LAUNCHERS, result_of, train
+
+
+def nothing(folder: Path) -> None:
+    """The request alone is wrong."""
+
+
+def truncated_cifar(folder: Path) -> None:
+    batches = folder / "data" / "cifar-10-batches-bin"
+    batches.mkdir(parents=True)
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        (batches / name).write_bytes(bytes(3073 * 10_000))
+    (batches / "data_batch_3.bin").write_bytes(bytes(3073 * 9_999 + 5))
+    (batches / "batches.meta.txt").write_text("\n".join(f"class{i}" for i in range(10)) + "\n")
+
+
+def images(folder: Path, count: int) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / "data" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((8, 8, 3), 20 * i, np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / part / name / f"{i}.jpg")
+
+
+def undecodable_jpeg(folder: Path) -> None:
+    images(folder, 4)
+    (folder / "data" / "train" / "dog" / "2.jpg").write_bytes(b"not an image")
+
+
+def two_samples(folder: Path) -> None:
+    images(folder, 1)
+
+
+SMALL = ["--model.name", "custom", "--model.stages", "[[1, 8]]", "--model.hidden", "[]"]
+FOLDER = ["--data.name", "folder", *SMALL]
+
+CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
+    "unknown-key": (nothing, ["--train.epoch", "3"], 2, "unknown key train.epoch; did you mean train.epochs?"),
+    "wrong-value": (nothing, ["--optimizer.learning_rate", "fast"], 2, '"optimizer.learning_rate": Expected a float'),
+    "missing-file": (nothing, ["--data.name", "cifar10", *SMALL], 2, "--data.download true"),
+    "truncated-cifar": (truncated_cifar, ["--data.name", "cifar10", *SMALL], 2, "data_batch_3.bin"),
+    "undecodable-jpeg": (undecodable_jpeg, FOLDER, 2, "dog/2.jpg"),
+    "batch-larger-than-data-set": (nothing, ["--train.global_batch_size", "1440"], 2, "the global batch has 1440 samples"),
+    "more-ranks-than-samples": (two_samples, [*FOLDER, "--train.batch_size", "1"], 2, "3 ranks share 2 training samples"),
+    "nonfinite-loss": (nothing, ["--optimizer.learning_rate", "1e30"], 1, "on rank 0 is not finite"),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launcher: str, tmp_path: Path) -> None:
+    make, flags, code, message = CASES[case]
+    size = 3 if case == "more-ranks-than-samples" else 1 if launcher == "python" else 2
+    if size > 1 and launcher == "python":
+        pytest.skip("one process alone cannot be too many ranks")
+    make(tmp_path)
+    finished = train(launcher, size, tmp_path, *flags, deadline=15)
+    assert finished.output.count(message) == 1, finished.output
+    assert "train.py\", line" not in finished.output, "a traceback of ours"
+    assert finished.code == (1 if launcher.startswith("horovodrun") else code), finished.output
+    result = result_of(tmp_path)
+    assert result["exit_code"] == code
+    assert message in result["error"]
+
+
+def test_a_refused_request_does_not_lose_the_result_of_the_run_before(tmp_path: Path) -> None:
+    assert train("python", 1, tmp_path, "--train.steps", "2").code == 0
+    sha256 = result_of(tmp_path)["sha256"]
+    assert train("python", 1, tmp_path, "--train.stepz", "2").code == 2
+    assert result_of(tmp_path)["previous"]["sha256"] == sha256

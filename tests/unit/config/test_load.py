@@ -1,0 +1,212 @@
+"""What is asked for in a file or by flags is what the run gets, and what is wrong in it is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vggdist.config.errors import RequestError
+from vggdist.config.load import QUICKSTART, all_keys, as_yaml, load, requested_run_directory, run_directory
+from vggdist.config.schema import Config, RunConfig
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
+
+# A value of each option that is not its default.
+OTHER: dict[str, Any] = {
+    "run.name": "other", "run.directory": "elsewhere", "run.seed": 4294967295, "run.resume": "never",
+    "run.overwrite": True, "run.device": "cpu", "run.log_every": 3,
+    "model.name": "vgg16", "model.stages": [[1, 8], [2, 16]], "model.batch_norm": True, "model.padding": 0,
+    "model.width_divisor": 4, "model.head": "global_average", "model.hidden": [], "model.dropout": 0.25,
+    "model.initializer": "xavier", "model.magnitude": 2.0,
+    "data.name": "synthetic", "data.root": "/data", "data.download": True, "data.image_size": 32, "data.channels": 3,
+    "data.held_out": 0.5, "data.damaged": "skip", "data.last_batch": "drop", "data.threads": 5, "data.prefetch": 7,
+    "data.synthetic_samples": 8, "data.synthetic_classes": 2,
+    "augment.resize": 256, "augment.random_resized_crop": True, "augment.crop_scale": [0.5, 0.9],
+    "augment.crop_ratio": [0.8, 1.25], "augment.pad_crop": 4, "augment.flip": True, "augment.brightness": 0.1,
+    "augment.contrast": 0.2, "augment.saturation": 1.0, "augment.cutout": 8, "augment.mixup": 0.2,
+    "augment.normalize": "computed",
+    "optimizer.name": "lars", "optimizer.learning_rate": 1e-3, "optimizer.scale_learning_rate": True,
+    "optimizer.momentum": 0.0, "optimizer.beta1": 0.8, "optimizer.beta2": 0.99, "optimizer.epsilon": 1e-7,
+    "optimizer.lars_trust": 0.01, "optimizer.weight_decay": 1e-05, "optimizer.decay_all": True,
+    "optimizer.clip_norm": 1.5,
+    "schedule.name": "step", "schedule.warmup_epochs": 2.5, "schedule.warmup_factor": 0.5,
+    "schedule.milestones": [3.0, 4.5], "schedule.gamma": 0.5, "schedule.power": 1.0, "schedule.final_factor": 0.01,
+    "schedule.rise": 0.25,
+    "train.epochs": 0.5, "train.steps": 9, "train.batch_size": 16, "train.global_batch_size": 48,
+    "train.accumulation": 2, "train.label_smoothing": 0.1, "train.compression": "fp16", "train.nonfinite": "skip",
+    "train.loss_smoothing": 1.0,
+    "evaluation.every_epochs": 0, "evaluation.batch_size": 64, "evaluation.training_set": True,
+    "checkpoint.every_epochs": 3, "checkpoint.keep_last": 5, "checkpoint.best_metric": "loss",
+}
+# Values that are allowed only beside these.
+COMPANIONS = {"model.stages": ["--model.name", "custom"], "schedule.name": ["--schedule.milestones", "[3]"]}
+PLAIN = ["--data.name", "digits"]  # says what to train on, so that the quickstart is not taken
+
+
+def flag(key: str) -> list[str]:
+    value = OTHER[key]
+    return [f"--{key}", value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]]
+
+
+def companion_keys(key: str) -> set[str]:
+    return {word[2:] for word in COMPANIONS.get(key, []) if word.startswith("--")}
+
+
+def option(config: Config, key: str) -> Any:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def listed(value: Any) -> Any:
+    return [listed(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def written(folder: Path, text: str) -> list[str]:
+    """The flags that read a file of this text."""
+    path = folder / "asked.yaml"
+    path.write_text(text)
+    return ["--config", str(path)]
+
+
+def test_this_table_has_a_new_value_for_every_option_of_the_schema() -> None:
+    assert set(OTHER) == set(all_keys())
+    assert not [key for key, value in OTHER.items() if listed(option(Config(), key)) == value]
+
+
+@pytest.mark.parametrize("key", list(all_keys()))
+def test_every_option_is_a_flag_that_changes_it_alone_and_round_trips(key: str, tmp_path: Path) -> None:
+    config = load("train", [*PLAIN, *COMPANIONS.get(key, []), *flag(key)])
+    changed = {other for other in all_keys() if option(config, other) != option(Config(), other)}
+    assert listed(option(config, key)) == OTHER[key] and changed == {key, *companion_keys(key)}
+    assert load("train", written(tmp_path, as_yaml(config))) == config
+
+
+def test_the_defaults_round_trip(tmp_path: Path) -> None:
+    assert load("train", written(tmp_path, as_yaml(Config()))) == Config()
+
+
+def test_the_written_settings_name_every_key() -> None:
+    written_keys = {f"{section}.{key}" for section, keys in yaml.safe_load(as_yaml(Config())).items() for key in keys}
+    assert written_keys == set(all_keys())
+
+
+def test_there_are_configurations_to_test() -> None:
+    assert QUICKSTART.resolve() in {path.resolve() for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_each_configuration_of_the_repository_loads_and_round_trips(path: Path, tmp_path: Path) -> None:
+    config = load("train", ["--config", str(path)])
+    assert load("train", written(tmp_path, as_yaml(config))) == config
+
+
+def test_without_file_and_names_it_is_the_quickstart() -> None:
+    quickstart = load("train", ["--config", str(QUICKSTART)])
+    assert load("train", []) == quickstart
+    assert load("train", ["--run.seed", "7"]) == dataclasses.replace(
+        quickstart, run=dataclasses.replace(quickstart.run, seed=7))
+
+
+@pytest.mark.parametrize("choice", [["--data.name", "digits"], ["--data.name=digits"], ["--model.name", "vgg11"]])
+def test_naming_data_or_model_starts_from_the_defaults(choice: list[str]) -> None:
+    assert load("train", choice) == Config()
+
+
+def test_flags_after_a_file_override_it(tmp_path: Path) -> None:
+    config = load("train", [*written(tmp_path, "train: {epochs: 3, batch_size: 8}"), "--train.epochs", "5"])
+    assert (config.train.epochs, config.train.batch_size) == (5, 8)
+
+
+def test_a_number_with_an_exponent_is_a_number_in_a_file(tmp_path: Path) -> None:
+    assert load("train", written(tmp_path, "optimizer:\n  epsilon: 1e-7\n")).optimizer.epsilon == 1e-7
+
+
+@pytest.mark.parametrize(("key", "meant"), [("train.epoch", "train.epochs"), ("trian.epochs", "train.epochs"),
+                                            ("train.learning_rate", "optimizer.learning_rate"),
+                                            ("model.batchnorm", "model.batch_norm")])
+def test_an_unknown_key_is_named_and_the_closest_suggested(key: str, meant: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    for arguments in ([*PLAIN, f"--{key}", "3"], [f"--{key}=3"], written(tmp_path, f"{section}:\n  {name}: 3\n")):
+        with pytest.raises(RequestError, match=f"unknown key {key}; did you mean {meant}?"):
+            load("train", arguments)
+
+
+def test_a_key_without_likeness_is_named_without_suggestion() -> None:
+    with pytest.raises(RequestError, match=r"unknown key qqq\.zzz \(--help lists every key\)"):
+        load("train", ["--qqq.zzz", "1"])
+
+
+def test_flags_are_not_abbreviated() -> None:
+    with pytest.raises(RequestError, match=r"train\.batch_siz"):
+        load("train", ["--train.batch_siz", "8"])
+
+
+WRONG_TYPES = [("train.batch_size", "many"), ("train.batch_size", "1.5"), ("data.name", "imagenet"), ("data.channels", "2"),
+               ("data.download", "maybe"), ("model.stages", "[[1, 2], [3]]"), ("optimizer.learning_rate", "fast"),
+               ("augment.crop_scale", "[0.1, 0.2, 0.3]"), ("run.resume", "always")]
+OUT_OF_RANGE = [("run.name", "a/b"), ("run.seed", "-1"), ("run.seed", "4294967296"), ("model.dropout", "1.0"),
+                ("model.hidden", "[0]"), ("model.stages", "[[1, 8]]"), ("data.held_out", "0"), ("data.threads", "0"),
+                ("augment.crop_scale", "[0.9, 0.1]"), ("augment.brightness", "1.5"), ("augment.cutout", "-1"),
+                ("optimizer.learning_rate", "0"), ("optimizer.momentum", "1"), ("optimizer.clip_norm", "0"),
+                ("schedule.milestones", "[4, 2]"), ("schedule.rise", "1"), ("train.epochs", "0"), ("train.epochs", ".inf"),
+                ("train.epochs", ".nan"), ("train.batch_size", "0"), ("train.accumulation", "0"),
+                ("evaluation.batch_size", "0"), ("checkpoint.every_epochs", "0"), ("checkpoint.keep_last", "0")]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPES + OUT_OF_RANGE)
+def test_a_value_of_the_wrong_type_or_range_names_its_key(key: str, value: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    for arguments in ([*PLAIN, f"--{key}", value], written(tmp_path, f"{section}:\n  {name}: {value}\n")):
+        with pytest.raises(RequestError, match=key.replace(".", r"\.")) as caught:
+            load("train", arguments)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["3", "[1]", "true", "fast"])
+def test_a_section_that_is_a_value_is_named(value: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="train"):
+        load("train", written(tmp_path, f"train: {value}\n"))
+
+
+def test_a_custom_network_needs_its_table() -> None:
+    with pytest.raises(RequestError, match=r"model\.stages is None.*model\.name custom"):
+        load("train", ["--model.name", "custom"])
+
+
+def test_the_step_schedule_needs_milestones() -> None:
+    with pytest.raises(RequestError, match=r"schedule\.milestones.*at least one epoch"):
+        load("train", ["--schedule.name", "step"])
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "- 3\n", "", "\x00"])
+def test_a_file_that_holds_no_settings_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError):
+        load("train", written(tmp_path, text))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(RequestError, match="/nowhere/asked.yaml"):
+        load("train", ["--config", "/nowhere/asked.yaml"])
+
+
+def test_help_exits_with_0_and_lists_every_key_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        load("train", ["--help"])
+    text = capsys.readouterr().out
+    assert left.value.code == 0 and "python -m vggdist.train" in text and "Seed of everything random" in text
+    assert not [key for key in all_keys() if f"--{key} " not in text]
+
+
+def test_the_run_directory_is_made_of_directory_and_name() -> None:
+    assert run_directory(Config(run=RunConfig(name="a", directory="b"))) == Path("b/a")
+
+
+def test_a_wrong_request_still_tells_its_run_directory(tmp_path: Path) -> None:
+    file = written(tmp_path, "run: {name: filed, directory: there}\ntrain: {epochs: none}\n")
+    assert requested_run_directory([*file, "--nonsense", "3"]) == Path("there/filed")
+    assert requested_run_directory([*file, "--run.name=flagged"]) == Path("there/flagged")
+    assert requested_run_directory(["--config", "/nowhere.yaml"]) == Path("runs/quickstart")

@@ -1,0 +1,89 @@
+"""Batches come in the order of the plan, prepared ahead, and errors come in their place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from vggdist.data.augment import Batch
+from vggdist.data.loader import prefetch
+
+
+def numbered(number: int) -> Batch:
+    """What stands for a batch here; the loader only hands it on."""
+    return cast(Batch, number)
+
+
+def tasks(count: int, started: list[int]) -> Iterator[Callable[[], Batch]]:
+    """Tasks that give their number; it is noted when the loader takes one."""
+    for number in range(count):
+        started.append(number)
+        yield lambda number=number: numbered(number)
+
+
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("ahead", [1, 3, 50])
+def test_batches_come_in_the_order_of_the_plan(threads: int, ahead: int) -> None:
+    def slow_at_first(number: int) -> Batch:
+        time.sleep(0.02 if number % 4 == 0 else 0)
+        return numbered(number)
+
+    work = [lambda number=number: slow_at_first(number) for number in range(12)]
+    assert list(prefetch(work, threads, ahead)) == list(range(12))
+
+
+def test_an_empty_plan_has_no_batches() -> None:
+    assert list(prefetch([], 2, 2)) == []
+
+
+def test_at_most_the_asked_number_of_batches_waits() -> None:
+    started: list[int] = []
+    batches = prefetch(tasks(20, started), threads=2, ahead=3)
+    for taken in range(1, 15):
+        next(batches)
+        assert len(started) == taken + 3
+
+
+def test_batches_are_prepared_at_the_same_time_in_several_threads() -> None:
+    meeting = threading.Barrier(2, timeout=20)
+
+    def meet() -> Batch:
+        return numbered(meeting.wait())
+
+    assert sorted(cast(Any, list(prefetch([meet, meet], threads=2, ahead=2)))) == [0, 1]
+
+
+def test_an_error_comes_where_its_batch_would_have_come() -> None:
+    def fail() -> Batch:
+        raise OSError("damaged.png")
+
+    work: list[Callable[[], Batch]] = [lambda: numbered(0), lambda: numbered(1), fail, lambda: numbered(3)]
+    batches = prefetch(work, threads=2, ahead=4)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(OSError, match="damaged.png"):
+        next(batches)
+
+
+def test_no_thread_is_left_when_the_loop_ends_early() -> None:
+    batches = prefetch(tasks(100, []), threads=3, ahead=5)
+    next(batches)
+    assert loader_threads()
+    cast(Any, batches).close()
+    assert not loader_threads()
+
+
+def test_no_thread_is_left_after_an_error() -> None:
+    def fail() -> Batch:
+        raise OSError
+
+    with pytest.raises(OSError):
+        list(prefetch([fail] * 3, threads=2, ahead=2))
+    assert not loader_threads()
