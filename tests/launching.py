@@ -49,7 +49,12 @@ def _horovod_has_mpi() -> bool:
 
 
 def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = 120, **environment: str) -> Finished:
-    """Run Python under a launcher.
+    """Run Python under a launcher."""
+    return execute([*command_line(launcher, size), *arguments], cwd, deadline, **environment)
+
+
+def execute(command: list[str], cwd: Path, deadline: float, **environment: str) -> Finished:
+    """Run a command.
 
     Fails the test when the command is not over by the deadline (seconds), or when a process of it is left afterwards.
     """
@@ -57,18 +62,18 @@ def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: flo
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
     clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: token, **environment}
     started = time.monotonic()
-    process = subprocess.Popen([*command_line(launcher, size), *arguments], cwd=cwd, env=clean, text=True,
+    process = subprocess.Popen(command, cwd=cwd, env=clean, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                start_new_session=True)
     try:
         output, _ = process.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:
         _kill(token)
-        pytest.fail(f"{launcher} x {size} {arguments} was not over after {deadline} s:\n{process.communicate()[0]}")
+        pytest.fail(f"{command} was not over after {deadline} s:\n{process.communicate()[0]}")
     seconds = time.monotonic() - started
     left = _left_behind(token, patience=5)
     _kill(token)
-    assert not left, f"{launcher} left processes behind: {left}\n{output}"
+    assert not left, f"{command} left processes behind: {left}\n{output}"
     return Finished(process.returncode, output, seconds)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.launching import call
 
-SMALL = ["--run.resume", "never", "--run.overwrite", "true", "--model.batch_norm", "false", "--model.dropout", "0",
+SMALL = ["--run.resume", "never", "--model.batch_norm", "false", "--model.dropout", "0",
          "--model.stages", "[[1, 8], [1, 16]]", "--model.hidden", "[32]", "--train.steps", "10",
          "--train.global_batch_size", "64", "--optimizer.momentum", "0.9", "--optimizer.weight_decay", "1e-3"]
 
@@ -21,23 +21,29 @@ def trained(launcher: str, size: int, folder: Path, *flags: str) -> dict[str, np
     return dict(np.load(path))
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
+EVERYTHING = ["--augment.pad_crop", "1", "--augment.mixup", "0.4", "--train.label_smoothing", "0.1",
+              "--optimizer.clip_norm", "0.5", "--train.accumulation", "4"]
+PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an epoch has 23 steps
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("launcher", "sizes", "flags"),
     [
-        pytest.param([], id="sgd"),
-        pytest.param(["--augment.pad_crop", "1", "--augment.mixup", "0.4", "--train.label_smoothing", "0.1",
-                      "--optimizer.clip_norm", "0.5", "--train.accumulation", "4"], id="everything-on"),
-        pytest.param(["--optimizer.name", "lars", "--train.steps", "25"], id="lars-with-a-padded-last-batch"),
+        pytest.param("horovodrun --gloo", (2, 4), [], id="sgd-on-gloo"),
+        pytest.param("mpirun", (2,), [], id="sgd-on-mpi"),
+        pytest.param("horovodrun --gloo", (2,), EVERYTHING, id="mixup-clipping-accumulation"),
+        pytest.param("horovodrun --gloo", (2,), PADDED_LAST_BATCH, id="lars-with-a-padded-last-batch"),
     ],
 )
 def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
-        launcher: str, flags: list[str], tmp_path: Path) -> None:
+        launcher: str, sizes: tuple[int, ...], flags: list[str], tmp_path: Path) -> None:
     one = trained("python", 1, tmp_path, *flags)
-    for size in (2, 4):
+    for size in sizes:
         many = trained(launcher, size, tmp_path, *flags)
         for name, values in one.items():
             np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=f"{name} on {size} ranks")
+    start = trained("python", 1, tmp_path, *flags, "--optimizer.learning_rate", "1e-12")
+    assert any(np.abs(one[name] - start[name]).max() > 1e-2 for name in one), "nothing was learned: the test is void"
 
 
 def test_three_ranks_repeat_bit_for_bit(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from vggdist.world import knobs
 
 knobs.apply()
 
-import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from vggdist.checkpoints.state import digest  # noqa: E402
@@ -43,18 +42,9 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
 def collectives(world: World) -> dict[str, Any]:
     """Each collective on values that name the rank."""
     values = np.random.RandomState(world.rank).randn(7, 3).astype(np.float32)
-    return {"broadcast": world.broadcast(values).tolist(), "gather": world.gather({"rank": world.rank, "text": "ä" * world.rank}),
+    gathered = world.gather({"rank": world.rank, "text": "ä" * world.rank})
+    return {"broadcast": world.broadcast(values).tolist(), "gather": gathered,
             "sum": int(world.sum(np.array([2**60 + world.rank]))[0])}
-
-
-def global_batch_gradient(world: World, flags: list[str]) -> dict[str, Any]:
-    """Make one step of plain SGD with rate 1 and tell how far the parameters moved, with and without a reduction."""
-    setup = prepare(load("train", flags), world)
-    before = {name: array.asnumpy() for name, array in setup.arrays.items()}
-    Trainer(setup, SilentReport()).train()
-    mx.nd.waitall()
-    return {"moved": {name: (before[name] - array.asnumpy()).tolist() for name, array in setup.arrays.items()
-                      if name.endswith("bias")}}
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from vggdist.models.layers import describe
 from vggdist.config.schema import ModelConfig
+from vggdist.models.layers import describe
 from vggdist.summary import main
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("vgg11", 132_863_336), ("vgg16", 138_357_544), ("vgg19", 143_667_240)])
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("vgg11", 132_863_336), ("vgg16", 138_357_544), ("vgg19", 143_667_240)])
 def test_the_published_networks_have_their_published_parameters(capsys: pytest.CaptureFixture[str], name: str,
                                                                 parameters: int) -> None:
     assert main(["--model.name", name, "--data.name", "folder"]) == 0
@@ -46,5 +47,6 @@ def test_an_unknown_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_module_is_a_command_with_help() -> None:
-    done = subprocess.run([sys.executable, "-m", "vggdist.summary", "--help"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "vggdist.summary", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--model.name" in done.stdout

@@ -31,7 +31,7 @@ _UNKNOWN = (
 class _Parser(ArgumentParser):
     """A parser that raises instead of printing its usage and leaving."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise RequestError(_explain(message))
 
 
@@ -118,7 +118,7 @@ def requested_run_directory(arguments: Sequence[str]) -> Path:
     for file in _values(arguments, "--config"):
         values.update(_run_section(Path(file)))
     for key in ("name", "directory"):
-        values.update({key: value for value in _values(arguments, f"--run.{key}")})
+        values[key] = [values[key], *_values(arguments, f"--run.{key}")][-1]
     return Path(str(values["directory"])) / Path(str(values["name"])).name
 
 

@@ -88,8 +88,9 @@ class DataConfig:
 
     name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "folder", "synthetic"] = "digits"
     """digits: 1,797 scanned 8x8 digits that come with scikit-learn. cifar10, cifar100, mnist, fashion_mnist: the
-    publishers' files in data.root. folder: images under data.root/train/<class>/ and data.root/test/<class>/ (or val),
-    or data.root/<class>/ with a held-out part. synthetic: noise with a class-dependent pattern, made in memory."""
+    publishers' files in data.root. folder: images under data.root/train/<class>/ and data.root/test/<class>/ (or val);
+    without the second, or directly under data.root/<class>/, a part is held out. synthetic: noise with a
+    class-dependent pattern, made in memory."""
     root: str = "data"
     """Folder that holds the data set's files."""
     download: bool = False

@@ -77,7 +77,7 @@ def scan(root: Path) -> Layout:
     Classes and files are in sorted order, so every rank lists the same. Other files are counted, named and ignored.
 
     Raises:
-        RequestError: no classes, an empty class, no test folder beside train, or a test class that train lacks.
+        RequestError: no classes, an empty class, or a test class that train lacks.
     """
     if not root.is_dir():
         raise RequestError(f"data.root {root} is not a folder; expected one that holds train/<class>/ and "
@@ -87,10 +87,10 @@ def scan(root: Path) -> Layout:
         names = _class_names(root)
         return Layout(names, _list(root, names, names), None)
     test = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+    names = _class_names(train)
     if test is None:
-        raise RequestError(f"{root} holds train but none of {', '.join(_TEST_FOLDERS)}; add one, or set data.root to "
-                           f"{train} to hold out a part of it")
-    names, test_names = _class_names(train), _class_names(test)
+        return Layout(names, _list(train, names, names), None)
+    test_names = _class_names(test)
     if unknown := sorted(set(test_names) - set(names)):
         raise RequestError(f"{test} has {len(unknown)} classes that {train} lacks: {', '.join(unknown[:5])}; the "
                            f"network cannot learn them; remove them or add training images")

@@ -77,8 +77,8 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
             reaches it and the remedies), or a stage would have no channel.
     """
     rows: list[Layer] = []
-    shape = (channels, image_size, image_size)
-    for row in _features(model, shape):
+    shape: tuple[int, ...] = (channels, image_size, image_size)
+    for row in _features(model, (channels, image_size, image_size)):
         rows.append(row)
         shape = row.output_shape
     units = shape[0] if model.head == "global_average" else shape[0] * shape[1] * shape[2]

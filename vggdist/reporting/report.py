@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from vggdist.reporting.console import Console
 
@@ -27,7 +28,7 @@ class Report:
         self._metrics = directory / "metrics.jsonl"
         _cut_after(self._metrics, first_step)
         self._lines = self._metrics.open("a")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1)
         self.console = Console(first_step, total_steps)
 
     def advance(self, step: int) -> None:
@@ -51,7 +52,9 @@ class Report:
         self._lines.write(json.dumps({"step": step, "epoch": round(epoch, 6), **finite}) + "\n")
         self._lines.flush()
         for key, value in metrics.items():
-            self._tensorboard.add_scalar(key, value, step)
+            # add_scalar would write the tag train/top1(%) as train/top1___.
+            scalar = Summary(value=[Summary.Value(tag=key, simple_value=value)])
+            self._tensorboard.file_writer.add_summary(scalar, step)
 
     def __enter__(self) -> Report:
         return self
@@ -91,7 +94,7 @@ def _cut_after(path: Path, step: int) -> None:
         try:
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept))

@@ -88,7 +88,7 @@ def prepare(config: Config, world: World) -> Setup:
 
     store = CheckpointStore(run_directory(config) / "checkpoints")
     progress = Progress(MovingAverage(config.train.loss_smoothing))
-    _continue(store, plan, arrays, progress, world)
+    _start(store if config.run.resume == "auto" else None, plan, arrays, progress, world)
     step = TrainStep(objective, optimizer, world, config, device)
     return Setup(config, world, device, len(classes), plan, calendar, schedule, training_view, evaluation_views, forward,
                  step, arrays, store, progress)
@@ -151,10 +151,10 @@ def _identity(plan: SamplePlan) -> dict[str, Any]:
             "drop the last batch": plan.drop_last}
 
 
-def _continue(store: CheckpointStore, plan: SamplePlan, arrays: dict[str, mx.nd.NDArray], progress: Progress,
-              world: World) -> None:
+def _start(store: CheckpointStore | None, plan: SamplePlan, arrays: dict[str, mx.nd.NDArray], progress: Progress,
+           world: World) -> None:
     """Set arrays and progress to the newest checkpoint of rank 0's disk, or all ranks to rank 0's initial parameters."""
-    checkpoint = world.together(lambda: store.newest() if world.is_root else None)
+    checkpoint = world.together(lambda: store.newest() if store is not None and world.is_root else None)
 
     def check() -> None:
         if checkpoint is not None:

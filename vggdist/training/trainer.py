@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from vggdist.checkpoints.state import capture
 from vggdist.checkpoints.store import Checkpoint
 from vggdist.config.errors import RunError, agreed
@@ -60,7 +62,7 @@ class Trainer:
 
     def _batch_tasks(self, first_step: int) -> Iterator[partial[Batch]]:
         setup, plan = self.setup, self.setup.plan
-        order, ordered_epoch = None, -1
+        order, ordered_epoch = np.empty(0, np.int64), -1
         for step in range(first_step, setup.calendar.total_steps):
             epoch, step_of_epoch = divmod(step, plan.steps_per_epoch)
             if epoch != ordered_epoch:

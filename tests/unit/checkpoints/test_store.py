@@ -176,19 +176,20 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
 
 
 class Bomb:
-    """Leaves a trace when it is unpickled."""
+    """Leaves a file when it is unpickled."""
 
-    exploded: list[str] = []
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
 
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return self.exploded.append, ("unpickled",)
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.trace,)
 
 
-def test_a_pickle_inside_is_refused_although_its_hash_is_right(store: CheckpointStore) -> None:
-    folder = store.path(30)
-    np.savez(folder / "arrays.npz", **{"parameter/x": np.array([Bomb()], dtype=object)})
+def test_a_pickle_inside_is_refused_although_its_hash_is_right(store: CheckpointStore, tmp_path: Path) -> None:
+    folder, trace = store.path(30), tmp_path / "unpickled"
+    np.savez(folder / "arrays.npz", **{"parameter/x": np.array([Bomb(trace)], dtype=object)})
     manifest = {name: store_module._fingerprint(folder / name) for name in ("arrays.npz", "state.json")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RequestError, match="step-00000030.*allow_pickle"):
         store.load(30)
-    assert newest_step(store) == 20 and not Bomb.exploded
+    assert newest_step(store) == 20 and not trace.exists()

@@ -49,7 +49,8 @@ PLAIN = ["--data.name", "digits"]  # says what to train on, so that the quicksta
 
 def flag(key: str) -> list[str]:
     value = OTHER[key]
-    return [f"--{key}", value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]]
+    text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return [f"--{key}", text]
 
 
 def companion_keys(key: str) -> set[str]:
@@ -145,15 +146,17 @@ def test_flags_are_not_abbreviated() -> None:
         load("train", ["--train.batch_siz", "8"])
 
 
-WRONG_TYPES = [("train.batch_size", "many"), ("train.batch_size", "1.5"), ("data.name", "imagenet"), ("data.channels", "2"),
-               ("data.download", "maybe"), ("model.stages", "[[1, 2], [3]]"), ("optimizer.learning_rate", "fast"),
+WRONG_TYPES = [("train.batch_size", "many"), ("train.batch_size", "1.5"), ("data.name", "imagenet"),
+               ("data.channels", "2"), ("data.download", "maybe"),
+               ("model.stages", "[[1, 2], [3]]"), ("optimizer.learning_rate", "fast"),
                ("augment.crop_scale", "[0.1, 0.2, 0.3]"), ("run.resume", "always")]
 OUT_OF_RANGE = [("run.name", "a/b"), ("run.seed", "-1"), ("run.seed", "4294967296"), ("model.dropout", "1.0"),
                 ("model.hidden", "[0]"), ("model.stages", "[[1, 8]]"), ("data.held_out", "0"), ("data.threads", "0"),
                 ("augment.crop_scale", "[0.9, 0.1]"), ("augment.brightness", "1.5"), ("augment.cutout", "-1"),
                 ("optimizer.learning_rate", "0"), ("optimizer.momentum", "1"), ("optimizer.clip_norm", "0"),
-                ("schedule.milestones", "[4, 2]"), ("schedule.rise", "1"), ("train.epochs", "0"), ("train.epochs", ".inf"),
-                ("train.epochs", ".nan"), ("train.batch_size", "0"), ("train.accumulation", "0"),
+                ("schedule.milestones", "[4, 2]"), ("schedule.rise", "1"), ("train.epochs", "0"),
+                ("train.epochs", ".inf"), ("train.epochs", ".nan"), ("train.batch_size", "0"),
+                ("train.accumulation", "0"),
                 ("evaluation.batch_size", "0"), ("checkpoint.every_epochs", "0"), ("checkpoint.keep_last", "0")]
 
 

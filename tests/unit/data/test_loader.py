@@ -87,3 +87,18 @@ def test_no_thread_is_left_after_an_error() -> None:
     with pytest.raises(OSError):
         list(prefetch([fail] * 3, threads=2, ahead=2))
     assert not loader_threads()
+
+
+def test_batches_that_nobody_will_take_are_not_prepared() -> None:
+    release, prepared = threading.Event(), []
+
+    def prepare() -> Batch:
+        release.wait(20)
+        prepared.append(True)
+        return numbered(1)
+
+    batches = prefetch([lambda: numbered(0), *[prepare] * 10], threads=1, ahead=8)
+    next(batches)
+    threading.Timer(0.2, release.set).start()  # the one in progress ends while the loader is being closed
+    cast(Any, batches).close()
+    assert len(prepared) <= 1

@@ -114,7 +114,8 @@ def test_evaluation_counts_each_sample_once(num_samples: int, world_size: int, b
 @each_world
 def test_evaluation_batches_are_the_same_for_any_number_of_ranks(num_samples: int, world_size: int) -> None:
     def all_batches(ranks: int) -> list[list[int]]:
-        return sorted(batch.tolist() for rank in range(ranks) for batch in evaluation_batches(num_samples, 6, ranks, rank))
+        return sorted(batch.tolist() for rank in range(ranks)
+                      for batch in evaluation_batches(num_samples, 6, ranks, rank))
 
     assert all_batches(world_size) == all_batches(1)
 

@@ -34,7 +34,8 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def place(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
-    monkeypatch.setattr("vggdist.reporting.ending.from_environment", lambda environment: Topology(rank, size, rank, size))
+    here = Topology(rank, size, rank, size)
+    monkeypatch.setattr("vggdist.reporting.ending.from_environment", lambda environment: here)
 
 
 def failing(error: BaseException) -> Callable[[], dict[str, Any]]:
@@ -91,12 +92,26 @@ def test_an_error_of_one_rank_alone_ends_that_rank_at_once_with_its_name(
     with pytest.raises(Left) as left:
         end(failing(RunError("damaged.png does not decode")), tmp_path)
     assert left.value.exit_code == 1 and "vggdist: rank 2: damaged.png" in capsys.readouterr().err
-    assert read_result(tmp_path) is None
+    assert told(tmp_path) == (1, "rank 2: damaged.png does not decode")
+
+
+def test_an_unexpected_error_of_another_rank_is_in_the_result_with_its_rank(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, rank=3, size=4)
+    with pytest.raises(Left):
+        end(failing(ZeroDivisionError("a bug")), tmp_path)
+    assert told(tmp_path)[0] == 1 and "rank 3 failed" in told(tmp_path)[1] and "a bug" in told(tmp_path)[1]
+
+
+def test_a_command_can_name_its_result(tmp_path: Path) -> None:
+    assert end(lambda: {"step": 1}, tmp_path, "evaluation.json") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
 @pytest.mark.parametrize(("rank", "message"), [(0, "vggdist: batch too large\n"), (1, "")])
 def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int, message: str) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int,
+        message: str) -> None:
     written_at_barrier: list[bool] = []
 
     class FakeWorld:
@@ -110,12 +125,14 @@ def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_only_rank_0_writes_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+def test_only_rank_0_writes_the_result_of_a_finished_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             rank: int) -> None:
     place(monkeypatch, rank=rank, size=4)
     assert end(lambda: {"step": 1}, tmp_path) == 0 and read_result(tmp_path) is None
 
 
-def test_a_result_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path,
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert end(failing(RequestError("unknown key x")), tmp_path / "file") == 2
     message = capsys.readouterr().err

@@ -138,7 +138,8 @@ def test_rank_0_tells_its_metrics_on_console_and_in_the_log(tmp_path: Path, caps
         assert "step  1/10" in text and "top1 50.00 %" in text and "top1(%) 87.5" in text
 
 
-def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
+def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str],
+                                                        logger: logging.Logger) -> None:
     start_logging(is_root=False, rank=3, log_file=None)
     logger.info("usual")
     logger.warning("odd")

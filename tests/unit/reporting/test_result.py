@@ -86,5 +86,12 @@ def test_only_the_result_is_left_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_not_finite_is_null(tmp_path: Path) -> None:
-    write_result(tmp_path, {"exit_code": 0, "metrics": {"eval/auc": float("nan"), "eval/top1(%)": 50.0}, "worst": [float("inf")]})
-    assert contents(tmp_path) == {"exit_code": 0, "metrics": {"eval/auc": None, "eval/top1(%)": 50.0}, "worst": [None]}
+    metrics = {"eval/auc": float("nan"), "eval/loss": float("inf"), "eval/top1(%)": 50.0}
+    write_result(tmp_path, {"exit_code": 0, "metrics": metrics})
+    assert contents(tmp_path)["metrics"] == {"eval/auc": None, "eval/loss": None, "eval/top1(%)": 50.0}
+
+
+def test_a_refusal_under_another_name_leaves_the_result_alone(tmp_path: Path) -> None:
+    write_result(tmp_path, FINISHED)
+    write_result(tmp_path, REFUSED, "evaluation.json")
+    assert contents(tmp_path) == FINISHED and "previous" not in (tmp_path / "evaluation.json").read_text()

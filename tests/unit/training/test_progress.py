@@ -11,7 +11,8 @@ from vggdist.training.progress import Progress, metric_name
 
 
 def progress(**values: float) -> Progress:
-    return Progress(MovingAverage(0.1), evaluation_metrics={metric_name("eval", key): value for key, value in values.items()})
+    metrics = {metric_name("eval", key): value for key, value in values.items()}
+    return Progress(MovingAverage(0.1), evaluation_metrics=metrics)
 
 
 def evaluated(metric: str, course: list[float]) -> tuple[Progress, list[bool]]:
