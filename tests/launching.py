@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ def command_line(launcher: str, size: int) -> list[str]:
     return [str(_BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]
 
 
+@functools.cache
 def _horovod_has_mpi() -> bool:
     build = subprocess.run([_BIN / "horovodrun", "--check-build"], capture_output=True, text=True, timeout=60)
     return "[X] MPI" in build.stdout
@@ -62,9 +64,16 @@ def execute(command: list[str], cwd: Path, deadline: float, **environment: str) 
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
     clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: token, **environment}
     started = time.monotonic()
-    process = subprocess.Popen(command, cwd=cwd, env=clean, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=clean,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         output, _ = process.communicate(timeout=deadline)
     except subprocess.TimeoutExpired:

@@ -10,8 +10,8 @@ from typing import Any
 
 from vggdist.config.errors import RequestError, agreed
 from vggdist.config.load import load, requested_run_directory, run_directory
+from vggdist.ending import end
 from vggdist.reporting.console import start_logging
-from vggdist.reporting.ending import end
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
 

@@ -11,8 +11,14 @@ from vggdist.config.schema import DataConfig
 from vggdist.models.layers import describe, summary_table
 
 # Image size, channels and classes of the data sets whose files are not needed to know them.
-_KNOWN = {"digits": (8, 1, 10), "cifar10": (32, 3, 10), "cifar100": (32, 3, 100), "mnist": (28, 1, 10),
-          "fashion_mnist": (28, 1, 10), "folder": (224, 3, 1000)}
+_KNOWN = {
+    "digits": (8, 1, 10),
+    "cifar10": (32, 3, 10),
+    "cifar100": (32, 3, 100),
+    "mnist": (28, 1, 10),
+    "fashion_mnist": (28, 1, 10),
+    "folder": (224, 3, 1000),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml, load, requested_run_directory, run_directory
 from vggdist.config.schema import Config
+from vggdist.ending import end
 from vggdist.reporting.console import start_logging
-from vggdist.reporting.ending import end
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
 
@@ -56,10 +56,20 @@ def train(arguments: Sequence[str], settings: dict[str, str]) -> dict[str, Any]:
 
     sha256 = digest(setup.arrays)
     world.require_same("its final parameters", sha256)
-    return {"step": progress.step, "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
-            "best": {"metric": config.checkpoint.best_metric, "value": progress.best_value, "step": progress.best_step},
-            "seconds": round(time.perf_counter() - started, 3), "sha256": sha256, "world_size": world.size,
-            "controller": world.controller, "device": str(setup.device), "environment": settings, "versions": versions()}
+    seconds = time.perf_counter() - started
+    logger.info("finished in %.0f s; everything is in %s", seconds, directory)
+    return {
+        "step": progress.step,
+        "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
+        "best": {"metric": config.checkpoint.best_metric, "value": progress.best_value, "step": progress.best_step},
+        "seconds": round(seconds, 3),
+        "sha256": sha256,
+        "world_size": world.size,
+        "controller": world.controller,
+        "device": str(setup.device),
+        "environment": settings,
+        "versions": versions(),
+    }
 
 
 def open_directory(config: Config, directory: Path, world: World) -> None:
@@ -71,8 +81,10 @@ def open_directory(config: Config, directory: Path, world: World) -> None:
     if world.is_root:
         if config.run.resume == "never" and (directory / "checkpoints").exists():
             if not config.run.overwrite:
-                raise RequestError(f"{directory} holds a run with checkpoints; choose another --run.name, continue it with "
-                                   "--run.resume auto, or remove it with --run.overwrite true")
+                raise RequestError(
+                    f"{directory} holds a run with checkpoints; choose another --run.name, continue it with "
+                    "--run.resume auto, or remove it with --run.overwrite true"
+                )
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(as_yaml(config))

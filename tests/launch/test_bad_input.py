@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import LAUNCHERS, result_of, train
+from tests.launching import result_of, train
 
 
 def nothing(folder: Path) -> None:
@@ -58,18 +58,28 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "launcher"),
+    [
+        *(
+            (case, launcher)
+            for case in CASES
+            for launcher in ("python", "horovodrun --gloo", "mpirun")
+            if (case, launcher) != ("more-ranks-than-samples", "python")
+        ),
+        ("unknown-key", "horovodrun"),
+        ("undecodable-jpeg", "horovodrun"),
+    ],
+)
 def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launcher: str, tmp_path: Path) -> None:
     make, flags, code, message = CASES[case]
     size = 3 if case == "more-ranks-than-samples" else 1 if launcher == "python" else 2
-    if size > 1 and launcher == "python":
-        pytest.skip("one process alone cannot be too many ranks")
     make(tmp_path)
     finished = train(launcher, size, tmp_path, *flags, deadline=15)
     assert finished.output.count(message) == 1, finished.output
-    assert "train.py\", line" not in finished.output, "a traceback of ours"
-    assert finished.code == (1 if launcher.startswith("horovodrun") else code), finished.output
+    assert 'train.py", line' not in finished.output, "a traceback of ours"
+    # horovodrun itself turns every code into 1; on MPI it hands mpirun's through.
+    assert finished.code in ((1, code) if launcher.startswith("horovodrun") else (code,)), finished.output
     result = result_of(tmp_path)
     assert result["exit_code"] == code
     assert message in result["error"]

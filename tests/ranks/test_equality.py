@@ -9,9 +9,26 @@ import pytest
 
 from tests.launching import call
 
-SMALL = ["--run.resume", "never", "--model.batch_norm", "false", "--model.dropout", "0",
-         "--model.stages", "[[1, 8], [1, 16]]", "--model.hidden", "[32]", "--train.steps", "10",
-         "--train.global_batch_size", "64", "--optimizer.momentum", "0.9", "--optimizer.weight_decay", "1e-3"]
+SMALL = [
+    "--run.resume",
+    "never",
+    "--model.batch_norm",
+    "false",
+    "--model.dropout",
+    "0",
+    "--model.stages",
+    "[[1, 8], [1, 16]]",
+    "--model.hidden",
+    "[32]",
+    "--train.steps",
+    "10",
+    "--train.global_batch_size",
+    "64",
+    "--optimizer.momentum",
+    "0.9",
+    "--optimizer.weight_decay",
+    "1e-3",
+]
 
 
 def trained(launcher: str, size: int, folder: Path, *flags: str) -> dict[str, np.ndarray]:
@@ -21,8 +38,18 @@ def trained(launcher: str, size: int, folder: Path, *flags: str) -> dict[str, np
     return dict(np.load(path))
 
 
-EVERYTHING = ["--augment.pad_crop", "1", "--augment.mixup", "0.4", "--train.label_smoothing", "0.1",
-              "--optimizer.clip_norm", "0.5", "--train.accumulation", "4"]
+EVERYTHING = [
+    "--augment.pad_crop",
+    "1",
+    "--augment.mixup",
+    "0.4",
+    "--train.label_smoothing",
+    "0.1",
+    "--optimizer.clip_norm",
+    "0.5",
+    "--train.accumulation",
+    "4",
+]
 PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an epoch has 23 steps
 
 
@@ -36,7 +63,8 @@ PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an ep
     ],
 )
 def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
-        launcher: str, sizes: tuple[int, ...], flags: list[str], tmp_path: Path) -> None:
+    launcher: str, sizes: tuple[int, ...], flags: list[str], tmp_path: Path
+) -> None:
     one = trained("python", 1, tmp_path, *flags)
     for size in sizes:
         many = trained(launcher, size, tmp_path, *flags)

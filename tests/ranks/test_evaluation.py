@@ -6,13 +6,29 @@ from pathlib import Path
 
 from tests.launching import call
 
-FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "3988", "--data.image_size", "8", "--model.name", "custom",
-         "--model.stages", "[[1, 8]]", "--model.hidden", "[]", "--evaluation.batch_size", "64"]
+FLAGS = [
+    "--data.name",
+    "synthetic",
+    "--data.synthetic_samples",
+    "3988",
+    "--data.image_size",
+    "8",
+    "--model.name",
+    "custom",
+    "--model.stages",
+    "[[1, 8]]",
+    "--model.hidden",
+    "[]",
+    "--evaluation.batch_size",
+    "64",
+]
 
 
 def test_one_two_and_three_ranks_count_997_samples_to_the_same_integers(tmp_path: Path) -> None:
-    told = [call(launcher, size, "evaluation_sums", tmp_path, flags=FLAGS)
-            for launcher, size in (("python", 1), ("horovodrun --gloo", 2), ("horovodrun --gloo", 3))]
+    told = [
+        call(launcher, size, "evaluation_sums", tmp_path, flags=FLAGS)
+        for launcher, size in (("python", 1), ("horovodrun --gloo", 2), ("horovodrun --gloo", 3))
+    ]
     reference = told[0][0]
     assert reference["samples"] == reference["sums"][0] == 997
     assert all(rank == reference for ranks in told for rank in ranks)

@@ -43,8 +43,11 @@ def collectives(world: World) -> dict[str, Any]:
     """Each collective on values that name the rank."""
     values = np.random.RandomState(world.rank).randn(7, 3).astype(np.float32)
     gathered = world.gather({"rank": world.rank, "text": "ä" * world.rank})
-    return {"broadcast": world.broadcast(values).tolist(), "gather": gathered,
-            "sum": int(world.sum(np.array([2**60 + world.rank]))[0])}
+    return {
+        "broadcast": world.broadcast(values).tolist(),
+        "gather": gathered,
+        "sum": int(world.sum(np.array([2**60 + world.rank]))[0]),
+    }
 
 
 if __name__ == "__main__":

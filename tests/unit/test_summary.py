@@ -12,20 +12,26 @@ from vggdist.models.layers import describe
 from vggdist.summary import main
 
 
-@pytest.mark.parametrize(("name", "parameters"), [
-    ("vgg11", 132_863_336), ("vgg16", 138_357_544), ("vgg19", 143_667_240)])
-def test_the_published_networks_have_their_published_parameters(capsys: pytest.CaptureFixture[str], name: str,
-                                                                parameters: int) -> None:
+@pytest.mark.parametrize(("name", "parameters"), [("vgg11", 132_863_336), ("vgg16", 138_357_544), ("vgg19", 143_667_240)])
+def test_the_published_networks_have_their_published_parameters(
+    capsys: pytest.CaptureFixture[str], name: str, parameters: int
+) -> None:
     assert main(["--model.name", name, "--data.name", "folder"]) == 0
     assert f"{parameters:,}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "shape"), [
-    (["--data.name", "cifar100"], (3, 32, 100)), (["--data.name", "mnist", "--data.image_size", "32"], (1, 32, 10)),
-    (["--data.name", "digits", "--data.image_size", "64", "--data.channels", "3"], (3, 64, 10)),
-    (["--data.name", "synthetic", "--data.synthetic_classes", "7"], (3, 32, 7))])
-def test_the_table_is_that_of_the_data_set_s_shape(capsys: pytest.CaptureFixture[str], arguments: list[str],
-                                                   shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (["--data.name", "cifar100"], (3, 32, 100)),
+        (["--data.name", "mnist", "--data.image_size", "32"], (1, 32, 10)),
+        (["--data.name", "digits", "--data.image_size", "64", "--data.channels", "3"], (3, 64, 10)),
+        (["--data.name", "synthetic", "--data.synthetic_classes", "7"], (3, 32, 7)),
+    ],
+)
+def test_the_table_is_that_of_the_data_set_s_shape(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], shape: tuple[int, int, int]
+) -> None:
     channels, size, classes = shape
     assert main(arguments) == 0
     rows = describe(ModelConfig(), channels=channels, image_size=size, num_classes=classes)

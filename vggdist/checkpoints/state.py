@@ -11,8 +11,9 @@ import numpy as np
 from vggdist.config.errors import RequestError, RunError
 
 
-def named_arrays(parameters: Mapping[str, mx.gluon.Parameter],
-                 optimizer_states: Mapping[str, mx.nd.NDArray]) -> dict[str, mx.nd.NDArray]:
+def named_arrays(
+    parameters: Mapping[str, mx.gluon.Parameter], optimizer_states: Mapping[str, mx.nd.NDArray]
+) -> dict[str, mx.nd.NDArray]:
     """Everything on the device that the next step depends on, by the name that it has in a checkpoint."""
     arrays = {f"parameter/{name}": parameter.data() for name, parameter in sorted(parameters.items())}
     arrays.update({f"optimizer/{name}": state for name, state in sorted(optimizer_states.items())})
@@ -32,8 +33,9 @@ def capture(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
     return captured
 
 
-def restore(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray],
-            distribute: Callable[[np.ndarray], np.ndarray]) -> None:
+def restore(
+    arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray], distribute: Callable[[np.ndarray], np.ndarray]
+) -> None:
     """Set the device's arrays.
 
     Args:

@@ -95,8 +95,10 @@ class CheckpointStore:
             except RequestError as error:
                 logger.warning("%s; looking for an older checkpoint", error)
         if steps:
-            raise RequestError(f"no checkpoint in {self.directory} is whole; start anew with --run.resume never "
-                               "--run.overwrite true, or another --run.name")
+            raise RequestError(
+                f"no checkpoint in {self.directory} is whole; start anew with --run.resume never "
+                "--run.overwrite true, or another --run.name"
+            )
         return None
 
     def load(self, step: int) -> Checkpoint:

@@ -71,9 +71,12 @@ def parser(command: str) -> ArgumentParser:
     program = f"python -m vggdist.{command}"
     usage = f"{program} [--config FILE] [--section.key value ...]"
     made = _Parser(prog=program, usage=usage, allow_abbrev=False, epilog=_EXIT_CODES)
-    made.add_argument("--config", action="config",
-                      help="YAML file of settings; flags after it override it. With neither this nor --data.name nor "
-                           "--model.name: the quickstart on digits.")
+    made.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of settings; flags after it override it. With neither this nor --data.name nor "
+        "--model.name: the quickstart on digits.",
+    )
     made.add_class_arguments(Config)
     return made
 

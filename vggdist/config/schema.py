@@ -71,8 +71,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         custom = self.name == "custom"
-        require(custom == (self.stages is not None), "model.stages", self.stages,
-                "a table with model.name custom" if custom else "null unless model.name is custom")
+        require(
+            custom == (self.stages is not None),
+            "model.stages",
+            self.stages,
+            "a table with model.name custom" if custom else "null unless model.name is custom",
+        )
         for convolutions, channels in self.stages or ():
             require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
         require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
@@ -234,8 +238,12 @@ class ScheduleConfig:
         require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more epochs")
         require(0 <= self.warmup_factor <= 1, "schedule.warmup_factor", self.warmup_factor, "a share from 0 to 1")
         require(list(self.milestones) == sorted(self.milestones), "schedule.milestones", self.milestones, "rising epochs")
-        require(self.name != "step" or len(self.milestones) > 0, "schedule.milestones", self.milestones,
-                "at least one epoch with schedule.name step")
+        require(
+            self.name != "step" or len(self.milestones) > 0,
+            "schedule.milestones",
+            self.milestones,
+            "at least one epoch with schedule.name step",
+        )
         require(self.gamma > 0, "schedule.gamma", self.gamma, "a positive number")
         require(self.power > 0, "schedule.power", self.power, "a positive number")
         require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "a share from 0 to 1")

@@ -84,8 +84,9 @@ class TrainingView:
         else:
             images = frame_centre(self._source, samples, self._short_side, size)
         if config.pad_crop:
-            tops, lefts = (self._integers(f"pad crop {side}", epoch, samples, 2 * config.pad_crop + 1)
-                           for side in ("top", "left"))
+            tops, lefts = (
+                self._integers(f"pad crop {side}", epoch, samples, 2 * config.pad_crop + 1) for side in ("top", "left")
+            )
             images = pad_crop(images, config.pad_crop, tops, lefts)
         if config.flip:
             images = flip(images, self._uniform("flip", epoch, samples) < 0.5)
@@ -229,6 +230,8 @@ def _moments(counted: list[int]) -> tuple[float, float]:
     squares = sum(value * value * count for value, count in enumerate(counted))
     spread = pixels * squares - total * total  # Python's integers: neither overflow nor cancellation
     if spread == 0:
-        raise RequestError("a channel of the training images has the same value in every pixel, so augment.normalize "
-                           "computed has nothing to divide by; use published or none")
+        raise RequestError(
+            "a channel of the training images has the same value in every pixel, so augment.normalize "
+            "computed has nothing to divide by; use published or none"
+        )
     return total / (255 * pixels), math.sqrt(spread) / (255 * pixels)

@@ -48,8 +48,10 @@ def decode(path: Path, channels: int) -> np.ndarray:
         raise
     except Exception as error:  # Pillow answers damage with whatever its parsers run into: SyntaxError, KeyError
         reason = "its content is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise DamagedImageError(f"{path} ({len(content)} bytes) does not decode: {reason}; replace or remove it, "
-                                f"or leave out such files with --data.damaged skip") from error
+        raise DamagedImageError(
+            f"{path} ({len(content)} bytes) does not decode: {reason}; replace or remove it, "
+            f"or leave out such files with --data.damaged skip"
+        ) from error
     return pixels[:, :, None] if channels == 1 else pixels
 
 

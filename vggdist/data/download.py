@@ -59,20 +59,51 @@ def _idx_files(*md5s: str) -> tuple[RemoteFile, ...]:
 # checks against the same mirror (LeCun's own server no longer serves it). Of CIFAR's two distributions the binary one
 # is fetched: the same images, and nothing to unpickle.
 PUBLISHERS: Mapping[str, Publisher] = {
-    "cifar10": Publisher("https://www.cs.toronto.edu/~kriz/", ".", (RemoteFile(
-        "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
-        tuple(f"cifar-10-batches-bin/{name}" for name in (
-            *(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt"))),)),
-    "cifar100": Publisher("https://www.cs.toronto.edu/~kriz/", ".", (RemoteFile(
-        "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
-        tuple(f"cifar-100-binary/{name}" for name in ("train.bin", "test.bin", "fine_label_names.txt"))),)),
-    "mnist": Publisher("https://ossci-datasets.s3.amazonaws.com/mnist/", "mnist", _idx_files(
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")),
+    "cifar10": Publisher(
+        "https://www.cs.toronto.edu/~kriz/",
+        ".",
+        (
+            RemoteFile(
+                "cifar-10-binary.tar.gz",
+                "c32a1d4ab5d03f1284b67883e8d87530",
+                tuple(
+                    f"cifar-10-batches-bin/{name}"
+                    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt")
+                ),
+            ),
+        ),
+    ),
+    "cifar100": Publisher(
+        "https://www.cs.toronto.edu/~kriz/",
+        ".",
+        (
+            RemoteFile(
+                "cifar-100-binary.tar.gz",
+                "03b5dce01913d631647c71ecec9e9cb8",
+                tuple(f"cifar-100-binary/{name}" for name in ("train.bin", "test.bin", "fine_label_names.txt")),
+            ),
+        ),
+    ),
+    "mnist": Publisher(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "mnist",
+        _idx_files(
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
     "fashion_mnist": Publisher(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", "fashion-mnist", _idx_files(
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")),
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "fashion-mnist",
+        _idx_files(
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    ),
 }
 
 
@@ -80,12 +111,13 @@ def missing(name: str, path: Path, root: Path) -> MissingFileError:
     """The error that says which file is missing, where it comes from and where it goes."""
     publisher = PUBLISHERS[name]
     offered = ", ".join(publisher.url + remote.name for remote in publisher.files)
-    return MissingFileError(f"{path} is missing. Get {offered} and put it into {root / publisher.folder}, or add "
-                            f"--data.download true to fetch it and check its hash")
+    return MissingFileError(
+        f"{path} is missing. Get {offered} and put it into {root / publisher.folder}, or add "
+        f"--data.download true to fetch it and check its hash"
+    )
 
 
-def fetch(name: str, root: Path, base_url: str | None = None,
-          publishers: Mapping[str, Publisher] = PUBLISHERS) -> None:
+def fetch(name: str, root: Path, base_url: str | None = None, publishers: Mapping[str, Publisher] = PUBLISHERS) -> None:
     """Fetch the files of a data set that are not in ``root`` yet.
 
     Any number of processes may call this at once: one fetches, the others wait and find the files there. A file appears
@@ -115,8 +147,9 @@ def _only_one_process(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".download.lock").open("a")
     except OSError as error:
-        raise RequestError(f"cannot download into data.root {root}: {error.strerror}; choose a folder that can be "
-                           f"written") from error
+        raise RequestError(
+            f"cannot download into data.root {root}: {error.strerror}; choose a folder that can be written"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for abandoned in root.glob(f"{_ASIDE}*"):  # left by a process that was killed: nobody else holds the lock
@@ -130,8 +163,13 @@ def _fetch_file(remote: RemoteFile, url: str, folder: Path, root: Path) -> None:
     _log.info("downloading %s to %s", url + remote.name, folder)
     try:
         with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=root) as aside:
-            pooch.retrieve(url + remote.name, f"md5:{remote.md5}", fname=remote.name, path=aside,
-                           downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S))
+            pooch.retrieve(
+                url + remote.name,
+                f"md5:{remote.md5}",
+                fname=remote.name,
+                path=aside,
+                downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
+            )
             if remote.unpacks_to:
                 with tarfile.open(Path(aside, remote.name)) as archive:
                     archive.extractall(aside, filter="data")
@@ -141,5 +179,7 @@ def _fetch_file(remote: RemoteFile, url: str, folder: Path, root: Path) -> None:
                 Path(aside, part).chmod(0o644)  # pooch writes for the owner alone; a data folder is shared
                 os.replace(Path(aside, part), target)
     except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:  # requests' errors are OSErrors
-        raise RequestError(f"downloading {url + remote.name} to {folder} failed: {error}. Check the network and start "
-                           f"again, or fetch the file elsewhere (md5 {remote.md5}) and put it there") from error
+        raise RequestError(
+            f"downloading {url + remote.name} to {folder} failed: {error}. Check the network and start "
+            f"again, or fetch the file elsewhere (md5 {remote.md5}) and put it there"
+        ) from error

@@ -80,8 +80,9 @@ def scan(root: Path) -> Layout:
         RequestError: no classes, an empty class, or a test class that train lacks.
     """
     if not root.is_dir():
-        raise RequestError(f"data.root {root} is not a folder; expected one that holds train/<class>/ and "
-                           f"test/<class>/, or <class>/")
+        raise RequestError(
+            f"data.root {root} is not a folder; expected one that holds train/<class>/ and test/<class>/, or <class>/"
+        )
     train = root / "train"
     if not train.is_dir():
         names = _class_names(root)
@@ -92,8 +93,10 @@ def scan(root: Path) -> Layout:
         return Layout(names, _list(train, names, names), None)
     test_names = _class_names(test)
     if unknown := sorted(set(test_names) - set(names)):
-        raise RequestError(f"{test} has {len(unknown)} classes that {train} lacks: {', '.join(unknown[:5])}; the "
-                           f"network cannot learn them; remove them or add training images")
+        raise RequestError(
+            f"{test} has {len(unknown)} classes that {train} lacks: {', '.join(unknown[:5])}; the "
+            f"network cannot learn them; remove them or add training images"
+        )
     return Layout(names, _list(train, names, names), _list(test, test_names, names))
 
 
@@ -120,8 +123,12 @@ def _list(folder: Path, listed: Sequence[str], class_names: tuple[str, ...]) -> 
         paths += [Path(entry.path) for entry in images]
         counts.append(len(images))
     if ignored:
-        _log.warning("%d entries under %s are not .jpg, .jpeg or .png files and are ignored, such as %s",
-                     len(ignored), folder, ignored[0])
+        _log.warning(
+            "%d entries under %s are not .jpg, .jpeg or .png files and are ignored, such as %s",
+            len(ignored),
+            folder,
+            ignored[0],
+        )
     labels = np.repeat([class_names.index(name) for name in listed], counts).astype(np.int32)
     return Listing(tuple(paths), labels)
 

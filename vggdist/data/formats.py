@@ -22,8 +22,7 @@ from vggdist.config.errors import RequestError
 from vggdist.data import download
 
 _PIXELS = 3 * 32 * 32
-_PICKLE_MAY_NAME = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
-                    ("_codecs", "encode")}
+_PICKLE_MAY_NAME = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 _BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 
@@ -63,16 +62,46 @@ class CifarFiles:
 _FIVE = [f"data_batch_{number}" for number in range(1, 6)]
 CIFAR: Mapping[str, tuple[CifarFiles, ...]] = {
     "cifar10": (
-        CifarFiles("cifar-10-batches-bin", "cifar-10-binary.tar.gz", {f"{name}.bin": 10_000 for name in _FIVE},
-                   {"test_batch.bin": 10_000}, "batches.meta.txt", 10, label_bytes=1),
-        CifarFiles("cifar-10-batches-py", "cifar-10-python.tar.gz", dict.fromkeys(_FIVE, 10_000),
-                   {"test_batch": 10_000}, "batches.meta", 10, label_key="labels", names_key="label_names"),
+        CifarFiles(
+            "cifar-10-batches-bin",
+            "cifar-10-binary.tar.gz",
+            {f"{name}.bin": 10_000 for name in _FIVE},
+            {"test_batch.bin": 10_000},
+            "batches.meta.txt",
+            10,
+            label_bytes=1,
+        ),
+        CifarFiles(
+            "cifar-10-batches-py",
+            "cifar-10-python.tar.gz",
+            dict.fromkeys(_FIVE, 10_000),
+            {"test_batch": 10_000},
+            "batches.meta",
+            10,
+            label_key="labels",
+            names_key="label_names",
+        ),
     ),
     "cifar100": (
-        CifarFiles("cifar-100-binary", "cifar-100-binary.tar.gz", {"train.bin": 50_000}, {"test.bin": 10_000},
-                   "fine_label_names.txt", 100, label_bytes=2),
-        CifarFiles("cifar-100-python", "cifar-100-python.tar.gz", {"train": 50_000}, {"test": 10_000},
-                   "meta", 100, label_key="fine_labels", names_key="fine_label_names"),
+        CifarFiles(
+            "cifar-100-binary",
+            "cifar-100-binary.tar.gz",
+            {"train.bin": 50_000},
+            {"test.bin": 10_000},
+            "fine_label_names.txt",
+            100,
+            label_bytes=2,
+        ),
+        CifarFiles(
+            "cifar-100-python",
+            "cifar-100-python.tar.gz",
+            {"train": 50_000},
+            {"test": 10_000},
+            "meta",
+            100,
+            label_key="fine_labels",
+            names_key="fine_label_names",
+        ),
     ),
 }
 
@@ -98,8 +127,10 @@ def load_cifar(name: str, root: Path) -> Parts:
 
 
 def _read_cifar(files: CifarFiles, contents: Mapping[str, bytes], place: Path) -> Parts:
-    train, test = ([files.read(contents[part], str(place / part), rows) for part, rows in parts.items()]
-                   for parts in (files.train, files.test))
+    train, test = (
+        [files.read(contents[part], str(place / part), rows) for part, rows in parts.items()]
+        for parts in (files.train, files.test)
+    )
     origin = str(place / files.class_names)
     if files.names_key:
         names = _entry(_unpickle(contents[files.class_names], origin), files.names_key, origin)
@@ -157,8 +188,10 @@ def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> np.nda
     rank = 1 + len(item_shape)
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
     if content[:4] != magic or len(content) < header:
-        raise RequestError(f"{origin} has {len(content)} bytes and starts with {content[:4].hex()}; expected "
-                           f"{magic.hex()} and a header of {header} bytes")
+        raise RequestError(
+            f"{origin} has {len(content)} bytes and starts with {content[:4].hex()}; expected "
+            f"{magic.hex()} and a header of {header} bytes"
+        )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
     if shape[1:] != item_shape:
         raise RequestError(f"{origin} holds items of {shape[1:]}; expected {item_shape}")
@@ -211,8 +244,10 @@ def _unpickle(content: bytes, origin: str, at_least: int = 1) -> dict[str, Any]:
     except RequestError:  # from find_class
         raise
     except Exception as error:  # a broken pickle fails with whatever its bytes happen to mean
-        raise RequestError(f"{origin} has {len(content)} bytes and is not a whole pickle ({error}); expected at least "
-                           f"{at_least} bytes; fetch it again") from error
+        raise RequestError(
+            f"{origin} has {len(content)} bytes and is not a whole pickle ({error}); expected at least "
+            f"{at_least} bytes; fetch it again"
+        ) from error
     if not isinstance(found, dict):
         raise RequestError(f"{origin} holds a {type(found).__name__}; expected a dictionary")
     return {_text(key): value for key, value in found.items()}

@@ -46,8 +46,10 @@ def short_side(config: AugmentConfig, image_size: int) -> int:
         RequestError: it is smaller than the crop.
     """
     if config.resize is not None and config.resize < image_size:
-        raise RequestError(f"augment.resize scales the short side to {config.resize} pixels, too few to crop "
-                           f"data.image_size {image_size}; set augment.resize to {image_size} or more, or to null")
+        raise RequestError(
+            f"augment.resize scales the short side to {config.resize} pixels, too few to crop "
+            f"data.image_size {image_size}; set augment.resize to {image_size} or more, or to null"
+        )
     return config.resize or image_size
 
 
@@ -69,8 +71,7 @@ def frame_centre(source: Source, samples: np.ndarray, short: int, size: int) -> 
     return _each(source, samples, size, lambda _, image: centre_crop(image, short, size))
 
 
-def frame_random(source: Source, samples: np.ndarray, config: AugmentConfig, size: int, seed: int,
-                 epoch: int) -> np.ndarray:
+def frame_random(source: Source, samples: np.ndarray, config: AugmentConfig, size: int, seed: int, epoch: int) -> np.ndarray:
     """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's ten attempts).
 
     Returns:

@@ -77,9 +77,11 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
     parts = world_size * accumulation
     if size % parts:
         fitting = [multiple * parts for multiple in (size // parts, size // parts + 1) if multiple]
-        raise RequestError(f"{key} makes a global batch of {size} samples, which {world_size} ranks with "
-                           f"train.accumulation {accumulation} cannot share evenly; "
-                           f"use {' or '.join(map(str, fitting))} samples over all ranks")
+        raise RequestError(
+            f"{key} makes a global batch of {size} samples, which {world_size} ranks with "
+            f"train.accumulation {accumulation} cannot share evenly; "
+            f"use {' or '.join(map(str, fitting))} samples over all ranks"
+        )
     return size
 
 
@@ -92,8 +94,10 @@ def make_plan(num_samples: int, global_batch: int, world_size: int, seed: int, d
     if world_size > num_samples:
         raise RequestError(f"{world_size} ranks share {num_samples} training samples; start at most {num_samples} ranks")
     if global_batch > num_samples:
-        raise RequestError(f"the global batch has {global_batch} samples, the training set only {num_samples}; "
-                           "lower train.batch_size or start fewer ranks")
+        raise RequestError(
+            f"the global batch has {global_batch} samples, the training set only {num_samples}; "
+            "lower train.batch_size or start fewer ranks"
+        )
     return SamplePlan(num_samples, global_batch, world_size, seed, drop_last)
 
 

@@ -150,8 +150,10 @@ def _digits(data: DataConfig, seed: int) -> tuple[Source, Source]:
     found = load_digits()
     images = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = found.target.astype(np.int32)
-    train, test = (_in_memory(formats.Labelled(images[part], labels[part]), _DIGITS, data)
-                   for part in held_out_split(labels, data.held_out, seed))
+    train, test = (
+        _in_memory(formats.Labelled(images[part], labels[part]), _DIGITS, data)
+        for part in held_out_split(labels, data.held_out, seed)
+    )
     return train, test
 
 

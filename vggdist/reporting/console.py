@@ -39,8 +39,15 @@ class Console:
 
     def __init__(self, first_step: int, total_steps: int) -> None:
         self._total = total_steps
-        self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, leave=False,
-                         disable=not sys.stdout.isatty(), file=sys.stdout)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not sys.stdout.isatty(),
+            file=sys.stdout,
+        )
 
     def advance(self, step: int) -> None:
         """Move the progress bar to the number of finished steps."""
@@ -48,8 +55,10 @@ class Console:
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         """One line of an interval's metrics; on a terminal the bar shows them instead."""
-        text = (f"loss {metrics['train/loss_moving_average']:.4f}  top1 {metrics['train/top1(%)']:.2f} %  "
-                f"lr {metrics['optim/learning_rate']:.5f}  {metrics['throughput/images_per_s']:.0f} images/s")
+        text = (
+            f"loss {metrics['train/loss_moving_average']:.4f}  top1 {metrics['train/top1(%)']:.2f} %  "
+            f"lr {metrics['optim/learning_rate']:.5f}  {metrics['throughput/images_per_s']:.0f} images/s"
+        )
         if self._bar.disable:
             logger.info("step %*d/%d  epoch %.2f  %s", len(str(self._total)), step, self._total, epoch, text)
         else:

@@ -16,8 +16,14 @@ from vggdist.training.metrics import EvaluationSums
 from vggdist.world.process import World
 
 
-def evaluate(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], view: EvaluationView, num_classes: int,
-             world: World, config: Config, device: mx.Context) -> EvaluationSums:
+def evaluate(
+    forward: Callable[[mx.nd.NDArray], mx.nd.NDArray],
+    view: EvaluationView,
+    num_classes: int,
+    world: World,
+    config: Config,
+    device: mx.Context,
+) -> EvaluationSums:
     """Sums over the whole data set, the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
@@ -26,8 +32,7 @@ def evaluate(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], view: Evaluation
         forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores.
     """
     size = config.evaluation.batch_size
-    tasks = [partial(_batch, view, samples, size)
-             for samples in evaluation_batches(len(view), size, world.size, world.rank)]
+    tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
     sums = EvaluationSums(num_classes)
     for batch in prefetch(tasks, config.data.threads, config.data.prefetch):
         scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))

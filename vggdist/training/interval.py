@@ -44,8 +44,9 @@ class Interval:
         if len(self._outcomes) > _STEPS_AHEAD:
             self._outcomes[-1 - _STEPS_AHEAD].loss.wait_to_read()
 
-    def metrics(self, learning_rate: float, moving_average: MovingAverage, stop_at_nonfinite: bool,
-                device: mx.Context) -> dict[str, float]:
+    def metrics(
+        self, learning_rate: float, moving_average: MovingAverage, stop_at_nonfinite: bool, device: mx.Context
+    ) -> dict[str, float]:
         """Read the device, sum over the ranks and update the moving average step by step. Every rank must call this.
 
         Raises:
@@ -83,9 +84,11 @@ class Interval:
         """The earliest step of any rank, and on it the first rank."""
         earliest = int(first_bad[first_bad > 0].min())
         rank = int(np.flatnonzero(first_bad == earliest)[0])
-        return RunError(f"the loss of step {self._first_step + earliest} on rank {rank} is not finite; lower "
-                        "optimizer.learning_rate, set optimizer.clip_norm or schedule.warmup_epochs, or leave such steps "
-                        "out with --train.nonfinite skip")
+        return RunError(
+            f"the loss of step {self._first_step + earliest} on rank {rank} is not finite; lower "
+            "optimizer.learning_rate, set optimizer.clip_norm or schedule.warmup_epochs, or leave such steps "
+            "out with --train.nonfinite skip"
+        )
 
 
 def _read(scalars: list[mx.nd.NDArray]) -> np.ndarray:

@@ -51,9 +51,7 @@ class Optimizer:
         }
         self._update_one = getattr(self, f"_{config.name}")
 
-    def update(
-        self, gradients: Mapping[str, NDArray], step: int, learning_rate: float, scale: float = 1.0
-    ) -> None:
+    def update(self, gradients: Mapping[str, NDArray], step: int, learning_rate: float, scale: float = 1.0) -> None:
         """Update every parameter once, in place, without waiting for the device.
 
         ``gradients`` has an array for each parameter, and each is multiplied by ``scale`` first. ``step`` is the
@@ -80,8 +78,15 @@ class Optimizer:
         """v = momentum v - rate (g + decay w); w = w + momentum v - rate (g + decay w) (Sutskever et al. 2013)."""
         # Not in place: the operator writes the weight before it reads it again for the momentum, so with out=weight the
         # momentum would decay by the new weight (MXNet 1.9.1, mx.optimizer.NAG included).
-        updated = mx.nd.nag_mom_update(weight, gradient, self.states[f"{name}/momentum"], lr=rate,
-                                       momentum=self.config.momentum, wd=self.decay(name), rescale_grad=scale)
+        updated = mx.nd.nag_mom_update(
+            weight,
+            gradient,
+            self.states[f"{name}/momentum"],
+            lr=rate,
+            momentum=self.config.momentum,
+            wd=self.decay(name),
+            rescale_grad=scale,
+        )
         updated.copyto(weight)
 
     def _adam(self, name: str, weight: NDArray, gradient: NDArray, step: int, rate: float, scale: float) -> None:
@@ -105,9 +110,17 @@ class Optimizer:
         # The operator knows no bias correction. Both corrections move into the rate, and epsilon is scaled along, so
         # that it is added to the *corrected* root as in the paper (MXNet's own Adam leaves epsilon as it is).
         mx.nd.adam_update(
-            weight, gradient, self.states[f"{name}/mean"], self.states[f"{name}/variance"],
-            lr=rate * root_correction / mean_correction, epsilon=config.epsilon * root_correction,
-            beta1=config.beta1, beta2=config.beta2, wd=decay, rescale_grad=scale, out=weight,
+            weight,
+            gradient,
+            self.states[f"{name}/mean"],
+            self.states[f"{name}/variance"],
+            lr=rate * root_correction / mean_correction,
+            epsilon=config.epsilon * root_correction,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            wd=decay,
+            rescale_grad=scale,
+            out=weight,
         )
 
     def _lars(self, name: str, weight: NDArray, gradient: NDArray, step: int, rate: float, scale: float) -> None:
@@ -119,11 +132,27 @@ class Optimizer:
             return self._sgd(name, weight, gradient, step, rate, scale)
         config, one = self.config, mx.nd.ones((1,), ctx=weight.context)
         decay = one * self.decay(name)
-        layer_rate = mx.nd.multi_lars(one * rate, sum_of_squares(weight), sum_of_squares(gradient), decay,
-                                      eta=config.lars_trust, eps=config.epsilon, rescale_grad=scale)
+        layer_rate = mx.nd.multi_lars(
+            one * rate,
+            sum_of_squares(weight),
+            sum_of_squares(gradient),
+            decay,
+            eta=config.lars_trust,
+            eps=config.epsilon,
+            rescale_grad=scale,
+        )
         # The "preloaded" operator takes its rate from the device, where the norms are: no wait.
-        mx.nd.preloaded_multi_sgd_mom_update(weight, gradient, self.states[f"{name}/momentum"], layer_rate, decay,
-                                             momentum=config.momentum, rescale_grad=scale, num_weights=1, out=weight)
+        mx.nd.preloaded_multi_sgd_mom_update(
+            weight,
+            gradient,
+            self.states[f"{name}/momentum"],
+            layer_rate,
+            decay,
+            momentum=config.momentum,
+            rescale_grad=scale,
+            num_weights=1,
+            out=weight,
+        )
 
 
 def sum_of_squares(array: NDArray) -> NDArray:

@@ -46,9 +46,14 @@ class Progress:
 
     def as_state(self) -> dict[str, Any]:
         """JSON values that :meth:`restore` reads."""
-        return {"step": self.step, "moving_average": self.moving_average.value, "best_value": self.best_value,
-                "best_step": self.best_step, "training_metrics": self.training_metrics,
-                "evaluation_metrics": self.evaluation_metrics}
+        return {
+            "step": self.step,
+            "moving_average": self.moving_average.value,
+            "best_value": self.best_value,
+            "best_step": self.best_step,
+            "training_metrics": self.training_metrics,
+            "evaluation_metrics": self.evaluation_metrics,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Stand where a checkpoint was taken."""

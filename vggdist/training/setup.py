@@ -54,8 +54,13 @@ class Setup:
 
     def checkpoint_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the arrays."""
-        return {**self.progress.as_state(), "plan": _identity(self.plan), "world_size": self.world.size,
-                "threads": os.environ.get("OMP_NUM_THREADS"), "versions": versions()}
+        return {
+            **self.progress.as_state(),
+            "plan": _identity(self.plan),
+            "world_size": self.world.size,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "versions": versions(),
+        }
 
 
 def prepare(config: Config, world: World) -> Setup:
@@ -90,8 +95,22 @@ def prepare(config: Config, world: World) -> Setup:
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     _start(store if config.run.resume == "auto" else None, plan, arrays, progress, world)
     step = TrainStep(objective, optimizer, world, config, device)
-    return Setup(config, world, device, len(classes), plan, calendar, schedule, training_view, evaluation_views, forward,
-                 step, arrays, store, progress)
+    return Setup(
+        config,
+        world,
+        device,
+        len(classes),
+        plan,
+        calendar,
+        schedule,
+        training_view,
+        evaluation_views,
+        forward,
+        step,
+        arrays,
+        store,
+        progress,
+    )
 
 
 def _plan(config: Config, data: DataSet, world_size: int) -> tuple[int, SamplePlan, Calendar, Schedule]:
@@ -123,8 +142,9 @@ def _normalization(config: Config, data: DataSet) -> tuple[tuple[float, ...], tu
     return (0.0,) * data.train.channels, (1.0,) * data.train.channels
 
 
-def _views(config: Config, data: DataSet, image_size: int,
-           mean: tuple[float, ...]) -> tuple[TrainingView, dict[str, EvaluationView]]:
+def _views(
+    config: Config, data: DataSet, image_size: int, mean: tuple[float, ...]
+) -> tuple[TrainingView, dict[str, EvaluationView]]:
     """How the data are seen: in training, and to be measured, by the first part of their metrics' names."""
     fill = tuple(round(255 * value) for value in mean)
     measured = {"eval": EvaluationView(data.test, config.augment, image_size)}
@@ -133,8 +153,9 @@ def _views(config: Config, data: DataSet, image_size: int,
     return TrainingView(data.train, config.augment, image_size, config.run.seed, fill), measured
 
 
-def _graphs(normalize: Normalize, network: nn.HybridBlock, config: Config,
-            device: mx.Context) -> tuple[nn.HybridSequential, Objective]:
+def _graphs(
+    normalize: Normalize, network: nn.HybridBlock, config: Config, device: mx.Context
+) -> tuple[nn.HybridSequential, Objective]:
     """The two ways through the network: from images to scores, and from images and targets to the loss."""
     normalize.initialize(ctx=device)
     forward = nn.HybridSequential(prefix="forward_")
@@ -147,12 +168,17 @@ def _graphs(normalize: Normalize, network: nn.HybridBlock, config: Config,
 
 def _identity(plan: SamplePlan) -> dict[str, Any]:
     """What must not change between two parts of one run; the number of ranks may."""
-    return {"training samples": plan.num_samples, "global batch size": plan.global_batch_size, "seed": plan.seed,
-            "drop the last batch": plan.drop_last}
+    return {
+        "training samples": plan.num_samples,
+        "global batch size": plan.global_batch_size,
+        "seed": plan.seed,
+        "drop the last batch": plan.drop_last,
+    }
 
 
-def _start(store: CheckpointStore | None, plan: SamplePlan, arrays: dict[str, mx.nd.NDArray], progress: Progress,
-           world: World) -> None:
+def _start(
+    store: CheckpointStore | None, plan: SamplePlan, arrays: dict[str, mx.nd.NDArray], progress: Progress, world: World
+) -> None:
     """Set arrays and progress to the newest checkpoint of rank 0's disk, or all ranks to rank 0's initial parameters."""
     checkpoint = world.together(lambda: store.newest() if store is not None and world.is_root else None)
 
@@ -176,5 +202,7 @@ def _start(store: CheckpointStore | None, plan: SamplePlan, arrays: dict[str, mx
 def _require_same_plan(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if before[name] != value:
-            raise RequestError(f"the checkpoint's {name} is {before[name]}, this run's is {value}; "
-                               "continue with the same data and global batch, or use another --run.name")
+            raise RequestError(
+                f"the checkpoint's {name} is {before[name]}, this run's is {value}; "
+                "continue with the same data and global batch, or use another --run.name"
+            )

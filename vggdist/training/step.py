@@ -50,8 +50,9 @@ class Objective(gluon.HybridBlock):
         chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
         likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)
         predicted = F.argmax(scores, axis=1)
-        agreement = (weights * F.broadcast_equal(predicted, F.cast(labels, "float32"))
-                     + (1 - weights) * F.broadcast_equal(predicted, F.cast(partners, "float32")))
+        agreement = weights * F.broadcast_equal(predicted, F.cast(labels, "float32")) + (1 - weights) * F.broadcast_equal(
+            predicted, F.cast(partners, "float32")
+        )
         return -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
 
 
@@ -75,8 +76,7 @@ class StepOutcome:
 class TrainStep:
     """Changes the network by one global batch."""
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, world: World, config: Config,
-                 device: mx.Context) -> None:
+    def __init__(self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context) -> None:
         self._objective = objective
         self._optimizer = optimizer
         self._world = world

@@ -108,8 +108,12 @@ class World:
         for rank, other in enumerate(values := self.gather(value)):
             if other != values[0]:
                 here, there = _first_difference(values[0], other)
-                raise agreed(RunError(f"rank {rank} differs from rank 0 in {what}: {there!r} instead of {here!r}; "
-                                      "start every rank with the same files and the same code"))
+                raise agreed(
+                    RunError(
+                        f"rank {rank} differs from rank 0 in {what}: {there!r} instead of {here!r}; "
+                        "start every rank with the same files and the same code"
+                    )
+                )
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -150,5 +154,4 @@ def versions() -> dict[str, str]:
     """What this run depends on."""
     import horovod
 
-    return {"python": sys.version.split()[0], "mxnet": mx.__version__, "horovod": horovod.__version__,
-            "numpy": np.__version__}
+    return {"python": sys.version.split()[0], "mxnet": mx.__version__, "horovod": horovod.__version__, "numpy": np.__version__}

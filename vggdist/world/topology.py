@@ -28,8 +28,9 @@ def from_environment(environment: Mapping[str, str]) -> Topology:
     """Read the launcher's variables; without any, this process is the only one."""
     for names in _NAMES:
         if names[0] in environment and names[1] in environment:
-            rank, size, local_rank, local_size = (int(environment.get(name, default))
-                                                  for name, default in zip(names, ("0", "1", "0", "1")))
+            rank, size, local_rank, local_size = (
+                int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))
+            )
             return Topology(rank, size, local_rank, local_size)
     return Topology()
 

@@ -11,8 +11,11 @@ from vggdist.config.errors import RequestError, RunError
 
 
 def device_arrays(start: float = 0.0) -> dict[str, mx.nd.NDArray]:
-    return {"parameter/a": mx.nd.arange(start, start + 6).reshape((2, 3)), "parameter/b": mx.nd.array([start, -1.5]),
-            "optimizer/a/0": mx.nd.ones((2, 3)) * start}
+    return {
+        "parameter/a": mx.nd.arange(start, start + 6).reshape((2, 3)),
+        "parameter/b": mx.nd.array([start, -1.5]),
+        "optimizer/a/0": mx.nd.ones((2, 3)) * start,
+    }
 
 
 def same(arrays: np.ndarray) -> np.ndarray:

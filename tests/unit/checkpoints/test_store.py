@@ -20,8 +20,11 @@ FILES = ("arrays.npz", "state.json", "manifest.json")
 
 
 def checkpoint(step: int) -> Checkpoint:
-    arrays = {"parameter/conv.weight": np.full((2, 3), step, np.float32), "optimizer/conv.weight/0": np.arange(4.0),
-              "parameter/bias": np.array(step + 0.1, np.float64)}
+    arrays = {
+        "parameter/conv.weight": np.full((2, 3), step, np.float32),
+        "optimizer/conv.weight/0": np.arange(4.0),
+        "parameter/bias": np.array(step + 0.1, np.float64),
+    }
     return Checkpoint(arrays, {"step": step, "metrics": {"loss": 0.1 * step}})
 
 
@@ -41,7 +44,7 @@ def newest_step(store: CheckpointStore) -> int:
 
 
 def truncate(path: Path, chance: random.Random) -> None:
-    path.write_bytes(path.read_bytes()[:chance.randrange(path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
 
 
 def flip_bit(path: Path, chance: random.Random) -> None:
@@ -87,8 +90,13 @@ def test_without_a_folder_there_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_damaged_checkpoint_is_named_and_the_older_one_used(
-        store: CheckpointStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
-        name: str, damage: Callable[[Path, random.Random], None], seed: int) -> None:
+    store: CheckpointStore,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    damage: Callable[[Path, random.Random], None],
+    seed: int,
+) -> None:
     monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
     damage(store.path(30) / name, random.Random(seed))
     with pytest.raises(RequestError, match="step-00000030"):
@@ -150,13 +158,17 @@ def full_disk(*arguments: Any, **named: Any) -> NoReturn:
 
 @pytest.mark.parametrize("target", ["numpy.savez", "vggdist.checkpoints.store._sync", "pathlib.Path.write_text"])
 @pytest.mark.parametrize("step", [30, 40])
-def test_a_failing_write_leaves_the_former(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, target: str,
-                                           step: int) -> None:
+def test_a_failing_write_leaves_the_former(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, target: str, step: int
+) -> None:
     with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
         broken.setattr(target, full_disk)
         store.save(checkpoint(step))
     assert newest_step(store) == 30 and sorted(path.name for path in store.directory.iterdir()) == [
-        "step-00000010", "step-00000020", "step-00000030"]
+        "step-00000010",
+        "step-00000020",
+        "step-00000030",
+    ]
 
 
 def test_a_write_cut_short_leaves_the_former(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:

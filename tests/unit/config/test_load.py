@@ -17,30 +17,81 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 
 # A value of each option that is not its default.
 OTHER: dict[str, Any] = {
-    "run.name": "other", "run.directory": "elsewhere", "run.seed": 4294967295, "run.resume": "never",
-    "run.overwrite": True, "run.device": "cpu", "run.log_every": 3,
-    "model.name": "vgg16", "model.stages": [[1, 8], [2, 16]], "model.batch_norm": True, "model.padding": 0,
-    "model.width_divisor": 4, "model.head": "global_average", "model.hidden": [], "model.dropout": 0.25,
-    "model.initializer": "xavier", "model.magnitude": 2.0,
-    "data.name": "synthetic", "data.root": "/data", "data.download": True, "data.image_size": 32, "data.channels": 3,
-    "data.held_out": 0.5, "data.damaged": "skip", "data.last_batch": "drop", "data.threads": 5, "data.prefetch": 7,
-    "data.synthetic_samples": 8, "data.synthetic_classes": 2,
-    "augment.resize": 256, "augment.random_resized_crop": True, "augment.crop_scale": [0.5, 0.9],
-    "augment.crop_ratio": [0.8, 1.25], "augment.pad_crop": 4, "augment.flip": True, "augment.brightness": 0.1,
-    "augment.contrast": 0.2, "augment.saturation": 1.0, "augment.cutout": 8, "augment.mixup": 0.2,
+    "run.name": "other",
+    "run.directory": "elsewhere",
+    "run.seed": 4294967295,
+    "run.resume": "never",
+    "run.overwrite": True,
+    "run.device": "cpu",
+    "run.log_every": 3,
+    "model.name": "vgg16",
+    "model.stages": [[1, 8], [2, 16]],
+    "model.batch_norm": True,
+    "model.padding": 0,
+    "model.width_divisor": 4,
+    "model.head": "global_average",
+    "model.hidden": [],
+    "model.dropout": 0.25,
+    "model.initializer": "xavier",
+    "model.magnitude": 2.0,
+    "data.name": "synthetic",
+    "data.root": "/data",
+    "data.download": True,
+    "data.image_size": 32,
+    "data.channels": 3,
+    "data.held_out": 0.5,
+    "data.damaged": "skip",
+    "data.last_batch": "drop",
+    "data.threads": 5,
+    "data.prefetch": 7,
+    "data.synthetic_samples": 8,
+    "data.synthetic_classes": 2,
+    "augment.resize": 256,
+    "augment.random_resized_crop": True,
+    "augment.crop_scale": [0.5, 0.9],
+    "augment.crop_ratio": [0.8, 1.25],
+    "augment.pad_crop": 4,
+    "augment.flip": True,
+    "augment.brightness": 0.1,
+    "augment.contrast": 0.2,
+    "augment.saturation": 1.0,
+    "augment.cutout": 8,
+    "augment.mixup": 0.2,
     "augment.normalize": "computed",
-    "optimizer.name": "lars", "optimizer.learning_rate": 1e-3, "optimizer.scale_learning_rate": True,
-    "optimizer.momentum": 0.0, "optimizer.beta1": 0.8, "optimizer.beta2": 0.99, "optimizer.epsilon": 1e-7,
-    "optimizer.lars_trust": 0.01, "optimizer.weight_decay": 1e-05, "optimizer.decay_all": True,
+    "optimizer.name": "lars",
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.scale_learning_rate": True,
+    "optimizer.momentum": 0.0,
+    "optimizer.beta1": 0.8,
+    "optimizer.beta2": 0.99,
+    "optimizer.epsilon": 1e-7,
+    "optimizer.lars_trust": 0.01,
+    "optimizer.weight_decay": 1e-05,
+    "optimizer.decay_all": True,
     "optimizer.clip_norm": 1.5,
-    "schedule.name": "step", "schedule.warmup_epochs": 2.5, "schedule.warmup_factor": 0.5,
-    "schedule.milestones": [3.0, 4.5], "schedule.gamma": 0.5, "schedule.power": 1.0, "schedule.final_factor": 0.01,
+    "schedule.name": "step",
+    "schedule.warmup_epochs": 2.5,
+    "schedule.warmup_factor": 0.5,
+    "schedule.milestones": [3.0, 4.5],
+    "schedule.gamma": 0.5,
+    "schedule.power": 1.0,
+    "schedule.final_factor": 0.01,
     "schedule.rise": 0.25,
-    "train.epochs": 0.5, "train.steps": 9, "train.batch_size": 16, "train.global_batch_size": 48,
-    "train.accumulation": 2, "train.label_smoothing": 0.1, "train.compression": "fp16", "train.nonfinite": "skip",
+    "train.epochs": 0.5,
+    "train.steps": 9,
+    "train.batch_size": 16,
+    "train.global_batch_size": 48,
+    "train.accumulation": 2,
+    "train.label_smoothing": 0.1,
+    "train.compression": "fp16",
+    "train.nonfinite": "skip",
     "train.loss_smoothing": 1.0,
-    "evaluation.every_epochs": 0, "evaluation.batch_size": 64, "evaluation.training_set": True,
-    "checkpoint.every_epochs": 3, "checkpoint.keep_last": 5, "checkpoint.best_metric": "loss",
+    "evaluation.every_epochs": 0,
+    "evaluation.batch_size": 64,
+    "evaluation.training_set": True,
+    "checkpoint.every_epochs": 3,
+    "checkpoint.keep_last": 5,
+    "checkpoint.best_metric": "loss",
 }
 # Values that are allowed only beside these.
 COMPANIONS = {"model.stages": ["--model.name", "custom"], "schedule.name": ["--schedule.milestones", "[3]"]}
@@ -109,7 +160,8 @@ def test_without_file_and_names_it_is_the_quickstart() -> None:
     quickstart = load("train", ["--config", str(QUICKSTART)])
     assert load("train", []) == quickstart
     assert load("train", ["--run.seed", "7"]) == dataclasses.replace(
-        quickstart, run=dataclasses.replace(quickstart.run, seed=7))
+        quickstart, run=dataclasses.replace(quickstart.run, seed=7)
+    )
 
 
 @pytest.mark.parametrize("choice", [["--data.name", "digits"], ["--data.name=digits"], ["--model.name", "vgg11"]])
@@ -126,9 +178,15 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file(tmp_path: Path) -> None
     assert load("train", written(tmp_path, "optimizer:\n  epsilon: 1e-7\n")).optimizer.epsilon == 1e-7
 
 
-@pytest.mark.parametrize(("key", "meant"), [("train.epoch", "train.epochs"), ("trian.epochs", "train.epochs"),
-                                            ("train.learning_rate", "optimizer.learning_rate"),
-                                            ("model.batchnorm", "model.batch_norm")])
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.epoch", "train.epochs"),
+        ("trian.epochs", "train.epochs"),
+        ("train.learning_rate", "optimizer.learning_rate"),
+        ("model.batchnorm", "model.batch_norm"),
+    ],
+)
 def test_an_unknown_key_is_named_and_the_closest_suggested(key: str, meant: str, tmp_path: Path) -> None:
     section, name = key.split(".")
     for arguments in ([*PLAIN, f"--{key}", "3"], [f"--{key}=3"], written(tmp_path, f"{section}:\n  {name}: 3\n")):
@@ -146,18 +204,43 @@ def test_flags_are_not_abbreviated() -> None:
         load("train", ["--train.batch_siz", "8"])
 
 
-WRONG_TYPES = [("train.batch_size", "many"), ("train.batch_size", "1.5"), ("data.name", "imagenet"),
-               ("data.channels", "2"), ("data.download", "maybe"),
-               ("model.stages", "[[1, 2], [3]]"), ("optimizer.learning_rate", "fast"),
-               ("augment.crop_scale", "[0.1, 0.2, 0.3]"), ("run.resume", "always")]
-OUT_OF_RANGE = [("run.name", "a/b"), ("run.seed", "-1"), ("run.seed", "4294967296"), ("model.dropout", "1.0"),
-                ("model.hidden", "[0]"), ("model.stages", "[[1, 8]]"), ("data.held_out", "0"), ("data.threads", "0"),
-                ("augment.crop_scale", "[0.9, 0.1]"), ("augment.brightness", "1.5"), ("augment.cutout", "-1"),
-                ("optimizer.learning_rate", "0"), ("optimizer.momentum", "1"), ("optimizer.clip_norm", "0"),
-                ("schedule.milestones", "[4, 2]"), ("schedule.rise", "1"), ("train.epochs", "0"),
-                ("train.epochs", ".inf"), ("train.epochs", ".nan"), ("train.batch_size", "0"),
-                ("train.accumulation", "0"),
-                ("evaluation.batch_size", "0"), ("checkpoint.every_epochs", "0"), ("checkpoint.keep_last", "0")]
+WRONG_TYPES = [
+    ("train.batch_size", "many"),
+    ("train.batch_size", "1.5"),
+    ("data.name", "imagenet"),
+    ("data.channels", "2"),
+    ("data.download", "maybe"),
+    ("model.stages", "[[1, 2], [3]]"),
+    ("optimizer.learning_rate", "fast"),
+    ("augment.crop_scale", "[0.1, 0.2, 0.3]"),
+    ("run.resume", "always"),
+]
+OUT_OF_RANGE = [
+    ("run.name", "a/b"),
+    ("run.seed", "-1"),
+    ("run.seed", "4294967296"),
+    ("model.dropout", "1.0"),
+    ("model.hidden", "[0]"),
+    ("model.stages", "[[1, 8]]"),
+    ("data.held_out", "0"),
+    ("data.threads", "0"),
+    ("augment.crop_scale", "[0.9, 0.1]"),
+    ("augment.brightness", "1.5"),
+    ("augment.cutout", "-1"),
+    ("optimizer.learning_rate", "0"),
+    ("optimizer.momentum", "1"),
+    ("optimizer.clip_norm", "0"),
+    ("schedule.milestones", "[4, 2]"),
+    ("schedule.rise", "1"),
+    ("train.epochs", "0"),
+    ("train.epochs", ".inf"),
+    ("train.epochs", ".nan"),
+    ("train.batch_size", "0"),
+    ("train.accumulation", "0"),
+    ("evaluation.batch_size", "0"),
+    ("checkpoint.every_epochs", "0"),
+    ("checkpoint.keep_last", "0"),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_TYPES + OUT_OF_RANGE)

@@ -19,8 +19,15 @@ from vggdist.data.sources import ArraySource
 
 _SAMPLES = np.arange(12)
 _MASK = np.ones(12, np.float32)
-_EVERYTHING: dict[str, Any] = {"pad_crop": 2, "flip": True, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4,
-                               "cutout": 5, "mixup": 0.4}
+_EVERYTHING: dict[str, Any] = {
+    "pad_crop": 2,
+    "flip": True,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "cutout": 5,
+    "mixup": 0.4,
+}
 
 
 @dataclass
@@ -104,8 +111,14 @@ def test_without_augmentation_a_batch_is_the_samples_themselves() -> None:
 def test_a_batch_has_the_types_that_the_device_expects(source: Any, settings: dict[str, Any]) -> None:
     batch = _training(source, size=10, **settings).batch(0, _SAMPLES, _MASK)
     types = {name: (value.dtype, value.shape) for name, value in vars(batch).items()}
-    assert types == {"images": (np.uint8, (12, 10, 10, 3)), "labels": (np.int32, (12,)), "partners": (np.int32, (12,)),
-                     "weights": (np.float32, (12,)), "mask": (np.float32, (12,)), "samples": (np.int64, (12,))}
+    assert types == {
+        "images": (np.uint8, (12, 10, 10, 3)),
+        "labels": (np.int32, (12,)),
+        "partners": (np.int32, (12,)),
+        "weights": (np.float32, (12,)),
+        "mask": (np.float32, (12,)),
+        "samples": (np.int64, (12,)),
+    }
     assert batch.images.flags.c_contiguous
 
 
@@ -168,8 +181,9 @@ def test_random_crops_stay_inside_with_uniform_areas_and_log_uniform_ratios() ->
     assert abs(np.corrcoef(areas, ratios)[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize(("height", "width", "expected"), [(10, 401, (0, 194, 10, 13)), (401, 10, (194, 0, 13, 10)),
-                                                           (1, 1, (0, 0, 1, 1))])
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(10, 401, (0, 194, 10, 13)), (401, 10, (194, 0, 13, 10)), (1, 1, (0, 0, 1, 1))]
+)
 def test_extreme_shapes_get_the_largest_central_crop(height: int, width: int, expected: tuple[int, ...]) -> None:
     config = AugmentConfig(crop_scale=(0.9, 1.0))
     for draws in framing.crop_draws(0, 0, np.arange(20)):
@@ -214,9 +228,14 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert abs(mirrored.mean() - 0.5) < 0.03
 
 
-@pytest.mark.parametrize(("change", "pillows"), [(augment.brightness, ImageEnhance.Brightness),
-                                                 (augment.contrast, ImageEnhance.Contrast),
-                                                 (augment.saturation, ImageEnhance.Color)])
+@pytest.mark.parametrize(
+    ("change", "pillows"),
+    [
+        (augment.brightness, ImageEnhance.Brightness),
+        (augment.contrast, ImageEnhance.Contrast),
+        (augment.saturation, ImageEnhance.Color),
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_colour_jitter_is_pillows_within_one(change: Callable[..., np.ndarray], pillows: Any, channels: int) -> None:
     factors = np.array([0.0, 0.3, 1.0, 1.6, 2.0])

@@ -95,14 +95,18 @@ def test_archive_is_unpacked_and_not_kept(server: _Server, tmp_path: Path) -> No
     assert _left(tmp_path) == {".download.lock", "sub/folder/a", "sub/folder/b"}
 
 
-@pytest.mark.parametrize(("content", "unpacks_to", "md5", "message"), [
-    (b"content", (), _md5(b"other"), "hash"),
-    (b"not an archive", ("folder/a",), "", "file could not be opened"),
-    (_archive(b=b"1"), ("folder/a",), "", "No such file"),
-    (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "outside the destination"),
-])
+@pytest.mark.parametrize(
+    ("content", "unpacks_to", "md5", "message"),
+    [
+        (b"content", (), _md5(b"other"), "hash"),
+        (b"not an archive", ("folder/a",), "", "file could not be opened"),
+        (_archive(b=b"1"), ("folder/a",), "", "No such file"),
+        (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "outside the destination"),
+    ],
+)
 def test_failure_names_the_address_and_leaves_nothing(
-        server: _Server, tmp_path: Path, content: bytes, unpacks_to: tuple[str, ...], md5: str, message: str) -> None:
+    server: _Server, tmp_path: Path, content: bytes, unpacks_to: tuple[str, ...], md5: str, message: str
+) -> None:
     server.contents["file"] = content
     with pytest.raises(RequestError, match=message) as caught:
         download.fetch("set", tmp_path / "root", server.url, _publishers(content, *unpacks_to, md5=md5))
@@ -154,6 +158,10 @@ def test_missing_message_says_what_whence_whither_and_how(name: str, tmp_path: P
     publisher = download.PUBLISHERS[name]
     message = str(download.missing(name, tmp_path / "absent", tmp_path))
     folder = tmp_path / publisher.folder
-    for part in (f"{tmp_path / 'absent'} is missing", publisher.url + publisher.files[0].name, f"into {folder}",
-                 "--data.download true"):
+    for part in (
+        f"{tmp_path / 'absent'} is missing",
+        publisher.url + publisher.files[0].name,
+        f"into {folder}",
+        "--data.download true",
+    ):
         assert part in message

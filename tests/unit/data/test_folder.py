@@ -28,7 +28,7 @@ def _save(path: Path, colour: tuple[int, ...] | int = _RED, size: tuple[int, int
 
 def _damage(path: Path) -> Path:
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) * 2 // 3])
+    path.write_bytes(content[: len(content) * 2 // 3])
     return path
 
 
@@ -46,16 +46,19 @@ def _load(root: Path, **options: object) -> DataSet:
     return load(DataConfig(name="folder", root=str(root), **options), seed=0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("mode", "colour", "expected"), [
-    ("RGB", (255, 0, 0), (255, 0, 0)),
-    ("L", 100, (100, 100, 100)),
-    ("1", 1, (255, 255, 255)),
-    ("LA", (100, 255), (100, 100, 100)),
-    ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
-    ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # what lies under full transparency is not part of the picture
-    ("I;16", 0x80FF, (128, 128, 128)),
-    ("P", 0, (0, 0, 0)),
-])
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGB", (255, 0, 0), (255, 0, 0)),
+        ("L", 100, (100, 100, 100)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (100, 255), (100, 100, 100)),
+        ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
+        ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # what lies under full transparency is not part of the picture
+        ("I;16", 0x80FF, (128, 128, 128)),
+        ("P", 0, (0, 0, 0)),
+    ],
+)
 def test_every_kind_of_png_becomes_rgb_or_grey(tmp_path: Path, mode: str, colour: object, expected: object) -> None:
     path = _save(tmp_path / "image.png", colour, mode=mode)  # type: ignore[arg-type]
     pixels, grey = decode(path, 3), decode(path, 1)
@@ -145,7 +148,8 @@ def test_damaged_image_stops_at_load_where_images_are_held_in_memory(root: Path)
 
 
 def test_damaged_image_stops_at_reading_where_images_are_decoded_on_demand(
-        root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
     path = _damage(root / "train" / "dog" / "1.png")
     data = _load(root)
@@ -155,7 +159,8 @@ def test_damaged_image_stops_at_reading_where_images_are_decoded_on_demand(
 
 @pytest.mark.parametrize("limit", [0, folder.MEMORY_LIMIT])
 def test_skipped_images_are_named_and_left_out_before_the_plan(
-        root: Path, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    root: Path, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(folder, "MEMORY_LIMIT", limit)
     paths = [_damage(root / "train" / name) for name in ("cat/0.png", "dog/1.png")]
     data = _load(root, damaged="skip")

@@ -22,8 +22,9 @@ _NAMES = [f"name{label}" for label in range(10)]
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
     """The layout of CIFAR with four images in each file."""
     for name, kinds in formats.CIFAR.items():
-        small = tuple(replace(files, train=dict.fromkeys(files.train, _ROWS), test=dict.fromkeys(files.test, _ROWS))
-                      for files in kinds)
+        small = tuple(
+            replace(files, train=dict.fromkeys(files.train, _ROWS), test=dict.fromkeys(files.test, _ROWS)) for files in kinds
+        )
         monkeypatch.setitem(formats.CIFAR, name, small)  # type: ignore[arg-type]
 
 
@@ -108,14 +109,17 @@ def test_truncated_pickle_names_the_file_and_both_sizes() -> None:
         formats.read_cifar_pickle(content, "batch_1", _ROWS, 10, "labels")
 
 
-@pytest.mark.parametrize(("batch", "message"), [
-    ({"labels": [0] * 4}, "expected 'data' among them"),
-    ({"data": np.zeros((3, 3072), np.uint8), "labels": [0] * 4}, r"is uint8 \(3, 3072\); expected uint8 \(4, 3072\)"),
-    ({"data": "pixels", "labels": [0] * 4}, "expected uint8"),
-    ({"data": np.zeros((4, 3072), np.uint8), "labels": [0] * 3}, r"labels is int64 \(3,\)"),
-    ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, -1]}, "label -1 of sample 3; expected 0 to 9"),
-    ([1, 2], "holds a list; expected a dictionary"),
-])
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"labels": [0] * 4}, "expected 'data' among them"),
+        ({"data": np.zeros((3, 3072), np.uint8), "labels": [0] * 4}, r"is uint8 \(3, 3072\); expected uint8 \(4, 3072\)"),
+        ({"data": "pixels", "labels": [0] * 4}, "expected uint8"),
+        ({"data": np.zeros((4, 3072), np.uint8), "labels": [0] * 3}, r"labels is int64 \(3,\)"),
+        ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, -1]}, "label -1 of sample 3; expected 0 to 9"),
+        ([1, 2], "holds a list; expected a dictionary"),
+    ],
+)
 def test_pickle_of_another_content_is_refused(batch: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         formats.read_cifar_pickle(pickle.dumps(batch, protocol=2), "batch", 4, 10, "labels")
@@ -156,13 +160,16 @@ def test_gzipped_and_plain_idx_read_equal(tmp_path: Path) -> None:
     assert packed[0].images.shape == (6, 28, 28, 1)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda content: content[:-1], "has 2367 bytes; expected 2368 for 3 items"),
-    (lambda content: content + b"x", "has 2369 bytes; expected 2368"),
-    (lambda content: b"\0\0\x0d\x03" + content[4:], "starts with 00000d03; expected 00000803"),
-    (lambda content: content[:7], "has 7 bytes"),
-    (lambda content: content[:11] + b"\x1d" + content[12:], r"items of \(29, 28\); expected \(28, 28\)"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-1], "has 2367 bytes; expected 2368 for 3 items"),
+        (lambda content: content + b"x", "has 2369 bytes; expected 2368"),
+        (lambda content: b"\0\0\x0d\x03" + content[4:], "starts with 00000d03; expected 00000803"),
+        (lambda content: content[:7], "has 7 bytes"),
+        (lambda content: content[:11] + b"\x1d" + content[12:], r"items of \(29, 28\); expected \(28, 28\)"),
+    ],
+)
 def test_idx_of_another_content_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     _write_idx(tmp_path / "mnist", packed=False)
     path = tmp_path / "mnist" / "t10k-images-idx3-ubyte"

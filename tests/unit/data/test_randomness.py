@@ -12,9 +12,13 @@ SAMPLES = np.arange(20_000)
 
 def draws() -> dict[str, np.ndarray]:
     """Numbers for the same samples that differ in one coordinate from the first."""
-    return {"first": uniform(0, 0, SAMPLES, "flip"), "seed": uniform(1, 0, SAMPLES, "flip"),
-            "epoch": uniform(0, 1, SAMPLES, "flip"), "stream": uniform(0, 0, SAMPLES, "crop"),
-            "sample": uniform(0, 0, SAMPLES + 1, "flip")}
+    return {
+        "first": uniform(0, 0, SAMPLES, "flip"),
+        "seed": uniform(1, 0, SAMPLES, "flip"),
+        "epoch": uniform(0, 1, SAMPLES, "flip"),
+        "stream": uniform(0, 0, SAMPLES, "crop"),
+        "sample": uniform(0, 0, SAMPLES + 1, "flip"),
+    }
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 64, 997])

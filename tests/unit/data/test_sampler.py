@@ -54,8 +54,7 @@ def test_the_global_batches_are_the_same_for_any_number_of_ranks(num_samples: in
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_every_rank_makes_the_same_steps_of_the_same_size(num_samples: int, world_size: int, drop_last: bool) -> None:
     plan = SamplePlan(num_samples, 4 * world_size, world_size, seed=0, drop_last=drop_last)
-    shapes = [[(samples.shape, mask.shape) for samples, mask in epoch_parts(plan, 0, rank)]
-              for rank in range(world_size)]
+    shapes = [[(samples.shape, mask.shape) for samples, mask in epoch_parts(plan, 0, rank)] for rank in range(world_size)]
     assert shapes == [[((4,), (4,))] * plan.steps_per_epoch] * world_size
 
 
@@ -104,8 +103,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 @each_world
 @pytest.mark.parametrize("batch_size", [1, 6, 128])
 def test_evaluation_counts_each_sample_once(num_samples: int, world_size: int, batch_size: int) -> None:
-    batches = [batch for rank in range(world_size)
-               for batch in evaluation_batches(num_samples, batch_size, world_size, rank)]
+    batches = [batch for rank in range(world_size) for batch in evaluation_batches(num_samples, batch_size, world_size, rank)]
     assert sorted(np.concatenate(batches).tolist()) == list(range(num_samples))
     assert all(1 <= len(batch) <= batch_size for batch in batches)
 
@@ -114,8 +112,7 @@ def test_evaluation_counts_each_sample_once(num_samples: int, world_size: int, b
 @each_world
 def test_evaluation_batches_are_the_same_for_any_number_of_ranks(num_samples: int, world_size: int) -> None:
     def all_batches(ranks: int) -> list[list[int]]:
-        return sorted(batch.tolist() for rank in range(ranks)
-                      for batch in evaluation_batches(num_samples, 6, ranks, rank))
+        return sorted(batch.tolist() for rank in range(ranks) for batch in evaluation_batches(num_samples, 6, ranks, rank))
 
     assert all_batches(world_size) == all_batches(1)
 
@@ -132,10 +129,13 @@ def test_a_requested_global_batch_does_not_grow_with_the_ranks() -> None:
     assert [global_batch_size(32, 60, world_size, 1) for world_size in WORLD_SIZES] == [60] * 5
 
 
-@pytest.mark.parametrize(("requested", "world_size", "accumulation", "fitting"), [
-    (64, 3, 1, "63 or 66"), (100, 4, 3, "96 or 108"), (2, 3, 1, "use 3 samples")])
-def test_a_global_batch_that_does_not_divide_names_the_fitting_sizes(requested: int, world_size: int, accumulation: int,
-                                                                     fitting: str) -> None:
+@pytest.mark.parametrize(
+    ("requested", "world_size", "accumulation", "fitting"),
+    [(64, 3, 1, "63 or 66"), (100, 4, 3, "96 or 108"), (2, 3, 1, "use 3 samples")],
+)
+def test_a_global_batch_that_does_not_divide_names_the_fitting_sizes(
+    requested: int, world_size: int, accumulation: int, fitting: str
+) -> None:
     with pytest.raises(RequestError, match=f"train.global_batch_size.*{fitting}"):
         global_batch_size(32, requested, world_size, accumulation)
 

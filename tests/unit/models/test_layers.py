@@ -14,8 +14,9 @@ def rows(model: ModelConfig, size: int, channels: int = 3, classes: int = 10) ->
     return describe(model, channels=channels, image_size=size, num_classes=classes)
 
 
-@pytest.mark.parametrize(("name", "depth", "millions"),
-                         [("vgg11", 11, 133), ("vgg13", 13, 133), ("vgg16", 16, 138), ("vgg19", 19, 144)])
+@pytest.mark.parametrize(
+    ("name", "depth", "millions"), [("vgg11", 11, 133), ("vgg13", 13, 133), ("vgg16", 16, 138), ("vgg19", 19, 144)]
+)
 def test_depth_and_parameters_are_those_of_the_paper(name: str, depth: int, millions: int) -> None:
     layers = rows(ModelConfig(name=name), 224, classes=1000)
     assert sum(layer.kind in ("convolution", "dense") for layer in layers) == depth
@@ -47,11 +48,14 @@ def test_a_width_divisor_that_leaves_no_channel_is_refused() -> None:
         resolve_stages(ModelConfig(width_divisor=65))
 
 
-@pytest.mark.parametrize(("model", "size", "message"), [
-    (ModelConfig(), 8, r"stage4\.pool gets 1x1 .*data\.image_size \(at least 32\), or fewer stages"),
-    (ModelConfig(padding=0), 8, r"stage2\.pool gets 1x1 .*\(at least 150\), model\.padding 1, or fewer stages"),
-    (ModelConfig(name="custom", stages=((1, 4),), padding=0), 2, r"stage1\.conv1 gets 2x2 .*\(at least 4\)"),
-])
+@pytest.mark.parametrize(
+    ("model", "size", "message"),
+    [
+        (ModelConfig(), 8, r"stage4\.pool gets 1x1 .*data\.image_size \(at least 32\), or fewer stages"),
+        (ModelConfig(padding=0), 8, r"stage2\.pool gets 1x1 .*\(at least 150\), model\.padding 1, or fewer stages"),
+        (ModelConfig(name="custom", stages=((1, 4),), padding=0), 2, r"stage1\.conv1 gets 2x2 .*\(at least 4\)"),
+    ],
+)
 def test_an_image_that_is_too_small_is_refused_naming_block_size_and_remedy(
     model: ModelConfig, size: int, message: str
 ) -> None:

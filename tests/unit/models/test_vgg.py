@@ -48,9 +48,17 @@ def test_every_block_has_the_shape_and_parameters_that_describe_states(case: str
 
 def test_parameter_names_say_where_they_are_and_do_not_depend_on_earlier_networks() -> None:
     model = ModelConfig(name="custom", stages=((1, 4),), batch_norm=True, hidden=(4,))
-    expected = ["vgg_stage1_conv1_weight", "vgg_stage1_conv1_norm_gamma", "vgg_stage1_conv1_norm_beta",
-                "vgg_stage1_conv1_norm_running_mean", "vgg_stage1_conv1_norm_running_var", "vgg_hidden1_weight",
-                "vgg_hidden1_bias", "vgg_output_weight", "vgg_output_bias"]
+    expected = [
+        "vgg_stage1_conv1_weight",
+        "vgg_stage1_conv1_norm_gamma",
+        "vgg_stage1_conv1_norm_beta",
+        "vgg_stage1_conv1_norm_running_mean",
+        "vgg_stage1_conv1_norm_running_var",
+        "vgg_hidden1_weight",
+        "vgg_hidden1_bias",
+        "vgg_output_weight",
+        "vgg_output_bias",
+    ]
     assert [list(build(model).collect_params()) for _ in range(2)] == [expected, expected]
 
 
@@ -63,11 +71,17 @@ def test_a_seed_gives_the_same_parameters_whatever_was_drawn_before() -> None:
     assert not np.array_equal(first["vgg_output_weight"], other["vgg_output_weight"])
 
 
-@pytest.mark.parametrize(("model", "variance", "bound"), [
-    (ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), batch_norm=True), 2 / 1024, np.inf),
-    (ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), initializer="xavier", magnitude=2.0),
-     2 / (3 * 768), np.sqrt(2 / 768)),
-])
+@pytest.mark.parametrize(
+    ("model", "variance", "bound"),
+    [
+        (ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), batch_norm=True), 2 / 1024, np.inf),
+        (
+            ModelConfig(name="custom", stages=((1, 64),), hidden=(512,), initializer="xavier", magnitude=2.0),
+            2 / (3 * 768),
+            np.sqrt(2 / 768),
+        ),
+    ],
+)
 def test_weights_start_with_the_stated_variance_and_everything_else_at_zero_or_one(
     model: ModelConfig, variance: float, bound: float
 ) -> None:

@@ -90,14 +90,17 @@ def test_a_file_gives_the_same_scores_however_its_parameters_are_named(
     assert_same_scores(ours, zoo, 32)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (("vgg0_conv3_weight", None), r"vgg_stage3_conv2_weight .* does not fit zoo parameter vgg0_batchnorm3_gamma"),
-    (("vgg0_conv3_weight", (256, 256, 5, 5)), r"vgg_stage3_conv2_weight \(256, 256, 3, 3\) .*conv3_weight \(256, .* 5\)"),
-    (("vgg0_dense2_bias", None), r"no value for vgg_output_bias \(7,\)"),
-    (("vgg0_dense3_bias", (7,)), r"vgg0_dense3_bias \(7,\) has no place"),
-    (("vgg0_batchnorm2_running_mean", (3,)), r"vgg_stage3_conv1_norm_gamma .* does not fit zoo parameter \S+conv2_bias"),
-    (("vgg0_mask", (3,)), "vgg0_mask is no parameter"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("vgg0_conv3_weight", None), r"vgg_stage3_conv2_weight .* does not fit zoo parameter vgg0_batchnorm3_gamma"),
+        (("vgg0_conv3_weight", (256, 256, 5, 5)), r"vgg_stage3_conv2_weight \(256, 256, 3, 3\) .*conv3_weight \(256, .* 5\)"),
+        (("vgg0_dense2_bias", None), r"no value for vgg_output_bias \(7,\)"),
+        (("vgg0_dense3_bias", (7,)), r"vgg0_dense3_bias \(7,\) has no place"),
+        (("vgg0_batchnorm2_running_mean", (3,)), r"vgg_stage3_conv1_norm_gamma .* does not fit zoo parameter \S+conv2_bias"),
+        (("vgg0_mask", (3,)), "vgg0_mask is no parameter"),
+    ],
+)
 def test_a_difference_is_refused_naming_the_first_parameter_and_nothing_is_copied(
     change: tuple[str, tuple[int, ...] | None], message: str, zoo: mx.gluon.HybridBlock, ours: VGG
 ) -> None:

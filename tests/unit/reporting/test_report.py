@@ -19,8 +19,13 @@ CONFUSION = np.array([[3, 1], [0, 4]])
 
 
 def training_metrics(value: float) -> dict[str, float]:
-    return {"train/loss": value, "train/loss_moving_average": value, "train/top1(%)": 50.0,
-            "optim/learning_rate": 0.25, "throughput/images_per_s": 1000.0}
+    return {
+        "train/loss": value,
+        "train/loss_moving_average": value,
+        "train/top1(%)": 50.0,
+        "optim/learning_rate": 0.25,
+        "throughput/images_per_s": 1000.0,
+    }
 
 
 def run(directory: Path, first_step: int, last_step: int, sign: int = 1) -> None:
@@ -60,9 +65,11 @@ def test_the_event_file_contains_the_scalars_under_their_names(tmp_path: Path) -
 
 def test_metrics_lines_hold_step_epoch_and_metrics(tmp_path: Path) -> None:
     run(tmp_path, 0, 2)
-    assert lines(tmp_path) == [{"step": 1, "epoch": 0.25, **training_metrics(1)},
-                               {"step": 2, "epoch": 0.5, **training_metrics(2)},
-                               {"step": 2, "epoch": 0.5, "eval/top1(%)": 87.5, "eval/loss": 0.5}]
+    assert lines(tmp_path) == [
+        {"step": 1, "epoch": 0.25, **training_metrics(1)},
+        {"step": 2, "epoch": 0.5, **training_metrics(2)},
+        {"step": 2, "epoch": 0.5, "eval/top1(%)": 87.5, "eval/loss": 0.5},
+    ]
 
 
 def test_a_line_is_on_the_disk_when_it_was_reported(tmp_path: Path) -> None:
@@ -130,16 +137,16 @@ def logger() -> Any:
     found.handlers[:], found.level, found.propagate = former
 
 
-def test_rank_0_tells_its_metrics_on_console_and_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                                            logger: logging.Logger) -> None:
+def test_rank_0_tells_its_metrics_on_console_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], logger: logging.Logger
+) -> None:
     start_logging(is_root=True, rank=0, log_file=tmp_path / "log.txt")
     run(tmp_path, 0, 1)
     for text in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
         assert "step  1/10" in text and "top1 50.00 %" in text and "top1(%) 87.5" in text
 
 
-def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str],
-                                                        logger: logging.Logger) -> None:
+def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
     start_logging(is_root=False, rank=3, log_file=None)
     logger.info("usual")
     logger.warning("odd")

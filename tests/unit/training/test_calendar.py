@@ -11,8 +11,12 @@ from vggdist.training.calendar import Calendar, Due
 
 
 def calendar(steps_per_epoch: int = 10, log_every: int = 4, evaluate: int = 1, save: int = 1, **train: Any) -> Calendar:
-    config = Config(run=RunConfig(log_every=log_every), train=TrainConfig(**train),
-                    evaluation=EvaluationConfig(every_epochs=evaluate), checkpoint=CheckpointConfig(every_epochs=save))
+    config = Config(
+        run=RunConfig(log_every=log_every),
+        train=TrainConfig(**train),
+        evaluation=EvaluationConfig(every_epochs=evaluate),
+        checkpoint=CheckpointConfig(every_epochs=save),
+    )
     return Calendar.of(config, steps_per_epoch)
 
 

@@ -50,10 +50,19 @@ def random_arrays(seed, spread=1.0):
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
-@pytest.mark.parametrize("name, options", [
-    ("sgd", {}), ("sgd", {"momentum": 0.0}), ("nag", {}), ("adam", {}), ("adam", {"epsilon": 0.1}), ("adamw", {}),
-    ("lars", {"lars_trust": 0.02}), ("lars", {"lars_trust": 0.02, "momentum": 0.0}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("sgd", {}),
+        ("sgd", {"momentum": 0.0}),
+        ("nag", {}),
+        ("adam", {}),
+        ("adam", {"epsilon": 0.1}),
+        ("adamw", {}),
+        ("lars", {"lars_trust": 0.02}),
+        ("lars", {"lars_trust": 0.02, "momentum": 0.0}),
+    ],
+)
 def test_equals_plain_numpy_over_steps_of_changing_rate_and_scale(name, options, decay_all):
     config = OptimizerConfig(**{"name": name, "weight_decay": 0.1, "decay_all": decay_all} | options)
     expected, states = random_arrays(0), {key: {} for key in SHAPES}
@@ -71,8 +80,16 @@ def test_equals_plain_numpy_over_steps_of_changing_rate_and_scale(name, options,
                 np.testing.assert_allclose(optimizer.states[f"{key}/{kind}"].asnumpy(), value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name, kinds", [("sgd", {"momentum"}), ("nag", {"momentum"}), ("lars", {"momentum"}),
-                                         ("adam", {"mean", "variance"}), ("adamw", {"mean", "variance"})])
+@pytest.mark.parametrize(
+    "name, kinds",
+    [
+        ("sgd", {"momentum"}),
+        ("nag", {"momentum"}),
+        ("lars", {"momentum"}),
+        ("adam", {"mean", "variance"}),
+        ("adamw", {"mean", "variance"}),
+    ],
+)
 def test_states_are_zeros_by_name_before_the_first_step(name, kinds):
     states = Optimizer(OptimizerConfig(name=name), make_parameters(random_arrays(0))).states
     assert set(states) == {f"{key}/{kind}" for key in SHAPES for kind in kinds}

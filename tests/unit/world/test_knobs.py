@@ -23,8 +23,9 @@ def four_ranks(local_size: int = 4) -> dict[str, str]:
     return {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": str(local_size)}
 
 
-@pytest.mark.parametrize(("local_size", "cores", "threads"), [(1, 16, "16"), (2, 16, "8"), (3, 16, "5"), (4, 16, "4"),
-                                                               (32, 16, "1")])
+@pytest.mark.parametrize(
+    ("local_size", "cores", "threads"), [(1, 16, "16"), (2, 16, "8"), (3, 16, "5"), (4, 16, "4"), (32, 16, "1")]
+)
 def test_the_ranks_of_a_host_share_its_cores(local_size: int, cores: int, threads: str) -> None:
     assert knobs.chosen(Topology(0, local_size, 0, local_size), cores)["OMP_NUM_THREADS"] == threads
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from vggdist.config.errors import RequestError, RunError, agreed
-from vggdist.reporting.ending import end
+from vggdist.ending import end
 from vggdist.reporting.result import read_result
 from vggdist.world import process
 from vggdist.world.topology import Topology
@@ -26,6 +26,7 @@ class Left(BaseException):
 @pytest.fixture(autouse=True)
 def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
     """``os._exit`` raises, so that a test outlives it; and this process is alone."""
+
     def leave(exit_code: int) -> NoReturn:
         raise Left(exit_code)
 
@@ -35,7 +36,7 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def place(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
     here = Topology(rank, size, rank, size)
-    monkeypatch.setattr("vggdist.reporting.ending.from_environment", lambda environment: here)
+    monkeypatch.setattr("vggdist.ending.from_environment", lambda environment: here)
 
 
 def failing(error: BaseException) -> Callable[[], dict[str, Any]]:
@@ -61,7 +62,8 @@ def test_a_finished_command_ends_with_0_and_its_result(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(("error", "exit_code"), [(RequestError("unknown key x"), 2), (RunError("the loss is nan"), 1)])
 def test_an_error_for_the_person_ends_with_its_code_and_one_line(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str], error: RequestError | RunError, exit_code: int) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: RequestError | RunError, exit_code: int
+) -> None:
     assert end(failing(error), tmp_path) == exit_code
     assert told(tmp_path) == (exit_code, str(error)) and capsys.readouterr().err == f"vggdist: {error}\n"
 
@@ -87,7 +89,8 @@ def test_help_leaves_with_0_and_no_result(tmp_path: Path) -> None:
 
 
 def test_an_error_of_one_rank_alone_ends_that_rank_at_once_with_its_name(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     place(monkeypatch, rank=2, size=4)
     with pytest.raises(Left) as left:
         end(failing(RunError("damaged.png does not decode")), tmp_path)
@@ -96,7 +99,8 @@ def test_an_error_of_one_rank_alone_ends_that_rank_at_once_with_its_name(
 
 
 def test_an_unexpected_error_of_another_rank_is_in_the_result_with_its_rank(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place(monkeypatch, rank=3, size=4)
     with pytest.raises(Left):
         end(failing(ZeroDivisionError("a bug")), tmp_path)
@@ -110,8 +114,8 @@ def test_a_command_can_name_its_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rank", "message"), [(0, "vggdist: batch too large\n"), (1, "")])
 def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int,
-        message: str) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int, message: str
+) -> None:
     written_at_barrier: list[bool] = []
 
     class FakeWorld:
@@ -125,14 +129,14 @@ def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_only_rank_0_writes_the_result_of_a_finished_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                             rank: int) -> None:
+def test_only_rank_0_writes_the_result_of_a_finished_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
     place(monkeypatch, rank=rank, size=4)
     assert end(lambda: {"step": 1}, tmp_path) == 0 and read_result(tmp_path) is None
 
 
-def test_a_result_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path,
-                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert end(failing(RequestError("unknown key x")), tmp_path / "file") == 2
     message = capsys.readouterr().err
