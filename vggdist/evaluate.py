@@ -15,7 +15,7 @@ from vggdist.reporting.console import start_logging
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

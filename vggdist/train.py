@@ -22,7 +22,7 @@ from vggdist.world.topology import from_environment
 if TYPE_CHECKING:
     from vggdist.world.process import World
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vggdist.train")  # under python -m, __name__ is __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import horovod.mxnet as hvd
 import mxnet as mx
 from mxnet import autograd, gluon
 
@@ -129,20 +128,19 @@ class TrainStep:
     def _reduce(self, gradients: list[mx.nd.NDArray]) -> None:
         """Sum gradients over the ranks and average batch-norm's running statistics, in place.
 
-        Each list is one group: a group is reduced in a fixed order, so that runs on three or more ranks repeat bit for bit.
         The statistics travel with every step so that all ranks hold the same network at any step boundary.
         """
         if self._world.size == 1:
             return
         if self._config.train.compression == "fp16":
             small = [(gradient * FP16_SCALE).astype("float16") for gradient in gradients]
-            hvd.grouped_allreduce_(small, average=False, name="gradients")
+            self._world.reduce(small, "gradients")
             for gradient, reduced in zip(gradients, small):
                 gradient[:] = reduced.astype("float32") / FP16_SCALE
         else:
-            hvd.grouped_allreduce_(gradients, average=False, name="gradients")
+            self._world.reduce(gradients, "gradients")
         if self._statistics:
-            hvd.grouped_allreduce_(self._statistics, average=True, name="statistics")
+            self._world.reduce(self._statistics, "statistics", average=True)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:

@@ -61,6 +61,16 @@ class World:
         hvd.allreduce_(tensor, average=False, name=f"world.{next(_counter)}")
         return tensor.asnumpy().reshape(values.shape)
 
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False) -> None:
+        """Sum (or average) arrays of one type over the ranks, in place, without waiting for them.
+
+        They are one group, which Horovod reduces in a fixed order: sums of three or more ranks then repeat bit for bit.
+
+        Args:
+            name: of the group; one that is in flight must not be used again before it has arrived.
+        """
+        hvd.grouped_allreduce_(arrays, average=average, name=name)
+
     def broadcast(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
         if self.size == 1:
