@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from vggdist.config.errors import RequestError, agreed
@@ -36,6 +37,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
 
     world = World()
     config = world.together(lambda: load("evaluate", arguments))
+    config = replace(config, run=replace(config.run, resume="auto"))  # a run that was started anew has checkpoints, too
     start_logging(world.is_root, world.rank, None)
     setup = prepare(config, world)
     if setup.progress.step == 0:

@@ -113,3 +113,12 @@ def test_an_error_on_one_rank_alone_reaches_the_console_with_its_rank(tmp_path: 
     finished = run("horovodrun --gloo", 2, [str(script)], tmp_path, deadline=30)
     assert finished.code == 1
     assert "rank 1 failed" in finished.output and "a bug on this rank" in finished.output
+
+
+def test_a_run_that_was_started_anew_can_be_evaluated_from_its_config(tmp_path: Path) -> None:
+    assert train("python", 1, tmp_path, "--train.steps", "2", "--run.resume", "never").code == 0
+    config = str(tmp_path / "runs" / "quickstart" / "config.yaml")
+    finished = run("python", 1, ["-m", "vggdist.evaluate", "--config", config], tmp_path)
+    assert finished.code == 0, finished.output
+    evaluated = json.loads((tmp_path / "runs" / "quickstart" / "evaluation.json").read_text())
+    assert evaluated["metrics"]["eval/loss"] == result_of(tmp_path)["metrics"]["eval/loss"]

@@ -69,7 +69,8 @@ class Interval:
         norm = self._outcomes[-1].gradient_norm
         return {
             "train/loss": float(losses[kept].sum() / max(1, samples[kept].sum())),
-            "train/loss_moving_average": moving_average.value,
+            # None until a first finite loss: with train.nonfinite skip there may be none yet.
+            "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
             "train/top1(%)": float(100 * hits[kept].sum() / max(1, samples[kept].sum())),
             "train/skipped_steps": float(sum(outcome.skipped for outcome in self._outcomes)),
             "optim/learning_rate": learning_rate,

@@ -23,8 +23,6 @@ def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
         "OMPI_MCA_mpi_yield_when_idle": "1",
         # Each cycle of Horovod's background thread wakes a core that computes (milliseconds).
         "HOROVOD_CYCLE_TIME": "20" if topology.size > 1 else "1",
-        # cuDNN's search for algorithms prints a line and takes a minute; the fastest of its heuristics are near.
-        "MXNET_CUDNN_AUTOTUNE_DEFAULT": "1",
     }
 
 
