@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,30 +61,59 @@ def execute(command: list[str], cwd: Path, deadline: float, **environment: str) 
 
     Fails the test when the command is not over by the deadline (seconds), or when a process of it is left afterwards.
     """
-    token = uuid.uuid4().hex
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
-    clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: token, **environment}
-    started = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=clean,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=deadline)
-    except subprocess.TimeoutExpired:
-        _kill(token)
-        pytest.fail(f"{command} was not over after {deadline} s:\n{process.communicate()[0]}")
-    seconds = time.monotonic() - started
-    left = _left_behind(token, patience=5)
-    _kill(token)
-    assert not left, f"{command} left processes behind: {left}\n{output}"
-    return Finished(process.returncode, output, seconds)
+    return Running(command, cwd, deadline, **environment).finish()
+
+
+class Running:
+    """A command that was started; :meth:`finish` must follow."""
+
+    def __init__(self, command: list[str], cwd: Path, deadline: float, **environment: str) -> None:
+        self._command, self._deadline, self._token = command, deadline, uuid.uuid4().hex
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
+        clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=clean,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def rank(self, rank: int) -> psutil.Process:
+        """The process of a rank, which must have begun."""
+        for process in _processes(self._token):
+            environment = process.environ()
+            names = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK")
+            if str(rank) in map(environment.get, names) and process.cmdline()[1:2] == ["-m"]:  # not the shell around it
+                return process
+        pytest.fail(f"rank {rank} of {self._command} is not there:\n{self._end()}")
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; fails the test when the command ends before, or at the deadline."""
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > self._started + self._deadline:
+                pytest.fail(f"{self._command} did not come so far:\n{self._end()}")
+            time.sleep(0.01)
+
+    def finish(self) -> Finished:
+        """Wait for the end, and look at what is left behind."""
+        try:
+            output, _ = self.process.communicate(timeout=self._started + self._deadline - time.monotonic())
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self._command} was not over after {self._deadline} s:\n{self._end()}")
+        seconds = time.monotonic() - self._started
+        left = _left_behind(self._token, patience=5)
+        _kill(self._token)
+        assert not left, f"{self._command} left processes behind: {left}\n{output}"
+        return Finished(self.process.returncode, output, seconds)
+
+    def _end(self) -> str:
+        _kill(self._token)
+        return self.process.communicate()[0]
 
 
 def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 120, **arguments: Any) -> list[Any]:
@@ -93,6 +123,11 @@ def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 1
     finished = run(launcher, size, ["-m", "tests.ranks.work", function, json.dumps(arguments), str(results)], cwd, deadline)
     assert finished.code == 0, finished.output
     return [json.loads((results / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 120, **environment: str) -> Running:
+    """Start ``vggdist.train`` in a folder, without waiting for it."""
+    return Running([*command_line(launcher, size), "-m", "vggdist.train", *flags], cwd, deadline, **environment)
 
 
 def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 120, **environment: str) -> Finished:

@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "train": "train a network, or continue a run",
     "evaluate": "measure a run's newest checkpoint on the test set",
+    "supervise": "start a training, and start it again from its newest checkpoint when it dies",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
 }
 

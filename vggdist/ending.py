@@ -7,63 +7,115 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vggdist.config.errors import VggdistError
 from vggdist.reporting.result import write_result
 from vggdist.world.topology import from_environment
+from vggdist.world.watch import Verdict, Watch
+
+if TYPE_CHECKING:
+    from vggdist.world.process import World
+
+# What Horovod says when the failure is another rank's (Gloo, MPI).
+_LOST_CONTACT = (
+    "Horovod has been shut down",
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "Timed out waiting",
+    "MPI_",
+)
 
 
-def end(command: Callable[[], dict[str, Any]], directory: Path, file: str = "result.json") -> int:
-    """Run a command and turn its outcome into an exit code.
+class Ending:
+    """Turns the outcome of a command into an exit code.
 
     An error that all ranks agree on is told by rank 0 alone; the others leave after it. Any other error is told by the rank
-    that has it, and this process ends at once, so that the launcher ends the rest.
-
-    Args:
-        directory: where rank 0 writes the result.
-        file: the result's name there.
+    that has it, and this process ends at once, so that the launcher ends the rest. A rank that only lost contact with the
+    one that failed says nothing, or what the watch knows of that one.
     """
-    rank = from_environment(os.environ).rank
-    try:
-        result = command()
-    except VggdistError as error:
-        return _end_with(error, rank, directory / file)
-    except KeyboardInterrupt:
-        _leave(f"rank {rank}: interrupted", 1)
-    except Exception:
-        told = f"rank {rank} failed:\n{traceback.format_exc()}"
-        _record(directory / file, 1, told)
-        _leave(told, 1)
-    if rank == 0:
-        _record(directory / file, 0, None, result)
-    return 0
 
+    def __init__(self, directory: Path, file: str = "result.json") -> None:
+        """Name the file, ``directory / file``, that tells the outcome where a launcher hides the exit code."""
+        self._path = directory / file
+        topology = from_environment(os.environ)
+        self._rank, self._alone = topology.rank, topology.size == 1
+        self._watch: Watch | None = None
 
-def _end_with(error: VggdistError, rank: int, path: Path) -> int:
-    alone = from_environment(os.environ).size == 1
-    if rank == 0 or not error.agreed:
-        told = str(error) if alone or error.agreed else f"rank {rank}: {error}"
-        _record(path, error.exit_code, told)
+    def watch(self, world: World, timeout: float) -> Watch:
+        """Begin to watch that all ranks live and move; ends with the command.
+
+        Args:
+            timeout: seconds.
+        """
+        self._watch = Watch.start(world.rank, world.size, world.gather, timeout, on_failure=self._record_verdict)
+        return self._watch
+
+    def of(self, command: Callable[[], dict[str, Any]]) -> int:
+        """Run a command; returns the exit code, or ends the process."""
+        try:
+            result = command()
+        except VggdistError as error:
+            return self._end_with(error)
+        except KeyboardInterrupt:
+            self._leave_alone("interrupted", 1)
+        except Exception as error:
+            self._fail(error)
+        if self._rank == 0:
+            self._record(0, None, result)
+        self._close_watch()
+        return 0
+
+    def _end_with(self, error: VggdistError) -> int:
+        if not error.agreed and not self._alone:
+            self._leave_alone(str(error), error.exit_code)
+        if self._rank == 0:
+            self._record(error.exit_code, str(error))
+            print(f"vggdist: {error}", file=sys.stderr, flush=True)
+        if not self._alone:
+            from vggdist.world.process import World
+
+            World().barrier()  # a launcher kills the other ranks when the first leaves: rank 0 must have written by then
+        self._close_watch()
+        return error.exit_code
+
+    def _fail(self, error: Exception) -> NoReturn:
+        verdict = None
+        if self._watch is not None and any(text in str(error) for text in _LOST_CONTACT):
+            verdict = self._watch.verdict(patience=3)
+        if verdict is not None and verdict.rank != self._rank:
+            self._record_verdict(verdict)
+            self._leave(f"vggdist: {verdict.text.splitlines()[0]}" if self._rank == 0 else None, verdict.exit_code)
+        self._leave_alone(f"{type(error).__name__}: {error}\n{traceback.format_exc()}", 1)
+
+    def _leave_alone(self, message: str, exit_code: int) -> NoReturn:
+        """End with an error that the other ranks do not have."""
+        told = f"rank {self._rank}: {message}"
+        self._record(exit_code, told)
         print(f"vggdist: {told}", file=sys.stderr, flush=True)
-    if error.agreed and not alone:
-        from vggdist.world.process import World
+        if self._watch is not None:
+            self._watch.tell(message, exit_code)
+        self._leave(None, exit_code)
 
-        World().barrier()  # a launcher kills the other ranks when the first leaves: rank 0 must have written by then
-    if not error.agreed and not alone:
-        _leave("", error.exit_code)
-    return error.exit_code
+    def _record_verdict(self, verdict: Verdict) -> None:
+        """Write down another rank's failure: on rank 0, or in its place where it is rank 0 that failed."""
+        if self._rank == 0 or verdict.rank == 0:
+            self._record(verdict.exit_code, verdict.text)
 
+    def _record(self, exit_code: int, error: str | None, result: dict[str, Any] | None = None) -> None:
+        try:
+            write_result(self._path.parent, {"exit_code": exit_code, "error": error, **(result or {})}, self._path.name)
+        except OSError as failure:
+            print(f"vggdist: cannot write {self._path}: {failure}", file=sys.stderr, flush=True)
 
-def _record(path: Path, exit_code: int, error: str | None, result: dict[str, Any] | None = None) -> None:
-    try:
-        write_result(path.parent, {"exit_code": exit_code, "error": error, **(result or {})}, path.name)
-    except OSError as failure:
-        print(f"vggdist: cannot write {path}: {failure}", file=sys.stderr, flush=True)
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
 
-
-def _leave(message: str, exit_code: int) -> NoReturn:
-    """End this process without the farewells of Horovod and MXNet, which can wait for ranks that will not answer."""
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(exit_code)
+    def _leave(self, message: str | None, exit_code: int) -> NoReturn:
+        """End this process without the farewells of Horovod and MXNet, which can wait for ranks that will not answer."""
+        if message is not None:
+            print(message, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(exit_code)

@@ -11,7 +11,7 @@ from typing import Any
 
 from vggdist.config.errors import RequestError, agreed
 from vggdist.config.load import load, requested_run_directory, run_directory
-from vggdist.ending import end
+from vggdist.ending import Ending
 from vggdist.reporting.console import start_logging
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, write ``evaluation.json`` into the run's folder, and return the exit code, as training does."""
     arguments = sys.argv[1:] if arguments is None else arguments
     knobs.apply()  # before anything imports MXNet
-    return end(lambda: evaluate(arguments), requested_run_directory(arguments), "evaluation.json")
+    return Ending(requested_run_directory(arguments), "evaluation.json").of(lambda: evaluate(arguments))
 
 
 def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for part, view in setup.evaluation_views.items():
         sums = measure(setup.forward, view, setup.num_classes, world, config, setup.device)
+        assert sums is not None  # nothing stops it here
         metrics |= {metric_name(part, name): value for name, value in sums.result().items()}
     for name, value in metrics.items():
         logger.info("%s %.6g", name, value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +16,133 @@ knobs.apply()
 import numpy as np  # noqa: E402
 
 from vggdist.checkpoints.state import digest  # noqa: E402
-from vggdist.config.load import load  # noqa: E402
-from vggdist.reporting.report import SilentReport  # noqa: E402
+from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
+from vggdist.config.errors import Stopped  # noqa: E402
+from vggdist.config.load import load, run_directory  # noqa: E402
+from vggdist.data.augment import Batch  # noqa: E402
+from vggdist.ending import Ending  # noqa: E402
+from vggdist.reporting.console import start_logging  # noqa: E402
+from vggdist.reporting.report import Report, SilentReport  # noqa: E402
+from vggdist.training.directory import open_directory  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
-from vggdist.training.setup import prepare  # noqa: E402
+from vggdist.training.interval import Interval  # noqa: E402
+from vggdist.training.metrics import EvaluationSums  # noqa: E402
+from vggdist.training.setup import Setup, prepare  # noqa: E402
+from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
 from vggdist.world.process import World  # noqa: E402
+from vggdist.world.signals import StopRequests  # noqa: E402
 
 
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:
     """Train, and tell the parameters' hash; rank 0 saves them."""
     setup = prepare(load("train", flags), world)
-    Trainer(setup, SilentReport()).train()
+    Trainer(setup, SilentReport(), StopRequests(world.rank, world.size)).train()
     if save_to and world.is_root:
         np.savez(save_to, **{name: array.asnumpy() for name, array in setup.arrays.items()})
     return {"sha256": digest(setup.arrays), "loss": setup.progress.training_metrics["train/loss"]}
+
+
+class StopAt(StopRequests):
+    """Asks for a stop on one rank once so many steps are made."""
+
+    def __init__(self, world: World, step: int | None, rank: int) -> None:
+        super().__init__(world.rank, world.size)
+        self.step = step if rank == world.rank else None
+        self.setup: Setup | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """``"a test"`` from the step on."""
+        assert self.setup is not None
+        return "a test" if self.step is not None and self.setup.progress.step >= self.step else None
+
+
+def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None, stop_rank: int = 0) -> dict[str, Any]:
+    """Train as the command does, to the end or to a stop; tell the parameters, and which samples this rank took."""
+    config = load("train", flags)
+    world.together(lambda: open_directory(run_directory(config), config) if world.is_root else None)
+    setup = prepare(config, world)
+    taken: list[tuple[int, list[int]]] = []
+    batch = setup.training_view.batch
+
+    def noted(epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
+        taken.append((epoch, samples[mask > 0].tolist()))
+        return batch(epoch, samples, mask)
+
+    setup.training_view.batch = noted  # type: ignore[method-assign]
+    stop = StopAt(world, stop_at, stop_rank)
+    stop.setup = setup
+    first_step, steps = setup.progress.step, setup.calendar.total_steps
+    directory = run_directory(config)
+    stopped = False
+    with Report(directory, first_step, steps) if world.is_root else SilentReport() as report:
+        try:
+            Trainer(setup, report, stop).train()
+        except Stopped:
+            stopped = True
+    made = setup.progress.step - first_step
+    # With one thread the batches come in the order of the steps; those after the last step were prepared in vain.
+    return {"sha256": digest(setup.arrays), "stopped": stopped, "step": setup.progress.step, "taken": taken[:made]}
+
+
+def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int) -> None:
+    """Train as the command does, with a fault on one rank: leave by ``Ending`` as the command does."""
+    config = load("train", flags)
+    start_logging(world.is_root, world.rank, None)
+    ending = Ending(run_directory(config))
+    if world.rank == rank:
+        FAULTS[fault]()
+
+    def train() -> dict[str, Any]:
+        world.together(lambda: open_directory(run_directory(config), config) if world.is_root else None)
+        watch = ending.watch(world, config.run.timeout)
+        watch.rest()
+        setup = prepare(config, world)
+        report = Report(run_directory(config), 0, setup.calendar.total_steps) if world.is_root else SilentReport()
+        with report, StopRequests(world.rank, world.size) as stop:
+            Trainer(setup, report, stop, watch.beat).train()
+        return {"step": setup.progress.step}
+
+    sys.exit(ending.of(train))
+
+
+def _raise(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+def _drift() -> None:
+    step = TrainStep.__call__
+
+    def with_a_flipped_bit(self: TrainStep, batch: Batch, number: int, *rest: Any, **more: Any) -> Any:
+        outcome = step(self, batch, number, *rest, **more)
+        if number == 5:
+            weight = self._trained[min(self._trained)].data()
+            weight[:] = weight * (1 + 1e-6)
+        return outcome
+
+    TrainStep.__call__ = with_a_flipped_bit  # type: ignore[method-assign]
+
+
+def _hang() -> None:
+    def sleep(*_: Any) -> Any:
+        time.sleep(3600)
+
+    Interval.next_of = sleep  # type: ignore[method-assign]
+
+
+def _no_space() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+FAULTS = {
+    "error in a step": lambda: setattr(Interval, "next_of", _raise),
+    "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
+    "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
+    "drift": _drift,
+    "hang": _hang,
+    "no space": _no_space,
+}
 
 
 def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
@@ -36,6 +150,7 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
     setup = prepare(load("train", flags), world)
     view = setup.evaluation_views["eval"]
     sums = evaluate(setup.forward, view, setup.num_classes, world, setup.config, setup.device)
+    assert sums is not None
     return {"samples": len(view), "sums": sums.as_array().tolist(), "result": sums.result()}
 
 

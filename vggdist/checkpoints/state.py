@@ -1,4 +1,4 @@
-"""What a checkpoint holds of the network and the optimizer, captured and restored by name."""
+"""What a checkpoint holds of the network and the optimizer, by name, and its way back to the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import mxnet as mx
 import numpy as np
 
-from vggdist.config.errors import RequestError, RunError
+from vggdist.config.errors import RequestError
 
 
 def named_arrays(
@@ -20,26 +20,13 @@ def named_arrays(
     return arrays
 
 
-def capture(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
-    """Copy the device's arrays to the host.
-
-    Raises:
-        RunError: when one holds a value that is not finite; it must not replace a good checkpoint.
-    """
-    captured = {name: array.asnumpy() for name, array in arrays.items()}
-    for name, values in captured.items():
-        if not np.isfinite(values).all():
-            raise RunError(f"{name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm")
-    return captured
-
-
 def restore(
     arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray], distribute: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """Set the device's arrays.
 
     Args:
-        stored: name -> array as captured; only rank 0's is used.
+        stored: name -> array as a checkpoint holds it; only rank 0's is used.
         distribute: gives rank 0's values to every rank.
     """
     for name, array in arrays.items():
@@ -64,10 +51,11 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
         raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
 
 
+def digests(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, str]:
+    """SHA-256 of each array's values, by name."""
+    return {name: hashlib.sha256(array.asnumpy().tobytes()).hexdigest() for name, array in arrays.items()}
+
+
 def digest(arrays: Mapping[str, mx.nd.NDArray]) -> str:
-    """SHA-256 over names and values."""
-    total = hashlib.sha256()
-    for name, array in arrays.items():
-        total.update(name.encode())
-        total.update(np.ascontiguousarray(array.asnumpy()).tobytes())
-    return total.hexdigest()
+    """SHA-256 over all names and values."""
+    return hashlib.sha256("\n".join(f"{name} {value}" for name, value in digests(arrays).items()).encode()).hexdigest()

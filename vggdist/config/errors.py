@@ -19,6 +19,12 @@ class RunError(VggdistError):
     """A run that was asked for rightly failed: a loss that is not finite, a rank that differs (exit code 1)."""
 
 
+class Stopped(VggdistError):
+    """A run that was told to stop and saved a checkpoint; the same command continues it (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
 def agreed(error: VggdistError) -> VggdistError:
     """Mark an error that every rank raises at the same place with the same text."""
     error.agreed = True

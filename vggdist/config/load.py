@@ -20,7 +20,7 @@ QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong."
+_EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped on request and saved."
 _UNKNOWN = (
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
     re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vggdist.config.duration import parse_duration
+
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise ``ValueError`` that names the key, the value and what was expected instead."""
@@ -36,12 +38,26 @@ class RunConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: the GPU of this local rank when there is one, else the CPU."""
     log_every: int = 10
-    """Steps between two reports of the training metrics (the only time at which the loop waits for the device)."""
+    """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
+    timeout: float = 120.0
+    """Seconds after which a rank that does not move, or gives no sign of life, ends the job on every rank."""
+    max_time: str | int | None = None
+    """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
+    and ends with exit code 75. null: none."""
+    drift_steps: int | None = None
+    """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
     def __post_init__(self) -> None:
         require(self.name != "" and "/" not in self.name, "run.name", self.name, "a folder name without '/'")
         require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
+        require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
+        if self.max_time is not None:
+            try:
+                parse_duration(self.max_time)
+            except ValueError as error:
+                raise ValueError(f"run.max_time: {error}") from None
+        require(self.drift_steps is None or self.drift_steps >= 0, "run.drift_steps", self.drift_steps, "0 or more steps")
 
 
 @dataclass(frozen=True)
@@ -306,15 +322,22 @@ class CheckpointConfig:
     """What is kept of the run."""
 
     every_epochs: int = 1
-    """Epochs between two checkpoints; one is always written at the end."""
+    """Epochs between two checkpoints; one is always written at the end. 0: only at the end."""
+    every_steps: int | None = None
+    """Steps between two checkpoints, instead of epochs."""
     keep_last: int = 2
     """Newest checkpoints that are kept, beside the best."""
+    keep_every: int = 0
+    """Checkpoints whose step is a multiple of this number are kept for good. 0: none is."""
     best_metric: Literal["top1", "top5", "loss", "macro_f1", "auc"] = "top1"
     """Test metric by which the best checkpoint is kept."""
 
     def __post_init__(self) -> None:
-        require(self.every_epochs >= 1, "checkpoint.every_epochs", self.every_epochs, "at least 1 epoch")
+        require(self.every_epochs >= 0, "checkpoint.every_epochs", self.every_epochs, "0 or more epochs")
+        steps = self.every_steps
+        require(steps is None or steps >= 1, "checkpoint.every_steps", steps, "at least 1 step")
         require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1 checkpoint")
+        require(self.keep_every >= 0, "checkpoint.keep_every", self.keep_every, "0 or more steps")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ def start_logging(is_root: bool, rank: int, log_file: Path | None) -> None:
 class Console:
     """The training as lines of text."""
 
-    def __init__(self, first_step: int, total_steps: int) -> None:
+    def __init__(self, first_step: int, total_steps: int, bar: bool) -> None:
+        """Begin to write.
+
+        Args:
+            bar: show a progress bar where the output is a terminal. Open MPI gives each rank one of its own, and passes
+                on whole lines only, so a bar would never be seen there.
+        """
         self._total = total_steps
         self._bar = tqdm(
             total=total_steps,
@@ -45,7 +51,7 @@ class Console:
             unit="step",
             dynamic_ncols=True,
             leave=False,
-            disable=not sys.stdout.isatty(),
+            disable=not (bar and sys.stdout.isatty()),
             file=sys.stdout,
         )
 

@@ -18,18 +18,19 @@ from vggdist.reporting.console import Console
 class Report:
     """Rank 0's record of a run in its folder."""
 
-    def __init__(self, directory: Path, first_step: int, total_steps: int) -> None:
+    def __init__(self, directory: Path, first_step: int, total_steps: int, bar: bool = False) -> None:
         """Open the record.
 
         Args:
             first_step: the step at which the run stands; what an earlier process recorded after it is taken back, so
                 that curves of a continued run do not double.
+            bar: show a progress bar on a terminal.
         """
         self._metrics = directory / "metrics.jsonl"
         _cut_after(self._metrics, first_step)
         self._lines = self._metrics.open("a")
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1)
-        self.console = Console(first_step, total_steps)
+        self.console = Console(first_step, total_steps, bar)
 
     def advance(self, step: int) -> None:
         """Tell that a step was handed to the device."""

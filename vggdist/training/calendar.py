@@ -12,9 +12,10 @@ from vggdist.config.schema import Config
 class Due:
     """What is to be done after a step."""
 
-    report: bool
-    evaluation: bool
-    checkpoint: bool
+    report: bool = False
+    evaluation: bool = False
+    checkpoint: bool = False
+    comparison: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ class Calendar:
 
     def due(self, finished_steps: int) -> Due:
         """What follows the step that is the ``finished_steps``-th. A report comes before anything that takes time."""
-        last = finished_steps == self.total_steps
-        evaluation = last or self._ends_epoch(finished_steps, self.config.evaluation.every_epochs)
-        checkpoint = last or self._ends_epoch(finished_steps, self.config.checkpoint.every_epochs)
-        report = evaluation or checkpoint or finished_steps % self.config.run.log_every == 0
-        return Due(report, evaluation, checkpoint)
+        config, last = self.config, finished_steps == self.total_steps
+        evaluation = last or self._falls_on(finished_steps, None, config.evaluation.every_epochs)
+        checkpoint = last or self._falls_on(finished_steps, config.checkpoint.every_steps, config.checkpoint.every_epochs)
+        comparison = self._falls_on(finished_steps, config.run.drift_steps, 1)
+        report = evaluation or checkpoint or finished_steps % config.run.log_every == 0
+        return Due(report, evaluation, checkpoint, comparison)
 
-    def _ends_epoch(self, finished_steps: int, every: int) -> bool:
-        return every > 0 and finished_steps % (self.steps_per_epoch * every) == 0
+    def _falls_on(self, finished_steps: int, every_steps: int | None, every_epochs: int) -> bool:
+        """Whether a step is a date of a series; a period of 0 has none, and steps come before epochs."""
+        period = self.steps_per_epoch * every_epochs if every_steps is None else every_steps
+        return period > 0 and finished_steps > 0 and finished_steps % period == 0

@@ -23,20 +23,26 @@ def evaluate(
     world: World,
     config: Config,
     device: mx.Context,
-) -> EvaluationSums:
+    stopped: Callable[[], bool] = lambda: False,
+) -> EvaluationSums | None:
     """Sums over the whole data set, the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
         forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores.
+        stopped: asked before each batch, equally often on every rank; once it says yes, to all, the result is None.
     """
     size = config.evaluation.batch_size
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
+    batches = prefetch(tasks, config.data.threads, config.data.prefetch)
     sums = EvaluationSums(num_classes)
-    for batch in prefetch(tasks, config.data.threads, config.data.prefetch):
-        scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
-        sums.add(scores.asnumpy(), batch.labels, batch.mask)
+    for _ in range(-(-len(view) // (size * world.size))):
+        if stopped():
+            return None
+        if (batch := next(batches, None)) is not None:  # in the last round some ranks have none
+            scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
+            sums.add(scores.asnumpy(), batch.labels, batch.mask)
     return EvaluationSums.from_array(num_classes, world.sum(sums.as_array()))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -15,24 +17,70 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.step import StepOutcome
 from vggdist.world.process import World
 
-# Steps that may wait on the device. Without a bound the host would hand over a whole interval, and its images, at once.
-_STEPS_AHEAD = 4
+
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over the ranks, one entry for each step of an interval.
+
+    Attributes:
+        losses: ``(n,) float64`` sums of the samples' losses; not finite where the step was not.
+        hits: ``(n,) float64`` predictions that agree with the target.
+        samples: ``(n,) int64`` samples that count.
+        skipped: ``(n,) bool`` whether the update was left out.
+    """
+
+    losses: np.ndarray
+    hits: np.ndarray
+    samples: np.ndarray
+    skipped: np.ndarray
+
+    @classmethod
+    def of(cls, state: dict[str, list[Any]] | None) -> StepSums:
+        """From what :meth:`as_state` gave, or no steps at all."""
+        state = state or {"losses": [], "hits": [], "samples": [], "skipped": []}
+        losses = [np.nan if loss is None else loss for loss in state["losses"]]
+        hits, samples = np.array(state["hits"], np.float64), np.array(state["samples"], np.int64)
+        return cls(np.array(losses, np.float64), hits, samples, np.array(state["skipped"], bool))
+
+    def as_state(self) -> dict[str, list[Any]]:
+        """JSON values, each number exactly; a loss that is not finite is null."""
+        losses = [loss if np.isfinite(loss) else None for loss in self.losses.tolist()]
+        return {
+            "losses": losses,
+            "hits": self.hits.tolist(),
+            "samples": self.samples.tolist(),
+            "skipped": self.skipped.tolist(),
+        }
+
+    def followed_by(self, other: StepSums) -> StepSums:
+        """Both, one after the other."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__annotations__)
+        return StepSums(*(np.concatenate(pair) for pair in pairs))
 
 
 class Interval:
     """Collects the outcomes of steps."""
 
-    def __init__(self, world: World, first_step: int) -> None:
+    def __init__(self, world: World, first_step: int, earlier: dict[str, list[Any]] | None = None) -> None:
+        """Begin an interval.
+
+        Args:
+            first_step: finished steps now.
+            earlier: what :meth:`as_state` told of the interval's first steps, where another process made them.
+        """
         self._world = world
         self._first_step = first_step
+        self._earlier = StepSums.of(earlier)
         self._outcomes: list[StepOutcome] = []
         self._num_valid: list[int] = []
-        self._started = time.perf_counter()
+        self._started = 0.0
         self._data_wait = 0.0
 
     def next_of(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the time until it is there counts as waiting for data."""
+        """The next batch; the time until it is there counts as waiting for data. The first starts the interval's clock."""
         asked = time.perf_counter()
+        if not self._outcomes:
+            self._started = asked
         batch = next(batches)
         self._data_wait += time.perf_counter() - asked
         return batch
@@ -41,8 +89,15 @@ class Interval:
         """Take in a step; ``num_valid`` is the number of samples in its global batch."""
         self._outcomes.append(outcome)
         self._num_valid.append(num_valid)
-        if len(self._outcomes) > _STEPS_AHEAD:
-            self._outcomes[-1 - _STEPS_AHEAD].loss.wait_to_read()
+
+    def as_state(self, stop_at_nonfinite: bool) -> dict[str, list[Any]]:
+        """The interval so far, for a checkpoint that may be taken within it. Every rank must call this.
+
+        Raises:
+            RunError: as :meth:`metrics` does.
+        """
+        made = self._earlier.followed_by(self._read(stop_at_nonfinite)) if self._outcomes else self._earlier
+        return made.as_state()
 
     def metrics(
         self, learning_rate: float, moving_average: MovingAverage, stop_at_nonfinite: bool, device: mx.Context
@@ -53,33 +108,40 @@ class Interval:
             RunError: on every rank, for the first loss that is not finite, naming step and rank, unless such steps are
                 skipped.
         """
+        here = self._read(stop_at_nonfinite)
+        seconds = time.perf_counter() - self._started  # after the wait for the device
+        sums = self._earlier.followed_by(here)
+        kept = np.isfinite(sums.losses)
+        for loss in (sums.losses / sums.samples)[kept]:
+            moving_average.update(loss)
+        samples = max(1, sums.samples[kept].sum())
+        norm = self._outcomes[-1].gradient_norm
+        return {
+            "train/loss": float(sums.losses[kept].sum() / samples),
+            # None until a first finite loss: with train.nonfinite skip there may be none yet.
+            "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
+            "train/top1(%)": float(100 * sums.hits[kept].sum() / samples),
+            "train/skipped_steps": float(sums.skipped.sum()),
+            "optim/learning_rate": learning_rate,
+            "optim/grad_norm": float(norm.asscalar()) if norm is not None else float("nan"),
+            "throughput/images_per_s": here.samples.sum() / seconds,
+            "time/step(ms)": 1000 * seconds / len(here.samples),
+            "time/data_wait(%)": 100 * self._data_wait / seconds,
+            "memory/device(GiB)": _memory(device) / 2**30,
+        }
+
+    def _read(self, stop_at_nonfinite: bool) -> StepSums:
+        """The steps that this process made, summed over the ranks; waits for the device."""
         count = len(self._outcomes)
         losses = _read([outcome.loss for outcome in self._outcomes])
         hits = _read([outcome.hits for outcome in self._outcomes])
         first_bad = np.zeros(self._world.size)
         first_bad[self._world.rank] = next((i + 1 for i, loss in enumerate(losses) if not np.isfinite(loss)), 0)
-        seconds = time.perf_counter() - self._started
         losses, hits, first_bad = np.split(self._world.sum(np.concatenate([losses, hits, first_bad])), [count, 2 * count])
         if stop_at_nonfinite and first_bad.any():
             raise agreed(self._not_finite(first_bad))
-        samples = np.array(self._num_valid)
-        kept = np.isfinite(losses)
-        for loss in (losses / samples)[kept]:
-            moving_average.update(loss)
-        norm = self._outcomes[-1].gradient_norm
-        return {
-            "train/loss": float(losses[kept].sum() / max(1, samples[kept].sum())),
-            # None until a first finite loss: with train.nonfinite skip there may be none yet.
-            "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
-            "train/top1(%)": float(100 * hits[kept].sum() / max(1, samples[kept].sum())),
-            "train/skipped_steps": float(sum(outcome.skipped for outcome in self._outcomes)),
-            "optim/learning_rate": learning_rate,
-            "optim/grad_norm": float(norm.asscalar()) if norm is not None else float("nan"),
-            "throughput/images_per_s": samples.sum() / seconds,
-            "time/step(ms)": 1000 * seconds / count,
-            "time/data_wait(%)": 100 * self._data_wait / seconds,
-            "memory/device(GiB)": _memory(device) / 2**30,
-        }
+        skipped = np.array([outcome.skipped for outcome in self._outcomes], bool)
+        return StepSums(losses, hits, np.array(self._num_valid, np.int64), skipped)
 
     def _not_finite(self, first_bad: np.ndarray) -> RunError:
         """The earliest step of any rank, and on it the first rank."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,15 +26,19 @@ class Progress:
         step: finished steps.
         moving_average: of the training loss, step by step.
         training_metrics, evaluation_metrics: the newest.
+        evaluated_step: the step of the newest evaluation.
         best_value, best_step: of the best test evaluation so far.
+        interval: the steps since the last report, as :meth:`~vggdist.training.interval.Interval.as_state` tells them.
     """
 
     moving_average: MovingAverage
     step: int = 0
     training_metrics: dict[str, float] = field(default_factory=dict)
     evaluation_metrics: dict[str, float] = field(default_factory=dict)
+    evaluated_step: int | None = None
     best_value: float | None = None
     best_step: int | None = None
+    interval: dict[str, list[Any]] | None = None
 
     def note_best(self, metric: str) -> bool:
         """Compare the newest test evaluation with the best so far; tell whether it is better."""
@@ -45,20 +50,32 @@ class Progress:
         return True
 
     def as_state(self) -> dict[str, Any]:
-        """JSON values that :meth:`restore` reads."""
+        """JSON values that :meth:`restore` reads; a metric that is not a number is null."""
         return {
             "step": self.step,
             "moving_average": self.moving_average.value,
             "best_value": self.best_value,
             "best_step": self.best_step,
-            "training_metrics": self.training_metrics,
-            "evaluation_metrics": self.evaluation_metrics,
+            "evaluated_step": self.evaluated_step,
+            "interval": self.interval,
+            "training_metrics": _with_null(self.training_metrics),
+            "evaluation_metrics": _with_null(self.evaluation_metrics),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Stand where a checkpoint was taken."""
         self.step = state["step"]
         self.moving_average.value = state["moving_average"]
         self.best_value, self.best_step = state["best_value"], state["best_step"]
-        self.training_metrics = dict(state["training_metrics"])
-        self.evaluation_metrics = dict(state["evaluation_metrics"])
+        self.evaluated_step = state["evaluated_step"]
+        self.interval = state["interval"]
+        self.training_metrics = _with_nan(state["training_metrics"])
+        self.evaluation_metrics = _with_nan(state["evaluation_metrics"])
+
+
+def _with_null(metrics: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in metrics.items()}

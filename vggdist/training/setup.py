@@ -11,13 +11,13 @@ from typing import Any
 import mxnet as mx
 from mxnet.gluon import nn
 
-from vggdist.checkpoints.state import named_arrays, require_match, restore
+from vggdist.checkpoints.state import named_arrays
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
 from vggdist.data.augment import EvaluationView, TrainingView, statistics
-from vggdist.data.sampler import SamplePlan, global_batch_size, make_plan
+from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sources import DataSet, load
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
@@ -27,6 +27,7 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
+from vggdist.training.start import FORMAT, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
 from vggdist.world.process import World, choose_device, versions
 
@@ -51,13 +52,17 @@ class Setup:
     arrays: dict[str, mx.nd.NDArray]
     store: CheckpointStore
     progress: Progress
+    identity: dict[str, Any]  # what a checkpoint that continues this run must share
+    scaled_for_ranks: int  # the ranks at the run's beginning, which the linear scaling rule counts
 
     def checkpoint_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the arrays."""
         return {
             **self.progress.as_state(),
-            "plan": _identity(self.plan),
+            "format": FORMAT,
+            "identity": self.identity,
             "world_size": self.world.size,
+            "scaled_for_ranks": self.scaled_for_ranks,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "versions": versions(),
         }
@@ -73,7 +78,12 @@ def prepare(config: Config, world: World) -> Setup:
     world.require_same("its configuration", as_yaml(config))
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
     data = world.together(lambda: load(config.data, config.run.seed))
-    image_size, plan, calendar, schedule = world.together(lambda: _plan(config, data, world.size))
+    store = CheckpointStore(run_directory(config) / "checkpoints")
+    start = find(store if config.run.resume == "auto" else None, world)
+    batch_size = world.together(lambda: fitting_batch_size(config.train, world.size, start.state))
+    scaled_for_ranks = start.state["scaled_for_ranks"] if start.state is not None else world.size
+    plan, calendar, schedule = world.together(lambda: _plan(config, data, batch_size, world.size, scaled_for_ranks))
+    image_size = world.together(lambda: _image_size(config, data))
     classes = data.train.class_names
     world.require_same("its data", f"{len(data.train)} training samples\n{len(data.test)} test samples\n{classes}")
 
@@ -91,9 +101,9 @@ def prepare(config: Config, world: World) -> Setup:
     arrays = named_arrays(parameters, optimizer.states)
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in arrays.items()))
 
-    store = CheckpointStore(run_directory(config) / "checkpoints")
     progress = Progress(MovingAverage(config.train.loss_smoothing))
-    _start(store if config.run.resume == "auto" else None, plan, arrays, progress, world)
+    run_identity = identity(config, data, plan)
+    stand(start, arrays, progress, run_identity, world)
     step = TrainStep(objective, optimizer, world, config, device)
     return Setup(
         config,
@@ -110,18 +120,19 @@ def prepare(config: Config, world: World) -> Setup:
         arrays,
         store,
         progress,
+        run_identity,
+        scaled_for_ranks,
     )
 
 
-def _plan(config: Config, data: DataSet, world_size: int) -> tuple[int, SamplePlan, Calendar, Schedule]:
+def _plan(
+    config: Config, data: DataSet, batch_size: int, world_size: int, scaled_for_ranks: int
+) -> tuple[SamplePlan, Calendar, Schedule]:
     """The sizes and dates of the run, as far as arithmetic knows them."""
-    train = config.train
-    batch = global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
-    plan = make_plan(len(data.train), batch, world_size, config.run.seed, config.data.last_batch == "drop")
+    plan = make_plan(len(data.train), batch_size, world_size, config.run.seed, config.data.last_batch == "drop")
     calendar = Calendar.of(config, plan.steps_per_epoch)
-    peak = scaled_learning_rate(config.optimizer, world_size)
-    schedule = Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps)
-    return _image_size(config, data), plan, calendar, schedule
+    peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)
+    return plan, calendar, Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps)
 
 
 def _image_size(config: Config, data: DataSet) -> int:
@@ -164,45 +175,3 @@ def _graphs(
     for graph in (forward, objective):
         graph.hybridize(static_alloc=True, static_shape=True)
     return forward, objective
-
-
-def _identity(plan: SamplePlan) -> dict[str, Any]:
-    """What must not change between two parts of one run; the number of ranks may."""
-    return {
-        "training samples": plan.num_samples,
-        "global batch size": plan.global_batch_size,
-        "seed": plan.seed,
-        "drop the last batch": plan.drop_last,
-    }
-
-
-def _start(
-    store: CheckpointStore | None, plan: SamplePlan, arrays: dict[str, mx.nd.NDArray], progress: Progress, world: World
-) -> None:
-    """Set arrays and progress to the newest checkpoint of rank 0's disk, or all ranks to rank 0's initial parameters."""
-    checkpoint = world.together(lambda: store.newest() if store is not None and world.is_root else None)
-
-    def check() -> None:
-        if checkpoint is not None:
-            require_match(arrays, checkpoint.arrays)
-            _require_same_plan(checkpoint.state["plan"], _identity(plan))
-
-    world.together(check)
-    if world.is_root and checkpoint is None:
-        stored = {name: array.asnumpy() for name, array in arrays.items()}
-    else:
-        stored = dict(checkpoint.arrays) if checkpoint is not None else {}
-    restore(arrays, stored, world.broadcast)
-    state = world.gather(dict(checkpoint.state) if checkpoint is not None else None)[0]
-    if state is not None:
-        progress.restore(state)
-        logger.info("continuing from the checkpoint at step %d", progress.step)
-
-
-def _require_same_plan(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if before[name] != value:
-            raise RequestError(
-                f"the checkpoint's {name} is {before[name]}, this run's is {value}; "
-                "continue with the same data and global batch, or use another --run.name"
-            )

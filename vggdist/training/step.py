@@ -64,12 +64,14 @@ class StepOutcome:
         hits: predictions that agree with the target.
         gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
         skipped: whether the update was left out (``train.nonfinite: skip``).
+        ballot: the ballot that was given, on its way to become the sum over the ranks.
     """
 
     loss: mx.nd.NDArray
     hits: mx.nd.NDArray
     gradient_norm: mx.nd.NDArray | None
     skipped: bool
+    ballot: mx.nd.NDArray
 
 
 class TrainStep:
@@ -88,19 +90,22 @@ class TrainStep:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
 
-    def __call__(self, batch: Batch, step: int, learning_rate: float, num_valid: int, measure: bool) -> StepOutcome:
+    def __call__(
+        self, batch: Batch, step: int, learning_rate: float, num_valid: int, ballot: mx.nd.NDArray, measure: bool
+    ) -> StepOutcome:
         """Make the step.
 
         Args:
             batch: this rank's part.
             step: global step from 0; everything random in the step depends on it alone.
             num_valid: samples of the global batch that are not fill.
+            ballot: small array that is summed over the ranks along with the gradients, in place.
             measure: ask for the gradient's norm (it costs a pass over all gradients).
         """
         mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         losses, hits = self._accumulate(batch, num_valid)
         gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
-        self._reduce(list(gradients.values()))
+        self._reduce([*gradients.values(), ballot])
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
@@ -109,7 +114,7 @@ class TrainStep:
         if self._config.train.accumulation > 1:
             for gradient in gradients.values():
                 gradient[:] = 0
-        return StepOutcome(losses, hits, norm, skipped)
+        return StepOutcome(losses, hits, norm, skipped, ballot)
 
     def _accumulate(self, batch: Batch, num_valid: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
         """Forward and backward over the parts of a batch; gradients become this rank's share of the global mean."""
@@ -125,20 +130,20 @@ class TrainStep:
             hits.append(hit)
         return _total(losses), _total(hits)
 
-    def _reduce(self, gradients: list[mx.nd.NDArray]) -> None:
-        """Sum gradients over the ranks and average batch-norm's running statistics, in place.
+    def _reduce(self, arrays: list[mx.nd.NDArray]) -> None:
+        """Sum gradients and ballot over the ranks and average batch-norm's running statistics, in place.
 
         The statistics travel with every step so that all ranks hold the same network at any step boundary.
         """
         if self._world.size == 1:
             return
         if self._config.train.compression == "fp16":
-            small = [(gradient * FP16_SCALE).astype("float16") for gradient in gradients]
+            small = [(array * FP16_SCALE).astype("float16") for array in arrays]
             self._world.reduce(small, "gradients")
-            for gradient, reduced in zip(gradients, small):
-                gradient[:] = reduced.astype("float32") / FP16_SCALE
+            for array, reduced in zip(arrays, small):
+                array[:] = reduced.astype("float32") / FP16_SCALE
         else:
-            self._world.reduce(gradients, "gradients")
+            self._world.reduce(arrays, "gradients")
         if self._statistics:
             self._world.reduce(self._statistics, "statistics", average=True)
 

@@ -2,58 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 
-from vggdist.checkpoints.state import capture
-from vggdist.checkpoints.store import Checkpoint
-from vggdist.config.errors import RunError, agreed
+from vggdist.checkpoints.state import digests
+from vggdist.checkpoints.writer import CheckpointWriter
+from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.data.augment import Batch
 from vggdist.data.loader import prefetch
 from vggdist.reporting.report import Report
+from vggdist.training.calendar import Due
 from vggdist.training.evaluation import evaluate
 from vggdist.training.interval import Interval
 from vggdist.training.progress import Progress, metric_name
 from vggdist.training.setup import Setup
+from vggdist.world.agreement import Agreement
+from vggdist.world.signals import StopRequests
 
 
 class Trainer:
     """Trains what :func:`~vggdist.training.setup.prepare` has set up, from the step at which it stands to the end."""
 
-    def __init__(self, setup: Setup, report: Report) -> None:
+    def __init__(
+        self, setup: Setup, report: Report, stop: StopRequests, beat: Callable[[str], None] = lambda phase: None
+    ) -> None:
+        """Take what a run needs beside its setup.
+
+        Args:
+            stop: whether this process was told to stop.
+            beat: told at each step what is under way, for whoever watches that the ranks move.
+        """
         self.setup = setup
         self.report = report
+        self.stop = stop
+        self.beat = beat
+        keep = setup.config.checkpoint
+        root = setup.world.is_root
+        self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every) if root else None
+        self.agreement = Agreement(setup.world, setup.device, lambda: stop.reason is not None, self._is_in_trouble)
 
     def train(self) -> Progress:
         """Make every step that is left, and report, evaluate and save when each is due.
 
         Raises:
-            RunError: on every rank, when a loss or a parameter is not finite.
+            Stopped: on every rank, when any was told to stop and the checkpoint is on the disk.
+            RunError: on every rank, when a loss or a parameter is not finite, the ranks' parameters differ, or the last
+                checkpoint could not be written.
         """
+        with self.writer or nullcontext():
+            self._train()
+            self._require_written()
+        return self.setup.progress
+
+    def _train(self) -> None:
         setup, progress = self.setup, self.setup.progress
         batches = self._batches(progress.step)
-        interval = Interval(setup.world, progress.step)
+        interval = Interval(setup.world, progress.step, progress.interval)
+        self._make_up_for(interval)
 
         while progress.step < setup.calendar.total_steps:
+            self.beat(f"step {progress.step + 1}")
             batch = interval.next_of(batches)
             due = setup.calendar.due(progress.step + 1)
             learning_rate = setup.schedule(progress.step)
             num_valid = setup.plan.num_valid(progress.step % setup.plan.steps_per_epoch)
-            outcome = setup.step(batch, progress.step, learning_rate, num_valid, measure=due.report)
+            ballot = self.agreement.ballot()
+            outcome = setup.step(batch, progress.step, learning_rate, num_valid, ballot, measure=due.report)
             interval.add(outcome, num_valid)
             progress.step += 1
             self.report.advance(progress.step)
+            wishes = self.agreement.read(ballot)
 
             if due.report:
                 self._report(interval, learning_rate)
-            improved = due.evaluation and self._evaluate()
-            if due.checkpoint or improved:
-                self._save()
-            if due.report:
                 interval = Interval(setup.world, progress.step)
-        return progress
+            if wishes.trouble:
+                self._require_written()
+            if wishes.stop:
+                self._stop(interval)
+            if due.comparison:
+                self._compare_ranks()
+            self._evaluate_and_save(due, interval)
+
+    def _make_up_for(self, interval: Interval) -> None:
+        """Measure and save what a stop left out at the step at which the run stands."""
+        step = self.setup.progress.step
+        due = self.setup.calendar.due(step) if step > 0 else Due()
+        if due.evaluation and self.setup.progress.evaluated_step != step:
+            self._evaluate_and_save(due, interval)
+
+    def _evaluate_and_save(self, due: Due, interval: Interval) -> None:
+        improved = due.evaluation and self._evaluate(interval)
+        if due.checkpoint or improved:
+            self._save(interval)
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         """This rank's batches from a global step on, prepared ahead by threads."""
@@ -72,33 +117,77 @@ class Trainer:
 
     def _report(self, interval: Interval, learning_rate: float) -> None:
         setup, progress = self.setup, self.setup.progress
-        stop = setup.config.train.nonfinite == "stop"
-        metrics = interval.metrics(learning_rate, progress.moving_average, stop, setup.device)
+        metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, setup.device)
         progress.training_metrics = metrics
         self.report.training(progress.step, setup.calendar.epoch(progress.step), metrics)
+        # The ranks agree on a stop within two steps, and saving it takes as long as saving did before.
+        self.stop.reserve = 3 * metrics["time/step(ms)"] / 1000 + 2 * (self.writer.seconds if self.writer else 0)
 
-    def _evaluate(self) -> bool:
+    def _evaluate(self, interval: Interval) -> bool:
         """Measure the data sets that are asked for; tell whether the test set's best metric improved."""
         setup, progress = self.setup, self.setup.progress
         for part, view in setup.evaluation_views.items():
-            sums = evaluate(setup.forward, view, setup.num_classes, setup.world, setup.config, setup.device)
+            sums = evaluate(setup.forward, view, setup.num_classes, setup.world, setup.config, setup.device, self._stopped)
+            if sums is None:
+                self._stop(interval)
             metrics = {metric_name(part, name): value for name, value in sums.result().items()}
             progress.evaluation_metrics.update(metrics)
             epoch = setup.calendar.epoch(progress.step)
             self.report.evaluation(progress.step, epoch, part, metrics, sums.confusion())
+        progress.evaluated_step = progress.step
         return progress.note_best(setup.config.checkpoint.best_metric)
 
-    def _save(self) -> None:
-        """Write a checkpoint. Rank 0 writes; all ranks learn whether it could."""
-        setup, keep_last = self.setup, self.setup.config.checkpoint.keep_last
-        try:
-            arrays = capture(setup.arrays)
-        except RunError as error:
-            raise agreed(error) from None  # all ranks hold the same parameters, so all raise it
+    def _stopped(self) -> bool:
+        """Asked before each batch of an evaluation, by every rank."""
+        self.beat(f"evaluation after step {self.setup.progress.step}")
+        return self.agreement.exchange().stop
 
-        def write() -> None:
-            if setup.world.is_root:
-                setup.store.save(Checkpoint(arrays, setup.checkpoint_state()))
-                setup.store.prune(keep_last, setup.progress.best_step)
+    def _save(self, interval: Interval) -> None:
+        """Hand a checkpoint to rank 0's writer; only the copy of the arrays is ordered before the next step."""
+        progress = self.setup.progress
+        progress.interval = interval.as_state(self._stops_at_nonfinite)
+        if self.writer is not None:
+            self.writer.save(self.setup.checkpoint_state(), progress.best_step)
 
-        setup.world.together(write)
+    def _stop(self, interval: Interval) -> NoReturn:
+        """Save, and leave on all ranks."""
+        world, step = self.setup.world, self.setup.progress.step
+        self.beat(f"checkpoint of step {step}")
+        reasons = [f"{reason} on rank {rank}" for rank, reason in enumerate(world.gather(self.stop.reason)) if reason]
+        self._save(interval)
+        self._require_written()
+        raise agreed(
+            Stopped(f"stopped by {', '.join(reasons)}; step {step} is saved: start the same command again to continue")
+        )
+
+    def _require_written(self) -> None:
+        """Wait for the newest checkpoint, and tell all ranks if it could not be written."""
+
+        def written() -> None:
+            if self.writer is not None:
+                self.writer.wait()
+                failure = self.writer.failure
+                if isinstance(failure, (OSError, RunError)):
+                    raise RunError(f"the newest checkpoint could not be written: {failure}")
+                if failure is not None:
+                    raise failure
+
+        self.setup.world.together(written)
+
+    def _is_in_trouble(self) -> bool:
+        """Whether a checkpoint failed for the network's sake: it is not finite, or an operation before it failed.
+
+        A disk that is full is no trouble: the training goes on.
+        """
+        failure = self.writer.failure if self.writer is not None else None
+        return failure is not None and not isinstance(failure, OSError)
+
+    def _compare_ranks(self) -> None:
+        """End the run if the ranks' networks are not the same bit for bit."""
+        told = "\n".join(f"{name} {sha256}" for name, sha256 in digests(self.setup.arrays).items())
+        advice = "the ranks have drifted apart: a rank's memory or device is at fault; start again from the newest checkpoint"
+        self.setup.world.require_same(f"its parameters after step {self.setup.progress.step}", told, advice)
+
+    @property
+    def _stops_at_nonfinite(self) -> bool:
+        return self.setup.config.train.nonfinite == "stop"

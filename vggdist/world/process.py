@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import mxnet as mx
 import numpy as np
 
 from vggdist.config.errors import RequestError, RunError, agreed
+from vggdist.world import gpus
 
 try:
     import horovod.mxnet as hvd
@@ -28,6 +30,8 @@ except ImportError as error:
         "  HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 pip install "
         f"--no-build-isolation --no-cache-dir --force-reinstall --no-deps horovod==0.28.1\n({error})"
     ) from None
+
+logger = logging.getLogger(__name__)
 
 _counter = itertools.count()
 _Result = TypeVar("_Result")
@@ -69,7 +73,8 @@ class World:
         Args:
             name: of the group; one that is in flight must not be used again before it has arrived.
         """
-        hvd.grouped_allreduce_(arrays, average=average, name=name)
+        if self.size > 1:
+            hvd.grouped_allreduce_(arrays, average=average, name=name)
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
@@ -97,20 +102,27 @@ class World:
         others, before the message is read.
 
         Raises:
-            RequestError: on every rank, with the same text, when any rank raised one (or an ``OSError``).
+            RunError: on every rank, with the same text, when any rank raised one.
+            RequestError: the same where no rank raised worse than that (or an ``OSError``).
         """
-        result, message = None, None
+        result, message, failed = None, None, False
         try:
             result = action()
-        except (RequestError, OSError) as error:
-            message = str(error)
-        messages = self.gather(message)
+        except (RequestError, RunError, OSError) as error:
+            message, failed = str(error), isinstance(error, RunError)
+        messages, failures = zip(*self.gather([message, failed]))
         if any(messages):
-            raise agreed(RequestError(_who_said_what(messages)))
+            kind = RunError if any(failures) else RequestError
+            raise agreed(kind(_who_said_what(messages)))
         return result  # type: ignore[return-value]
 
-    def require_same(self, what: str, value: str) -> None:
+    def require_same(
+        self, what: str, value: str, advice: str = "start every rank with the same files and the same code"
+    ) -> None:
         """Compare a text over the ranks.
+
+        Args:
+            advice: what to do about a difference, for the message.
 
         Raises:
             RunError: on every rank, naming the first rank whose text differs from rank 0's, and the first difference.
@@ -118,12 +130,7 @@ class World:
         for rank, other in enumerate(values := self.gather(value)):
             if other != values[0]:
                 here, there = _first_difference(values[0], other)
-                raise agreed(
-                    RunError(
-                        f"rank {rank} differs from rank 0 in {what}: {there!r} instead of {here!r}; "
-                        "start every rank with the same files and the same code"
-                    )
-                )
+                raise agreed(RunError(f"rank {rank} differs from rank 0 in {what}: {there!r} instead of {here!r}; {advice}"))
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -147,17 +154,24 @@ def _first_difference(one: str, other: str) -> tuple[str, str]:
 
 
 def choose_device(wanted: str, local_rank: int) -> mx.Context:
-    """The device of this rank: ``cpu``, ``gpu``, or for ``auto`` the GPU of the local rank when there is one.
+    """The device of this rank: ``cpu``, ``gpu``, or for ``auto`` the GPU of the local rank when MXNet can run on it.
 
     Raises:
-        RequestError: when a GPU is asked for and there is none.
+        RequestError: when a GPU is asked for and there is none, or MXNet has no code for it.
     """
-    gpus = mx.context.num_gpus() if wanted != "cpu" else 0
-    if wanted == "gpu" and gpus == 0:
+    visible = mx.context.num_gpus() if wanted != "cpu" else 0
+    if wanted == "gpu" and visible == 0:
         raise RequestError("run.device is gpu, but MXNet sees none: install the gpu extra, or use --run.device cpu")
-    if gpus == 0:
+    if visible == 0:
         return mx.cpu()
-    return mx.gpu(local_rank % gpus)
+    index = local_rank % visible
+    refusal = gpus.refusal(index)
+    if refusal is None:
+        return mx.gpu(index)
+    if wanted == "gpu":
+        raise RequestError(f"run.device is gpu, but {refusal}")
+    logger.warning("run.device auto takes the CPU: %s", refusal)
+    return mx.cpu()
 
 
 def versions() -> dict[str, str]:

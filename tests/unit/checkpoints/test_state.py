@@ -6,8 +6,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from vggdist.checkpoints.state import capture, digest, named_arrays, require_match, restore
-from vggdist.config.errors import RequestError, RunError
+from vggdist.checkpoints.state import digest, digests, named_arrays, require_match, restore
+from vggdist.config.errors import RequestError
 
 
 def device_arrays(start: float = 0.0) -> dict[str, mx.nd.NDArray]:
@@ -16,6 +16,11 @@ def device_arrays(start: float = 0.0) -> dict[str, mx.nd.NDArray]:
         "parameter/b": mx.nd.array([start, -1.5]),
         "optimizer/a/0": mx.nd.ones((2, 3)) * start,
     }
+
+
+def on_host(arrays: dict[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
+    """What a checkpoint stores of them."""
+    return {name: array.asnumpy() for name, array in arrays.items()}
 
 
 def same(arrays: np.ndarray) -> np.ndarray:
@@ -31,29 +36,14 @@ def test_names_tell_parameters_from_optimizer_states_in_a_fixed_order() -> None:
     assert names == ["parameter/dense_bias", "parameter/dense_weight", "optimizer/dense_bias/0", "optimizer/z/0"]
 
 
-def test_what_was_captured_is_restored_bit_for_bit() -> None:
+def test_what_was_stored_is_restored_bit_for_bit() -> None:
     source, target = device_arrays(0.1), device_arrays(7)
-    restore(target, capture(source), same)
+    restore(target, on_host(source), same)
     assert digest(target) == digest(source) != digest(device_arrays(7))
 
 
-def test_a_capture_does_not_change_with_the_device_s_arrays() -> None:
-    arrays = device_arrays(2)
-    captured = capture(arrays)
-    arrays["parameter/b"][:] = 99
-    assert captured["parameter/b"].tolist() == [2, -1.5]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_refused_by_name(value: float) -> None:
-    arrays = device_arrays()
-    arrays["optimizer/a/0"][1, 2] = value
-    with pytest.raises(RunError, match="optimizer/a/0 is not finite"):
-        capture(arrays)
-
-
 def test_a_rank_without_a_checkpoint_takes_what_is_distributed() -> None:
-    stored, target = capture(device_arrays(3)), device_arrays(8)
+    stored, target = on_host(device_arrays(3)), device_arrays(8)
     values = iter(stored.values())
     shapes: list[tuple[tuple[int, ...], np.dtype]] = []
 
@@ -74,29 +64,29 @@ def test_restoring_a_network_changes_what_it_computes() -> None:
         network.hybridize()
         network(data)
     first, second = (named_arrays(dict(zip("ab", network.collect_params().values())), {}) for network in networks)
-    restore(second, capture(first), same)
+    restore(second, on_host(first), same)
     assert np.array_equal(networks[0](data).asnumpy(), networks[1](data).asnumpy())
 
 
 def test_a_matching_checkpoint_passes() -> None:
-    require_match(device_arrays(), capture(device_arrays(5)))
+    require_match(device_arrays(), on_host(device_arrays(5)))
 
 
 def test_the_first_missing_array_is_named() -> None:
-    stored = capture(device_arrays())
+    stored = on_host(device_arrays())
     del stored["parameter/b"], stored["optimizer/a/0"]
     with pytest.raises(RequestError, match=r"has no parameter/b; .*--run\.name"):
         require_match(device_arrays(), stored)
 
 
 def test_the_first_array_of_another_shape_is_named_with_both_shapes() -> None:
-    stored = capture(device_arrays()) | {"parameter/a": np.zeros((3, 2)), "parameter/b": np.zeros(9)}
+    stored = on_host(device_arrays()) | {"parameter/a": np.zeros((3, 2)), "parameter/b": np.zeros(9)}
     with pytest.raises(RequestError, match=r"parameter/a has shape \(3, 2\), not \(2, 3\)"):
         require_match(device_arrays(), stored)
 
 
 def test_the_first_superfluous_array_is_named() -> None:
-    stored = capture(device_arrays()) | {"parameter/z": np.zeros(1), "optimizer/c/0": np.zeros(1)}
+    stored = on_host(device_arrays()) | {"parameter/z": np.zeros(1), "optimizer/c/0": np.zeros(1)}
     with pytest.raises(RequestError, match="has optimizer/c/0, which this run does not"):
         require_match(device_arrays(), stored)
 
@@ -107,3 +97,11 @@ def test_the_digest_sees_a_name_and_the_last_bit() -> None:
     nudged = dict(arrays)
     nudged["parameter/b"] = mx.nd.array(np.nextafter(arrays["parameter/b"].asnumpy(), np.float32(9)))
     assert len({digest(arrays), digest(renamed), digest(nudged)}) == 3 and digest(arrays) == digest(device_arrays(1))
+
+
+def test_a_change_of_one_value_changes_its_own_digest_alone() -> None:
+    arrays = device_arrays()
+    before, total = digests(arrays), digest(arrays)
+    arrays["parameter/b"][1] = -1.5000001
+    after = digests(arrays)
+    assert [name for name in before if before[name] != after[name]] == ["parameter/b"] and digest(arrays) != total

@@ -24,6 +24,9 @@ OTHER: dict[str, Any] = {
     "run.overwrite": True,
     "run.device": "cpu",
     "run.log_every": 3,
+    "run.timeout": 10.0,
+    "run.max_time": "12:00:00",
+    "run.drift_steps": 0,
     "model.name": "vgg16",
     "model.stages": [[1, 8], [2, 16]],
     "model.batch_norm": True,
@@ -90,7 +93,9 @@ OTHER: dict[str, Any] = {
     "evaluation.batch_size": 64,
     "evaluation.training_set": True,
     "checkpoint.every_epochs": 3,
+    "checkpoint.every_steps": 500,
     "checkpoint.keep_last": 5,
+    "checkpoint.keep_every": 1000,
     "checkpoint.best_metric": "loss",
 }
 # Values that are allowed only beside these.
@@ -238,7 +243,12 @@ OUT_OF_RANGE = [
     ("train.batch_size", "0"),
     ("train.accumulation", "0"),
     ("evaluation.batch_size", "0"),
-    ("checkpoint.every_epochs", "0"),
+    ("run.timeout", "0"),
+    ("run.max_time", "soon"),
+    ("run.drift_steps", "-1"),
+    ("checkpoint.every_epochs", "-1"),
+    ("checkpoint.every_steps", "0"),
+    ("checkpoint.keep_every", "-1"),
     ("checkpoint.keep_last", "0"),
 ]
 

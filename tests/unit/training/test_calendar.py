@@ -10,12 +10,20 @@ from vggdist.config.schema import CheckpointConfig, Config, EvaluationConfig, Ru
 from vggdist.training.calendar import Calendar, Due
 
 
-def calendar(steps_per_epoch: int = 10, log_every: int = 4, evaluate: int = 1, save: int = 1, **train: Any) -> Calendar:
+def calendar(
+    steps_per_epoch: int = 10,
+    log_every: int = 4,
+    evaluate: int = 1,
+    save: int = 1,
+    save_steps: int | None = None,
+    compare_steps: int | None = None,
+    **train: Any,
+) -> Calendar:
     config = Config(
-        run=RunConfig(log_every=log_every),
+        run=RunConfig(log_every=log_every, drift_steps=compare_steps),
         train=TrainConfig(**train),
         evaluation=EvaluationConfig(every_epochs=evaluate),
-        checkpoint=CheckpointConfig(every_epochs=save),
+        checkpoint=CheckpointConfig(every_epochs=save, every_steps=save_steps),
     )
     return Calendar.of(config, steps_per_epoch)
 
@@ -67,4 +75,21 @@ def test_a_report_comes_at_its_interval_and_before_anything_that_takes_time() ->
 
 
 def test_nothing_is_due_between_the_dates() -> None:
-    assert calendar(epochs=2).due(3) == Due(report=False, evaluation=False, checkpoint=False)
+    assert calendar(epochs=2).due(3) == Due()
+
+
+def test_checkpoints_can_come_every_few_steps_instead() -> None:
+    assert dates(calendar(epochs=2, save_steps=7), "checkpoint") == [7, 14, 20]
+
+
+def test_zero_saves_only_at_the_end() -> None:
+    assert dates(calendar(epochs=3, save=0), "checkpoint") == [30]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, [10, 20]), (6, [6, 12, 18]), (0, [])])
+def test_ranks_are_compared_each_epoch_or_as_asked(steps: int | None, expected: list[int]) -> None:
+    assert dates(calendar(epochs=2, compare_steps=steps), "comparison") == expected
+
+
+def test_nothing_is_due_before_the_first_step() -> None:
+    assert not calendar(compare_steps=1, save_steps=1).due(0).checkpoint

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import mxnet as mx
 import pytest
@@ -14,10 +16,11 @@ from vggdist.training.step import StepOutcome
 from vggdist.world.process import World
 
 
-def interval_of(*losses: float) -> Interval:
-    interval = Interval(World(), first_step=10)
+def interval_of(*losses: float, earlier: dict[str, list[Any]] | None = None) -> Interval:
+    interval = Interval(World(), first_step=10, earlier=earlier)
     for loss in losses:
-        interval.add(StepOutcome(mx.nd.array([loss]), mx.nd.array([1.0]), None, not math.isfinite(loss)), num_valid=2)
+        skipped = not math.isfinite(loss)
+        interval.add(StepOutcome(mx.nd.array([loss]), mx.nd.array([1.0]), None, skipped, mx.nd.zeros(2)), num_valid=2)
     return interval
 
 
@@ -38,3 +41,19 @@ def test_skipped_steps_alone_leave_no_moving_average_and_do_not_fail() -> None:
     metrics = interval_of(math.nan, math.inf).metrics(0.1, MovingAverage(0.5), False, mx.cpu())
     assert metrics["train/skipped_steps"] == 2
     assert math.isnan(metrics["train/loss_moving_average"])
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_an_interval_that_is_cut_in_two_by_a_checkpoint_has_the_metrics_of_the_whole(cut: int) -> None:
+    losses = (2.0, math.nan, 8.1)
+    whole, parts = MovingAverage(0.3), MovingAverage(0.3)
+    expected = interval_of(*losses, 4.7).metrics(0.1, whole, False, mx.cpu())
+    state = json.loads(json.dumps(interval_of(*losses[:cut]).as_state(stop_at_nonfinite=False), allow_nan=False))
+    found = interval_of(*losses[cut:], 4.7, earlier=state).metrics(0.1, parts, False, mx.cpu())
+    same = ["train/loss", "train/loss_moving_average", "train/top1(%)", "train/skipped_steps", "optim/learning_rate"]
+    assert [found[name] for name in same] == [expected[name] for name in same] and whole.value == parts.value
+
+
+def test_a_checkpoint_within_an_interval_is_refused_when_a_loss_is_not_finite() -> None:
+    with pytest.raises(RunError, match="the loss of step 12 on rank 0 is not finite"):
+        interval_of(1.0, math.nan).as_state(stop_at_nonfinite=True)

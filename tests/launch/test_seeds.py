@@ -1,0 +1,81 @@
+"""The experiments of the tutorials train as their files stand, here for one step on noise in the publishers' formats."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.launching import Finished, result_of, run, train
+
+_SEEDS = Path(__file__).parents[2] / "configs" / "seeds"
+_CIFAR_ROWS = 4  # images in each of CIFAR-10's six files
+
+# A step of this network with its batch of 32 takes a minute on one core, its evaluation in batches of 128 several.
+_SMALLER = {"vgg16_cifar10_224.yaml": ["--train.batch_size", "2", "--evaluation.batch_size", "2"]}
+
+# CIFAR's reader takes files of 10,000 images only, whose evaluation would take an hour.
+_TRAIN_ON_SHORT_FILES = f"""
+import sys
+from dataclasses import replace
+import vggdist.train
+from vggdist.data import formats
+formats.CIFAR["cifar10"] = [
+    replace(files, train=dict.fromkeys(files.train, {_CIFAR_ROWS}), test=dict.fromkeys(files.test, {_CIFAR_ROWS}))
+    for files in formats.CIFAR["cifar10"]
+]
+sys.exit(vggdist.train.main())
+"""
+
+
+def _write_cifar10(root: Path) -> None:
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]:
+        labels, pixels = random.integers(0, 10, (_CIFAR_ROWS, 1)), random.integers(0, 256, (_CIFAR_ROWS, 3072))
+        (folder / name).write_bytes(np.hstack([labels, pixels]).astype(np.uint8).tobytes())
+    (folder / "batches.meta.txt").write_text("".join(f"class{label}\n" for label in range(10)))
+
+
+def _write_fashion(root: Path, train_images: int) -> None:
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", train_images), ("t10k", 8)):
+        images, labels = random.integers(0, 256, (count, 28, 28), np.uint8), random.integers(0, 10, count, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            content = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+            (root / f"{part}-{kind}-ubyte").write_bytes(content)
+
+
+def _train_one_step(file: Path, cwd: Path) -> Finished:
+    asked = yaml.safe_load(file.read_text())
+    flags = ["--config", str(file), "--data.root", "images", "--train.steps", "1", *_SMALLER.get(file.name, [])]
+    if asked["data"]["name"] == "cifar10":
+        _write_cifar10(cwd / "images")
+        (cwd / "short.py").write_text(_TRAIN_ON_SHORT_FILES)
+        return run("python", 1, ["short.py", *flags], cwd, deadline=60)
+    _write_fashion(cwd / "images", asked["train"]["batch_size"])
+    return train("python", 1, cwd, *flags, deadline=60)
+
+
+@pytest.mark.parametrize("file", sorted(_SEEDS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_configuration_of_the_tutorials_trains(file: Path, tmp_path: Path) -> None:
+    asked = yaml.safe_load(file.read_text())
+    finished = _train_one_step(file, tmp_path)
+    assert finished.code == 0, finished.output
+    result = result_of(tmp_path, asked["run"]["name"])
+    assert result["step"] == 1
+    parts = ["eval", "eval_train"] if asked.get("evaluation", {}).get("training_set") else ["eval"]
+    wanted = {f"{part}/{name}" for part in parts for name in ("loss", "top1(%)", "macro_f1")} | {
+        "train/loss",
+        "train/loss_moving_average",
+    }
+    assert result["metrics"].keys() >= wanted
+    assert math.isfinite(result["metrics"]["train/loss"])
+    lines = (tmp_path / "runs" / asked["run"]["name"] / "metrics.jsonl").read_text().splitlines()
+    assert {key for line in lines for key in json.loads(line)} >= wanted

@@ -1,0 +1,168 @@
+"""Whatever befalls a rank, the job ends everywhere, in time, with one message and the true exit code, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.launching import Running, result_of, run, start, train
+from vggdist.checkpoints.store import CheckpointStore
+
+TINY = [
+    *("--model.stages", "[[1, 8], [1, 16]]"),
+    *("--model.hidden", "[32]"),
+    *("--train.global_batch_size", "24"),
+    *("--run.log_every", "5"),
+    *("--evaluation.every_epochs", "0"),
+    *("--checkpoint.every_steps", "50"),
+]
+LONG = [*TINY, "--train.steps", "100000"]  # an hour: it must be ended
+LAUNCHERS = ["horovodrun --gloo", "mpirun"]
+
+
+def steps_made(folder: Path) -> int:
+    """The newest step that a run has reported."""
+    path = folder / "runs" / "quickstart" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
+
+
+def started(launcher: str, folder: Path, *flags: str, size: int = 2, steps: int = 60) -> Running:
+    """A run that has made some steps."""
+    running = start(launcher, size, folder, *LONG, *flags)
+    running.wait_for(lambda: steps_made(folder) >= steps)
+    return running
+
+
+def newest(folder: Path) -> Any:
+    found = CheckpointStore(folder / "runs" / "quickstart" / "checkpoints").newest()
+    assert found is not None
+    return found.state
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0), (signal.SIGINT, 1)])
+def test_a_signal_to_any_rank_stops_all_at_one_step_with_a_checkpoint(
+    launcher: str, number: signal.Signals, rank: int, tmp_path: Path
+) -> None:
+    running = started(launcher, tmp_path)
+    running.rank(rank).send_signal(number)
+    sent = time.monotonic()
+    finished = running.finish()
+    assert time.monotonic() - sent < 15 and finished.code != 0
+    result = result_of(tmp_path)
+    assert result["exit_code"] == 75, finished.output
+    step = newest(tmp_path)["step"]
+    assert f"stopped by {number.name} on rank {rank}; step {step} is saved" in result["error"]
+    assert finished.output.count("is saved: start the same command again") == 1
+    finished = train(launcher, 2, tmp_path, *TINY, "--train.steps", str(step + 3))
+    assert finished.code == 0 and f"continuing from the checkpoint at step {step}" in finished.output
+
+
+def test_alone_a_stop_is_exit_code_75(tmp_path: Path) -> None:
+    running = started("python", tmp_path, size=1)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.finish().code == 75
+
+
+def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_path: Path) -> None:
+    arguments = json.dumps({"flags": [*LONG], "fault": "hang", "rank": 0})
+    work = [sys.executable, "-m", "tests.ranks.work", "training_with_a_fault", arguments, str(tmp_path)]
+    running = Running(work, tmp_path, deadline=60)
+    running.wait_for(lambda: (tmp_path / "runs" / "quickstart" / "metrics.jsonl").exists())
+    for _ in range(2):
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGINT)
+    finished = running.finish()
+    assert finished.code == 1 and "interrupted twice; ending without a checkpoint" in finished.output
+
+
+def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
+    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:15")
+    assert result_of(tmp_path)["exit_code"] == 75, finished.output
+    assert "run.max_time" in result_of(tmp_path)["error"] and finished.seconds < 20
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_job_and_is_named(launcher: str, rank: int, tmp_path: Path) -> None:
+    running = started(launcher, tmp_path)
+    running.rank(rank).kill()
+    sent = time.monotonic()
+    finished = running.finish()
+    assert finished.code != 0 and time.monotonic() - sent < 15
+    result = result_of(tmp_path)
+    assert result["exit_code"] == 1 and f"rank {rank} (" in result["error"] and "is gone" in result["error"]
+    assert newest(tmp_path)["step"] >= 50
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(launcher: str, tmp_path: Path) -> None:
+    running = started(launcher, tmp_path, "--run.timeout", "5")
+    running.rank(1).suspend()
+    sent = time.monotonic()
+    finished = running.finish()
+    assert finished.code != 0 and time.monotonic() - sent < 25
+    assert "rank 1 (" in result_of(tmp_path)["error"] and "no sign of life" in result_of(tmp_path)["error"]
+
+
+def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
+    """Run with a fault on one rank; returns the output of a job that failed."""
+    arguments = json.dumps({"flags": [*TINY, "--train.steps", "120", *flags], "fault": fault, "rank": rank})
+    finished = run(launcher, 2, ["-m", "tests.ranks.work", "training_with_a_fault", arguments, str(folder)], folder)
+    assert finished.code != 0, finished.output
+    return finished.output
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("fault", "rank"),
+    [("error in a step", 1), ("error in a step", 0), ("error in an evaluation", 1), ("error in a checkpoint", 0)],
+)
+def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: str, rank: int, tmp_path: Path) -> None:
+    output = with_fault(launcher, tmp_path, fault, rank)
+    error = result_of(tmp_path)["error"]
+    assert error.startswith(f"rank {rank}: ZeroDivisionError: a bug\nTraceback"), output
+    assert "ZeroDivisionError: a bug" in output
+
+
+def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
+    output = with_fault("horovodrun --gloo", tmp_path, "hang", 1, "--run.timeout", "4")
+    assert "rank 1: no progress for" in output and "in sleep" in output
+    assert "rank 1 (" in result_of(tmp_path)["error"]
+
+
+def test_ranks_that_drift_apart_end_the_run_naming_rank_and_tensor(tmp_path: Path) -> None:
+    with_fault("horovodrun --gloo", tmp_path, "drift", 1, "--run.drift_steps", "10")
+    error = result_of(tmp_path)["error"]
+    assert "rank 1 differs from rank 0 in its parameters after step 10" in error and "parameter/" in error
+
+
+def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) -> None:
+    output = with_fault("horovodrun --gloo", tmp_path, "no space", 0)
+    assert output.count("could not be written") >= 2 and "the training goes on" in output
+    result = result_of(tmp_path)
+    assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
+
+
+@pytest.mark.parametrize("fault", ["drift"])
+def test_the_comparison_can_be_turned_off(fault: str, tmp_path: Path) -> None:
+    arguments = {"flags": [*TINY, "--train.steps", "12", "--run.drift_steps", "0"], "fault": fault, "rank": 1}
+    finished = run(
+        "horovodrun --gloo", 2, ["-m", "tests.ranks.work", "training_with_a_fault", json.dumps(arguments), "."], tmp_path
+    )
+    assert finished.code == 0, finished.output
+
+
+def test_a_rank_on_another_number_of_ranks_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    flags = [flag for flag in TINY if flag not in ("--train.global_batch_size", "24")]
+    assert train("horovodrun --gloo", 2, tmp_path, *flags, "--train.steps", "5", "--train.batch_size", "16").code == 0
+    finished = train("horovodrun --gloo", 3, tmp_path, *flags, "--train.steps", "9", "--train.batch_size", "16")
+    assert finished.code != 0 and result_of(tmp_path)["exit_code"] == 2
+    assert "continue on 1, 2, 4, 8, 16, 32 ranks" in result_of(tmp_path)["error"]

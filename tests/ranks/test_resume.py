@@ -1,0 +1,86 @@
+"""A run that is stopped and continued is the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.launching import call
+
+TINY = [
+    *("--model.stages", "[[1, 8], [1, 16]]"),
+    *("--model.hidden", "[32]"),
+    *("--train.global_batch_size", "24"),
+    *("--train.steps", "22"),
+    *("--run.log_every", "5"),
+    *("--evaluation.every_epochs", "0"),
+]
+TIMES = ("throughput/", "time/", "memory/")  # the only metrics that may differ
+EVERYTHING = [
+    *("--model.batch_norm", "true"),
+    *("--model.dropout", "0.3"),
+    *("--augment.pad_crop", "1"),
+    *("--augment.mixup", "0.4"),
+    *("--train.accumulation", "2"),
+    *("--optimizer.clip_norm", "0.5"),
+]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl`` without what depends on time."""
+    lines = [json.loads(line) for line in (folder / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith(TIMES)} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size", "flags", "stop_at"),
+    [
+        pytest.param("python", 1, ["--optimizer.name", "nag", *EVERYTHING], 13, id="nag-alone"),
+        pytest.param("horovodrun --gloo", 2, ["--optimizer.name", "sgd", *EVERYTHING], 7, id="sgd-everything-2-ranks"),
+        pytest.param("horovodrun --gloo", 3, ["--optimizer.name", "adam", *EVERYTHING], 11, id="adam-everything-3-ranks"),
+        pytest.param("horovodrun --gloo", 3, ["--train.compression", "fp16"], 8, id="fp16-3-ranks"),
+        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
+        pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
+    ],
+)
+def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
+    launcher: str, size: int, flags: list[str], stop_at: int, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    arguments = {"flags": [*TINY, *flags]}
+    expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
+    stopped = call(launcher, size, "training_that_is_stopped", parts, stop_at=stop_at, stop_rank=size - 1, **arguments)
+    assert all(rank["stopped"] and stop_at < rank["step"] <= stop_at + 2 for rank in stopped)
+    continued = call(launcher, size, "training_that_is_stopped", parts, stop_at=None, **arguments)
+    assert {rank["sha256"] for rank in continued} == {rank["sha256"] for rank in expected}
+    assert len({rank["sha256"] for rank in expected}) == 1
+    assert metrics(parts) == metrics(whole)
+
+
+def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_start(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    # 60 steps an epoch; the wish of step 59 is read when step 60 has been handed over.
+    arguments = {"flags": [*TINY, "--evaluation.every_epochs", "1", "--train.steps", "70"]}
+    call("python", 1, "training_that_is_stopped", whole, stop_at=None, **arguments)
+    told = call("python", 1, "training_that_is_stopped", parts, stop_at=58, **arguments)
+    assert told[0]["step"] == 60
+    assert not [line for line in metrics(parts) if "eval/loss" in line]
+    call("python", 1, "training_that_is_stopped", parts, stop_at=None, **arguments)
+    assert metrics(parts) == metrics(whole)
+
+
+def test_on_other_numbers_of_ranks_each_sample_of_the_epoch_is_taken_once(tmp_path: Path) -> None:
+    flags = [*TINY, "--data.threads", "1", "--train.steps", "120"]  # two epochs of 60 steps
+    taken: list[tuple[int, int]] = []
+    for size, stop_at in ((4, 17), (3, 70), (2, 75), (1, None)):
+        launcher = "horovodrun --gloo" if size > 1 else "python"
+        told = call(launcher, size, "training_that_is_stopped", tmp_path, flags=flags, stop_at=stop_at)
+        assert all(rank["stopped"] == (stop_at is not None) for rank in told)
+        taken += [(epoch, sample) for rank in told for epoch, samples in rank["taken"] for sample in samples]
+    samples = len(taken) // 2
+    assert sorted(taken) == [(epoch, sample) for epoch in range(2) for sample in range(samples)]

@@ -1,0 +1,369 @@
+"""The supervisor's decisions, and its loop around a training that is acted by a small script."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vggdist import supervise
+from vggdist.supervise import Decision, Outcome, Policy, decide, fewer_ranks, made_progress
+
+POLICY = Policy(max_restarts=3, backoff=5)
+
+
+@pytest.mark.parametrize(
+    ("code", "progressed", "stalled", "stopping", "decision"),
+    [
+        (0, False, 3, False, Decision(0, 0, 3)),
+        (2, True, 0, False, Decision(2, 0, 0)),
+        (75, True, 0, False, Decision(75, 0, 0)),
+        (75, True, 0, True, Decision(75, 0, 0)),
+        (1, False, 0, False, Decision(None, 5, 1)),
+        (-9, False, 1, False, Decision(None, 10, 2)),
+        (137, False, 2, False, Decision(None, 20, 3)),
+        (1, False, 3, False, Decision(1, 0, 3)),
+        (1, True, 3, False, Decision(None, 5, 1)),
+        (1, True, 0, True, Decision(1, 0, 0)),
+        (-15, True, 0, True, Decision(1, 0, 0)),
+    ],
+)
+def test_what_follows_an_attempt(code: int, progressed: bool, stalled: int, stopping: bool, decision: Decision) -> None:
+    assert decide(Outcome(code, ""), progressed, stalled, POLICY, stopping) == decision
+
+
+def test_waits_double_without_progress_up_to_five_minutes() -> None:
+    waits, stalled = [], 0
+    for _ in range(8):
+        decision = decide(Outcome(1, ""), False, stalled, Policy(10**6, 5), False)
+        waits.append(decision.wait)
+        stalled = decision.stalled
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300]
+    assert decide(Outcome(1, ""), False, 10**5, Policy(10**6, 5), False).wait == 300
+    assert decide(Outcome(1, ""), True, stalled, Policy(10**6, 5), False) == Decision(None, 5, 1)
+
+
+def test_no_restarts_are_none_even_after_progress() -> None:
+    assert decide(Outcome(1, ""), True, 0, Policy(0, 5), False) == Decision(1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "progressed"),
+    [
+        ([], [], False),
+        ([], [10], True),
+        ([10], [10], False),
+        ([10, 20], [20, 30], True),
+        ([20], [30, 40], True),  # pruned
+        ([10, 20], [10], False),  # the newest was damaged and is gone, and none is newer than what it started from
+        ([900], [100], True),  # started anew over an earlier run
+        ([900], [], False),
+    ],
+)
+def test_progress_is_a_newer_checkpoint(before: list[int], after: list[int], progressed: bool) -> None:
+    assert made_progress(before, after) is progressed
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "accumulation", "fewer"),
+    [
+        (4, 96, 1, 3),
+        (4, 32, 1, 2),
+        (8, 256, 1, 4),
+        (4, 96, 32, 3),
+        (4, 64, 32, 2),
+        (2, 7, 1, 1),
+        (2, 7, 2, None),
+        (1, 32, 1, None),
+    ],
+)
+def test_fewer_ranks_share_the_global_batch(size: int, batch: int, accumulation: int, fewer: int | None) -> None:
+    assert fewer_ranks(size, batch, accumulation) == fewer
+
+
+def test_the_supervisor_needs_neither_mxnet_nor_horovod() -> None:
+    check = "import sys, vggdist.supervise; assert not {'mxnet', 'horovod'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+# What `python -m vggdist.train` is in the folder of a test: its n-th start runs the n-th text of attempts.json.
+ACTOR = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+run = Path("runs/quickstart")
+run.mkdir(parents=True, exist_ok=True)
+
+def opens():
+    (run / "config.yaml").write_text(str(time.time_ns()))
+
+def saves(step, batch=32):
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"step": step, "identity": {"global batch size": batch}}))
+
+def tells(code, error=None):
+    (run / "result.new").write_text(json.dumps({"exit_code": code, "error": error}))
+    (run / "result.new").replace(run / "result.json")
+    sys.exit(code)
+
+def ready():
+    Path("ready").touch()
+    time.sleep(60)
+
+with open("starts.jsonl", "a+") as starts:
+    starts.seek(0)
+    number = len(starts.readlines())
+    starts.write(json.dumps(sys.argv[1:]) + chr(10))
+exec(json.loads(Path("attempts.json").read_text())[number])
+"""
+
+# A launcher that, as horovodrun, hides the exit code. It notes how it was asked.
+LAUNCHER = f"""#!{sys.executable}
+import json, subprocess, sys
+with open("launched.jsonl", "a") as launched:
+    launched.write(json.dumps(sys.argv[1 : sys.argv.index("-m") - 1]) + chr(10))
+sys.exit(1 if subprocess.call(sys.argv[sys.argv.index("-m") - 1 :]) else 0)
+"""
+
+# A launcher whose ranks are on other hosts.
+FAR_LAUNCHER = f"""#!{sys.executable}
+import pathlib, signal, sys, time
+def note(number, frame):
+    pathlib.Path("signal").write_text(signal.Signals(number).name)
+    sys.exit(1)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, note)
+pathlib.Path("ready").touch()
+time.sleep(2)
+"""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose ``vggdist.train`` is the actor; signals are as before afterwards."""
+    (tmp_path / "vggdist").mkdir()
+    (tmp_path / "vggdist" / "__init__.py").touch()
+    (tmp_path / "vggdist" / "train.py").write_text(ACTOR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervise, "GRACE_S", 0.3)
+    monkeypatch.setattr(supervise, "_POLL_S", 0.02)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield tmp_path
+    for number, handler in zip(numbers, handlers):
+        signal.signal(number, handler)
+
+
+def act(*attempts: str) -> None:
+    Path("attempts.json").write_text(json.dumps(attempts))
+
+
+def starts(file: str = "starts.jsonl") -> list[list[str]]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def executable(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def send(*numbers: int, when: str = "ready") -> None:
+    """Send this process, which is the supervisor, signals once a file exists."""
+
+    def wait_and_send() -> None:
+        until = time.monotonic() + 20
+        while not Path(when).exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        for number in numbers:
+            time.sleep(0.3)
+            os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait_and_send, daemon=True).start()
+
+
+@pytest.mark.usefixtures("stage")
+class TestTheLoop:
+    def test_a_job_that_dies_continues_until_it_is_finished(self, capfd: pytest.CaptureFixture[str]) -> None:
+        act(
+            "saves(10); tells(1, 'rank 1 is gone')",
+            "saves(20); tells(1, 'rank 0 failed:\\nTraceback\\n  line 1\\nValueError: odd')",
+            "saves(30); os.kill(os.getpid(), 9)",
+            "print('the output'); tells(0)",
+        )
+        assert supervise.main(["--backoff", "0.01", "--", "--train.steps", "40"]) == 0
+        output, told = capfd.readouterr()
+        assert starts() == [["--train.steps", "40"]] * 4
+        assert output == "the output\n"
+        assert "supervise: attempt 2 after 0.01 s: rank 1 is gone; continuing from step 10\n" in told
+        assert "rank 0 failed: ValueError: odd; continuing from step 20\n" in told
+        assert "the job was killed by SIGKILL and wrote no result; continuing from step 30\n" in told
+        assert told.endswith("exit code 0\n")
+
+    def test_it_gives_up_after_restarts_without_progress(self, capfd: pytest.CaptureFixture[str]) -> None:
+        act("saves(10); tells(1, 'first')", "tells(1, 'second')", "tells(1, 'third')")
+        assert supervise.main(["--backoff", "0", "--max-restarts", "2", "--"]) == 1
+        assert len(starts()) == 3
+        assert "restarts in a row without progress: 2; third; exit code 1" in capfd.readouterr().err
+
+    def test_progress_earns_more_restarts(self) -> None:
+        act(*[f"saves({step}); sys.exit(1)" for step in range(1, 5)], "tells(0)")
+        assert supervise.main(["--backoff", "0", "--max-restarts", "1", "--"]) == 0
+        assert len(starts()) == 5
+
+    @pytest.mark.parametrize("code", [0, 2, 75])
+    def test_the_true_outcome_is_read_where_the_launcher_hides_it(self, code: int, stage: Path) -> None:
+        act(f"tells({code}, 'the reason')")
+        launcher = executable(stage / "launcher", LAUNCHER)
+        assert supervise.main(["-np", "2", "-H", "a:1,b:1", "--launcher", f"{launcher} --gloo", "--"]) == code
+        assert starts("launched.jsonl") == [["--gloo", "-np", "2", "-H", "a:1,b:1"]]
+
+    @pytest.mark.parametrize("code", [0, 2, 75])
+    def test_a_code_counts_where_there_is_no_result(self, code: int) -> None:
+        act(f"sys.exit({code})")
+        assert supervise.main(["--"]) == code
+
+    def test_an_earlier_result_is_not_taken_for_this_attempts(self) -> None:
+        act("sys.exit(1)", "tells(75)")
+        Path("runs/quickstart").mkdir(parents=True)
+        Path("runs/quickstart/result.json").write_text('{"exit_code": 0}')
+        assert supervise.main(["--backoff", "0", "--"]) == 75
+
+    def test_a_run_started_anew_is_continued_once_it_has_begun(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Until an attempt has opened the folder, its checkpoints are an earlier run's: continuing would train nothing."""
+        act("sys.exit(1)", "opens(); sys.exit(1)", "sys.exit(1)", "tells(0)")
+        checkpoint = Path("runs/quickstart/checkpoints/step-00000900")
+        checkpoint.mkdir(parents=True)
+        anew = ["--run.resume", "never", "--run.overwrite", "true"]
+        assert supervise.main(["--backoff", "0", "--", *anew]) == 0
+        assert starts() == [anew, anew, [*anew, "--run.resume", "auto"], [*anew, "--run.resume", "auto"]]
+        told = capfd.readouterr().err
+        assert "starting anew\n" in told and "adding --run.resume auto\n" in told
+
+    def test_fewer_ranks_each_time_where_asked(self, stage: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        act("saves(10, batch=96); sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "tells(0)")
+        launcher = executable(stage / "launcher", LAUNCHER)
+        asked = ["-np", "4", "--launcher", launcher, "--backoff", "0", "--max-restarts", "9", "--shrink"]
+        assert supervise.main([*asked, "--", "--train.accumulation", "2"]) == 0
+        assert [words[-1] for words in starts("launched.jsonl")] == ["4", "3", "2", "1", "1"]
+        shrunk = ["--train.accumulation", "2", "--train.global_batch_size", "96"]
+        assert starts() == [shrunk[:2]] + [shrunk] * 4
+        told = capfd.readouterr().err
+        assert "continuing from step 10 on 3 rank(s), adding --train.global_batch_size 96\n" in told
+        assert "on 1 rank(s) again: no fewer can share 96 samples" in told
+
+    @pytest.mark.parametrize(
+        ("arguments", "batch"),
+        [
+            ([], "32"),
+            (["--train.global_batch_size", "64"], "64"),
+            (["--model.name", "vgg11", "--train.batch_size", "20"], "40"),
+        ],
+    )
+    def test_without_a_checkpoint_the_global_batch_is_the_request(self, arguments: list[str], batch: str, stage: Path) -> None:
+        act("sys.exit(1)", "tells(0)")
+        launcher = executable(stage / "launcher", LAUNCHER)
+        assert supervise.main(["-np", "2", "--launcher", launcher, "--backoff", "0", "--shrink", "--", *arguments]) == 0
+        assert starts() == [arguments, [*arguments, "--train.global_batch_size", batch]]
+
+    def test_what_the_job_leaves_behind_is_killed_and_named(self, capfd: pytest.CaptureFixture[str]) -> None:
+        child = "subprocess.Popen(['sleep', '61'], start_new_session=True).pid"
+        act(f"Path('child').write_text(str({child})); tells(0)")
+        assert supervise.main(["--"]) == 0
+        pid = Path("child").read_text()
+        assert f"killed what the job left behind: {pid} (sleep 61)" in capfd.readouterr().err
+        assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.usefixtures("stage")
+class TestAStopRequest:
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
+    def test_it_goes_to_the_ranks_and_the_job_is_not_started_again(
+        self, name: str, stage: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        received = "SIGTERM" if name == "SIGHUP" else name
+        act(f"signal.signal(signal.{received}, lambda *_: tells(75, 'stopped')); ready()")
+        send(getattr(signal, name))
+        launcher = executable(stage / "launcher", LAUNCHER)
+        assert supervise.main(["-np", "2", "--launcher", launcher, "--"]) == 75
+        assert len(starts()) == 1
+        assert f"supervise: {received} handed on to 1 rank(s)\n" in capfd.readouterr().err
+
+    def test_a_job_that_it_ends_without_a_checkpoint_has_failed(self) -> None:
+        act("saves(10); ready()")
+        send(signal.SIGTERM)
+        assert supervise.main(["--"]) == 1
+
+    def test_a_second_sigint_kills_a_job_that_ignores_the_first(self, capfd: pytest.CaptureFixture[str]) -> None:
+        act("[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]; ready()")
+        send(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
+        started = time.monotonic()
+        assert supervise.main(["--"]) == 1
+        assert time.monotonic() - started < 10
+        told = capfd.readouterr().err
+        assert "SIGTERM handed on" in told and "SIGINT handed on" in told and "second SIGINT, killed" in told
+
+    @pytest.mark.parametrize(("act_of", "code"), [("saves(10)", 75), ("pass", 1)])
+    def test_between_two_attempts_it_ends_at_once(self, act_of: str, code: int) -> None:
+        act(f"{act_of}; Path('ready').touch(); sys.exit(1)")
+        send(signal.SIGTERM)
+        started = time.monotonic()
+        assert supervise.main(["--backoff", "30", "--"]) == code
+        assert time.monotonic() - started < 10
+
+    @pytest.mark.parametrize(
+        ("launcher", "received"), [("mpirun", "SIGUSR1"), ("horovodrun --gloo", "SIGTERM"), ("horovodrun", None)]
+    )
+    def test_without_a_rank_here_the_launcher_gets_what_is_safe(
+        self, launcher: str, received: str | None, stage: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        executable(stage / launcher.split()[0], FAR_LAUNCHER)
+        send(signal.SIGTERM)
+        assert supervise.main(["-np", "2", "--launcher", str(stage / launcher), "--"]) == (1 if received else 0)
+        assert (Path("signal").read_text() if received else None) == received
+        assert f"no rank is on this host; {launcher.split()[0]} gets {received or 'nothing'}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-np", "0", "--"], "-np is 0; expected at least 1 rank"),
+        (["-np", "two", "--"], "invalid int value: 'two'"),
+        (["--max-restarts", "-1", "--"], "--max-restarts is -1"),
+        (["--backoff", "301", "--"], "--backoff is 301.0"),
+        (["--backoff", "nan", "--"], "--backoff is nan"),
+        (
+            ["--train.steps", "5"],
+            "unrecognized arguments: --train.steps 5 (vggdist supervise --help lists the options; train's",
+        ),
+        (["-np", "2", "--launcher", "nosuchrun --gloo", "--"], "the launcher 'nosuchrun' is neither beside"),
+        (["--launcher", " ", "--"], "the launcher '' is neither"),
+        (["--launcher", "'", "--"], "No closing quotation"),
+        (["--", "--train.stepz", "5"], "did you mean train.steps?"),
+    ],
+)
+@pytest.mark.usefixtures("stage")
+def test_a_wrong_request_is_refused_in_one_line(arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert supervise.main(arguments) == 2
+    message = capfd.readouterr().err
+    assert told in message and message.count("\n") == 1
+    assert not Path("starts.jsonl").exists()
+
+
+def test_the_help_lists_each_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        supervise.main(["--help"])
+    assert left.value.code == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert all(option in listed for option in ("-np N", "-H HOSTS", "--launcher", "--max-restarts", "--backoff", "--shrink"))
+    assert "seconds" in listed and "default: 3" in listed and "default: 5" in listed and "75 stopped" in listed

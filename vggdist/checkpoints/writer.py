@@ -1,0 +1,148 @@
+"""Checkpoints written beside the training: a save costs the training one copy in memory."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.checkpoints.store import CheckpointStore
+from vggdist.config.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointWriter:
+    """Saves the same arrays again and again without the training having to wait. For rank 0.
+
+    Attributes:
+        failure: why the newest finished write failed; None when it succeeded. An ``MXNetError`` here is the training's: it
+            was raised by an operation that the arrays depend on, MXNet raises it only once, and the arrays read as
+            clean and stale from then on. So whoever finds one must end the training with it.
+        seconds: from the beginning of the newest successful save to its end on the disk; 0 before the first.
+    """
+
+    failure: Exception | None = None
+    seconds: float = 0.0
+
+    def __init__(
+        self, store: CheckpointStore, arrays: Mapping[str, mx.nd.NDArray], keep_last: int = 1, keep_every: int = 0
+    ) -> None:
+        """Make the buffers, which take as much host memory as the arrays.
+
+        Args:
+            store: where to write.
+            arrays: name -> array of any device, the same throughout; see :func:`~vggdist.checkpoints.state.named_arrays`.
+            keep_last, keep_every: what stays after each write, see :meth:`~vggdist.checkpoints.store.CheckpointStore.prune`.
+        """
+        self.store = store
+        self.keep_last, self.keep_every = keep_last, keep_every
+        self._arrays = dict(arrays)
+        # Filled, so that their memory is there before the first save.
+        self._buffers = {name: mx.nd.full(a.shape, np.nan, mx.cpu(), a.dtype) for name, a in self._arrays.items()}
+        self._thread: threading.Thread | None = None
+        self._abandoned = False
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, mx.MXNetError):
+            self.abandon()
+        else:
+            self.close()
+
+    def save(self, state: Mapping[str, Any], best_step: int | None = None) -> None:
+        """Begin to write the arrays as all operations so far leave them; waits only for the former write.
+
+        A write that fails is told in the log and in :attr:`failure`.
+
+        Args:
+            state: JSON values, copied; ``step`` is the number of finished steps.
+            best_step: this checkpoint is kept, too.
+        """
+        self.wait()
+        started = time.perf_counter()
+        # MXNet's engine orders the copies after the updates so far and before the next ones, so nothing waits here.
+        for name, array in self._arrays.items():
+            array.copyto(self._buffers[name])
+        arguments = (copy.deepcopy(dict(state)), best_step, started)
+        # Of usual priority: at a lower one the write starves for minutes where ranks or loaders keep all cores busy.
+        # A daemon: copies that wait for a rank that is gone must not keep this process from leaving.
+        self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the write under way to succeed or fail."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Wait for the write under way; the thread has ended then."""
+        self.wait()
+
+    def abandon(self) -> None:
+        """Let the write under way not become a checkpoint; to be called as soon as an ``MXNetError`` is caught.
+
+        The error may have been the arrays', too; where the copies have not seen it, they are of mixed age.
+        """
+        self._abandoned = True
+
+    def _write(self, state: dict[str, Any], best_step: int | None, started: float) -> None:
+        step = state["step"]
+        try:
+            self.store.save(self._snapshot(), state, self._confirm)
+            self.store.prune(self.keep_last, self.keep_every, best_step)
+        except Exception as error:
+            self.failure = error
+            self._warn(step, error)
+        else:
+            self.failure, self.seconds = None, time.perf_counter() - started
+        finally:
+            self._mark()
+
+    def _snapshot(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The buffers' own memory, one after the other, each when its copy is complete."""
+        for name, buffer in self._buffers.items():
+            values = np.from_dlpack(_Lent(buffer))
+            if not np.isfinite(values).all():
+                raise RunError(f"{name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm")
+            yield name, values
+
+    def _confirm(self) -> None:
+        if self._abandoned:
+            raise RunError("the training has failed meanwhile")
+
+    def _mark(self) -> None:
+        """Put a value that is not finite into each buffer.
+
+        When an operation has failed and its error was raised elsewhere, MXNet silently leaves out the copy; the mark is
+        then found in the place of the former checkpoint's values.
+        """
+        for buffer in self._buffers.values():
+            buffer.reshape((-1,))[:1] = np.nan
+
+    def _warn(self, step: int, error: Exception) -> None:
+        whole = self.store.whole_steps()
+        newest = f"the newest checkpoint is step {whole[-1]}" if whole else "there is no checkpoint"
+        goes_on = "the training goes on, " if isinstance(error, OSError) else ""
+        path = self.store.path(step)
+        logger.warning("checkpoint of step %d could not be written: %s (%s); %s%s", step, error, path, goes_on, newest)
+
+
+class _Lent:
+    """A host array as numpy asks for it to share its memory; the sharing waits for the operations that write to it."""
+
+    def __init__(self, array: mx.nd.NDArray) -> None:
+        self.array = array
+
+    def __dlpack__(self, *, stream: None = None) -> Any:
+        return self.array.to_dlpack_for_read()

@@ -1,0 +1,309 @@
+"""Keep a job running: ``vggdist supervise -np 4 -- --config FILE``. Starts it again from its newest checkpoint when it dies.
+
+A stop request (SIGTERM, SIGINT, SIGUSR1; SIGHUP counts as SIGTERM) goes to the ranks on this host: one that is told is
+enough, for all ranks agree on the stop. The launcher does not get it, for it would kill the ranks before they have saved; only
+where this host has no rank it gets what is safe: mpirun SIGUSR1, which it passes on, and ``horovodrun --gloo`` SIGTERM, after
+which its ranks have 5 s. Plain ``horovodrun`` on MPI would leave orphans. A second SIGINT kills the job. A supervisor that is
+itself killed by SIGKILL can do nothing more: its job may live on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+
+from vggdist.checkpoints.store import CheckpointStore
+from vggdist.config.errors import RequestError
+from vggdist.config.load import load, requested_run_directory
+from vggdist.config.schema import require
+from vggdist.reporting.result import read_result
+
+FINISHED, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+LONGEST_WAIT_S = 300.0
+GRACE_S = 5.0  # for what outlives its launcher, and for a launcher to start ranks before it gets a stop request itself
+_POLL_S = 0.1
+_MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of an attempt: orphans and new sessions keep it
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many restarts in a row may bring no progress, and the first wait before a restart in seconds."""
+
+    max_restarts: int
+    backoff: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: train's exit code where it is known, else the launcher's, and the error in one line."""
+
+    code: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The supervisor's exit code, or (None) a restart after a wait in seconds; restarts in a row not yet seen to progress."""
+
+    exit_code: int | None
+    wait: float
+    stalled: int
+
+
+def decide(outcome: Outcome, progressed: bool, stalled: int, policy: Policy, stopping: bool) -> Decision:
+    """What follows an attempt, before which ``stalled`` restarts in a row, its own included, had brought no progress."""
+    if outcome.code in (FINISHED, REFUSED, STOPPED):
+        return Decision(outcome.code, 0, stalled)
+    stalled = 0 if progressed else stalled
+    if stopping or stalled >= policy.max_restarts:
+        return Decision(FAILED, 0, stalled)
+    return Decision(None, min(LONGEST_WAIT_S, policy.backoff * 2.0 ** min(stalled, 60)), stalled + 1)
+
+
+def made_progress(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether the newest checkpoint's step rose: from 0 in a run that was started anew, which removes all earlier ones."""
+    continued = not {*before}.isdisjoint(after)
+    return max(after, default=0) > (max(before) if continued else 0)
+
+
+def fewer_ranks(size: int, global_batch: int, accumulation: int) -> int | None:
+    """The largest smaller number of ranks that can share a global batch, if there is one."""
+    return next((fewer for fewer in range(size - 1, 0, -1) if global_batch % (fewer * accumulation) == 0), None)
+
+
+class Job:
+    """The processes of one attempt."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command, self.mark, self.started = command, uuid.uuid4().hex, time.monotonic()
+        environment = {**os.environ, _MARK: self.mark}
+        # Its own session: a Ctrl-C of the terminal would otherwise reach launcher and ranks beside the supervisor.
+        self.launcher = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes on this host that descend from the launcher, whether it still lives or not."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def hand_on(self, number: int) -> str | None:
+        """Hand a signal to the ranks; returns what was done, or None while there may yet be a rank to have it."""
+        told = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[1:3] == ["-m", "vggdist.train"]:  # launchers and shells have these words further on
+                    process.send_signal(number)
+                    told += 1
+        if not told and time.monotonic() - self.started < GRACE_S:
+            return None
+        name, launcher = signal.Signals(number).name, Path(self.command[0]).name
+        if told:
+            return f"{name} handed on to {told} rank(s)"
+        gloo = launcher == "horovodrun" and "--gloo" in self.command
+        safe = signal.SIGUSR1 if launcher in ("mpirun", "mpiexec") else signal.SIGTERM if gloo else None
+        if safe:
+            self.launcher.send_signal(safe)
+        return f"{name}: no rank is on this host; {launcher} gets {safe.name if safe else 'nothing, which would be unsafe'}"
+
+    def end(self, patience: float) -> str:
+        """Kill what is still there after some seconds; names it."""
+        until, named = time.monotonic() + patience, []
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                named.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
+                process.kill()
+        # Not the launcher: who waits for it takes its exit code, and Popen would then read 0.
+        psutil.wait_procs([process for process in left if process.pid != self.launcher.pid], timeout=GRACE_S)
+        return ", ".join(named)
+
+
+class Supervisor:
+    """Attempts at one run, until it is finished, stopped, or fails without progress."""
+
+    def __init__(self, asked: argparse.Namespace, arguments: Sequence[str]) -> None:
+        self.config = load("train", arguments)  # a wrong request is refused before a launcher starts
+        alone = asked.np == 1 and not asked.hosts and not asked.launcher
+        self.launcher = [] if alone else launcher_words(asked.launcher or "horovodrun")
+        self.asked, self.size = asked, asked.np
+        self.arguments, self.added = arguments, list[str]()
+        self.directory = requested_run_directory(arguments)
+        self.store = CheckpointStore(self.directory / "checkpoints")
+        self.unopened = _stamp(self.directory / "config.yaml")
+        self.received: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, lambda number, frame: self.received.append(number))
+
+    def run(self) -> int:
+        """Attempt the run as often as needed; returns the exit code."""
+        policy, stalled, attempt = Policy(self.asked.max_restarts, self.asked.backoff), 0, 1
+        _say(f"attempt 1: {shlex.join(self._command())}")
+        while True:
+            before, earlier = self.store.steps(), _stamp(self.directory / "result.json")
+            outcome = self._outcome(self._attempt(), earlier)
+            decision = decide(outcome, made_progress(before, self.store.steps()), stalled, policy, bool(self.received))
+            if decision.exit_code is not None:
+                given_up = not self.received and decision.exit_code == FAILED
+                why = f"gave up, restarts in a row without progress: {decision.stalled}; " if given_up else ""
+                _say(f"attempt {attempt} was the last: {why}{outcome.error}; exit code {decision.exit_code}")
+                return decision.exit_code
+            stalled, attempt = decision.stalled, attempt + 1
+            _say(f"attempt {attempt} after {decision.wait:g} s: {outcome.error}; {self._prepare()}")
+            until = time.monotonic() + decision.wait
+            while not self.received and time.monotonic() < until:
+                time.sleep(_POLL_S)
+            if self.received:
+                code = STOPPED if self._continues() and self.store.steps() else FAILED
+                _say(f"stopped on request before attempt {attempt}; exit code {code}")
+                return code
+
+    def _attempt(self) -> int:
+        """Start the job and wait for its end, handing on what signals come; returns the launcher's code."""
+        job, handed = Job(self._command()), 0
+        try:
+            while job.launcher.poll() is None:
+                if handed < len(self.received):
+                    number = self.received[handed]
+                    if self.received[: handed + 1].count(signal.SIGINT) > 1:
+                        told: str | None = f"second SIGINT, killed {job.end(patience=0)}"
+                    else:
+                        told = job.hand_on(signal.SIGTERM if number == signal.SIGHUP else number)
+                    if told:
+                        _say(told)
+                        handed += 1
+                time.sleep(_POLL_S)
+        finally:
+            if killed := job.end(GRACE_S):
+                _say(f"killed what the job left behind: {killed}")
+        return job.launcher.returncode
+
+    def _command(self) -> list[str]:
+        job = [sys.executable, "-m", "vggdist.train", *self.arguments, *self.added]
+        hosts = ["-H", self.asked.hosts] if self.asked.hosts else []
+        return [*self.launcher, "-np", str(self.size), *hosts, *job] if self.launcher else job
+
+    def _outcome(self, code: int, earlier: object) -> Outcome:
+        """The true outcome: horovodrun turns every failure into 1, ``result.json`` does not."""
+        if _stamp(self.directory / "result.json") != earlier and (result := read_result(self.directory)):
+            lines = str(result.get("error") or "no error").splitlines()
+            told = lines[0] if not lines[0].endswith(":") else f"{lines[0]} {lines[-1].strip()}"  # without the traceback
+            return Outcome(int(result.get("exit_code", code)), told)
+        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return Outcome(code, f"the job {ended} and wrote no result")
+
+    def _continues(self) -> bool:
+        """Whether what the folder holds is of this run: with run.resume never, once an attempt has removed what was before."""
+        return self.config.run.resume != "never" or _stamp(self.directory / "config.yaml") != self.unopened
+
+    def _prepare(self) -> str:
+        """Settle the flags and the number of ranks of the next attempt; tells what it will do."""
+        steps = self.store.steps() if self._continues() else []
+        self.added = ["--run.resume", "auto"] if self.config.run.resume == "never" and self._continues() else []
+        told = f"continuing from step {steps[-1]}" if steps else "starting anew"
+        if self.asked.shrink:
+            batch, accumulation = self._global_batch(steps), self.config.train.accumulation
+            fewer = fewer_ranks(self.size, batch, accumulation)
+            why = f" again: no fewer can share {batch} samples in {accumulation} part(s) each"
+            told += f" on {fewer or self.size} rank(s){'' if fewer else why}"
+            self.size = fewer or self.size
+            self.added += ["--train.global_batch_size", str(batch)]
+        return f"{told}, adding {shlex.join(self.added)}" if self.added else told
+
+    def _global_batch(self, steps: Sequence[int]) -> int:
+        try:
+            state = json.loads((self.store.path(steps[-1]) / "state.json").read_text())
+            return int(state["identity"]["global batch size"])
+        except (IndexError, OSError, ValueError, KeyError, TypeError, AttributeError):  # no checkpoint yet, or a damaged one
+            return self.config.train.global_batch_size or self.config.train.batch_size * int(self.asked.np)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells one version of a file from the next."""
+    try:
+        with path.open("rb") as file:  # opening makes a network file system look afresh
+            found = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _say(text: str) -> None:
+    print(f"supervise: {text}", file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message} (vggdist supervise --help lists the options; train's own go after --)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options before ``--``."""
+    made = _Parser(
+        prog="vggdist supervise",
+        usage="%(prog)s [-np N] [-H HOSTS] [--launcher WORDS] [--max-restarts N] [--backoff S] [--shrink] -- ARGUMENTS",
+        description="Start train with the ARGUMENTS, and start it again from its newest checkpoint when it dies.",
+        epilog="Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped on request with a checkpoint "
+        "saved. Example: vggdist supervise -np 4 -- --config configs/quickstart.yaml",
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("-np", type=int, default=1, metavar="N", help="number of ranks (default: %(default)s)")
+    add("-H", dest="hosts", metavar="HOSTS", help="host1:2,host2:2 as the launcher takes it (default: this host)")
+    words = "command that takes -np and -H, with its options (default: horovodrun; plain Python for one rank on this host)"
+    add("--launcher", metavar="WORDS", help=words)
+    restarts = "restarts in a row without a newer checkpoint after which it gives up (default: %(default)s)"
+    add("--max-restarts", type=int, default=3, metavar="N", help=restarts)
+    wait = "seconds before a restart; doubled after each without a newer checkpoint, up to 300 (default: %(default)g)"
+    add("--backoff", type=float, default=5.0, metavar="S", help=wait)
+    fewer = "restart on the next smaller number of ranks that can share the global batch (default: on the same number); "
+    add("--shrink", action="store_true", help=fewer + "optimizer.scale_learning_rate then scales by the smaller number")
+    return made
+
+
+def launcher_words(words: str) -> list[str]:
+    """The launcher with its full path: beside this Python, else on PATH."""
+    first, *rest = shlex.split(words) or [""]
+    found = shutil.which(first, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if found is None:
+        raise RequestError(f"the launcher {first!r} is neither beside {sys.executable} nor on PATH; name it with --launcher")
+    return [found, *rest]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Supervise a training; returns the exit code: 0 finished, 1 failed, 2 wrong request, 75 stopped with a checkpoint."""
+    own = list(sys.argv[1:] if arguments is None else arguments)
+    cut = own.index("--") if "--" in own else len(own)
+    try:
+        asked = parser().parse_args(own[:cut])
+        require(asked.np >= 1, "-np", asked.np, "at least 1 rank")
+        require(asked.max_restarts >= 0, "--max-restarts", asked.max_restarts, "0 or more restarts")
+        require(0 <= asked.backoff <= LONGEST_WAIT_S, "--backoff", asked.backoff, f"0 to {LONGEST_WAIT_S:g} seconds")
+        supervisor = Supervisor(asked, own[cut + 1 :])
+    except (RequestError, ValueError) as error:
+        print(f"vggdist: {error}", file=sys.stderr)
+        return REFUSED
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

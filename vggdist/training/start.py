@@ -1,0 +1,149 @@
+"""Where a run stands when it starts: at its newest checkpoint, if that fits, or at the beginning."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.checkpoints.state import require_match, restore
+from vggdist.checkpoints.store import CheckpointStore
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import Config, TrainConfig
+from vggdist.data.sampler import SamplePlan, global_batch_size
+from vggdist.data.sources import DataSet
+from vggdist.training.progress import Progress
+from vggdist.world.process import World
+
+logger = logging.getLogger(__name__)
+
+# Of the contents of state.json; raised when a checkpoint of the former kind can no longer be continued.
+FORMAT = 1
+
+# What may change between two parts of one run without making it another network.
+_FREE_MODEL_KEYS = {"dropout", "initializer", "magnitude"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run continues from, or nothing where it begins.
+
+    Attributes:
+        arrays: on rank 0; empty on the others.
+        state: on every rank.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    state: Mapping[str, Any] | None
+
+
+def find(store: CheckpointStore | None, world: World) -> Start:
+    """Read the newest whole checkpoint on rank 0, and tell all ranks what it says of itself.
+
+    Args:
+        store: None to begin anew.
+
+    Raises:
+        RequestError: on every rank, where there are checkpoints but none is whole, or another version wrote it.
+    """
+
+    def read() -> Start:
+        if store is None or not world.is_root:
+            return Start({}, None)
+        checkpoint = store.newest()
+        if checkpoint is None:
+            return Start({}, None)
+        if checkpoint.state.get("format") != FORMAT:
+            raise RequestError(
+                f"{store.path(checkpoint.state['step'])} was written by another version of vggdist; "
+                "continue with that version, or use another --run.name"
+            )
+        return Start(checkpoint.arrays, checkpoint.state)
+
+    start = world.together(read)
+    return Start(start.arrays, world.gather(start.state)[0])
+
+
+def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, Any] | None) -> int:
+    """The samples of one step over all ranks; a run that continues on another number of ranks keeps them.
+
+    Raises:
+        RequestError: when the ranks cannot share them evenly, naming the numbers that can.
+    """
+    if state is None or state["world_size"] == world_size or train.global_batch_size is not None:
+        return global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
+    size = int(state["identity"]["global batch size"])
+    if size % (world_size * train.accumulation):
+        fitting = [str(ranks) for ranks in range(1, size + 1) if size % (ranks * train.accumulation) == 0]
+        raise RequestError(
+            f"the checkpoint's global batch of {size} samples cannot be shared evenly by {world_size} ranks with "
+            f"train.accumulation {train.accumulation}; continue on {', '.join(fitting)} ranks"
+        )
+    return size
+
+
+def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
+    """What must not change between two parts of one run; the number of ranks may."""
+    model = {key: value for key, value in asdict(config.model).items() if key not in _FREE_MODEL_KEYS}
+    return {
+        **{f"model.{key}": str(value) for key, value in model.items()},
+        "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
+        "training samples": plan.num_samples,
+        "SHA-256 of the class names": hashlib.sha256("\n".join(data.train.class_names).encode()).hexdigest(),
+        "SHA-256 of the training labels": hashlib.sha256(data.train.labels.astype("<i4").tobytes()).hexdigest(),
+        "global batch size": plan.global_batch_size,
+        "drop the last batch": plan.drop_last,
+    }
+
+
+def stand(start: Start, arrays: Mapping[str, mx.nd.NDArray], progress: Progress, now: dict[str, Any], world: World) -> None:
+    """Set arrays and progress to the checkpoint, or all ranks to rank 0's initial parameters.
+
+    Args:
+        now: this run's :func:`identity`.
+
+    Raises:
+        RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the first difference is
+            named.
+    """
+
+    def check() -> None:
+        if start.state is not None:
+            _require_same(start.state["identity"], now)
+            if world.is_root:
+                require_match(arrays, start.arrays)
+
+    world.together(check)
+    stored = start.arrays
+    if start.state is None and world.is_root:
+        stored = {name: array.asnumpy() for name, array in arrays.items()}
+    restore(arrays, stored, world.broadcast)
+    if start.state is not None:
+        progress.restore(start.state)
+        logger.info("continuing from the checkpoint at step %d", progress.step)
+        _tell_differences(start.state, world)
+
+
+def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise RequestError(
+                f"the checkpoint's {name} is {before.get(name)}, this run's is {value}; "
+                "continue with the same model, data and global batch, or use another --run.name"
+            )
+
+
+def _tell_differences(state: Mapping[str, Any], world: World) -> None:
+    """Log what keeps the rest of the run from being the same bit for bit."""
+    for what, before, now in (
+        ("ranks", state["world_size"], world.size),
+        ("threads of each rank", state["threads"], os.environ.get("OMP_NUM_THREADS")),
+    ):
+        if before != now:
+            logger.warning("%s: %s before, %s now; the run goes on, but its last bits will differ", what, before, now)

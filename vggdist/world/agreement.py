@@ -1,0 +1,63 @@
+"""What all ranks learn at the same step without a wait of their own: whether to stop, and whether one is in trouble.
+
+A rank cannot stop alone, since the others would wait for it in the next reduction. So each rank's wish travels with the
+traffic of every step, and is read when the step after it has been handed to the device: nobody waits for it, and all ranks
+read the same sum at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.world.process import World
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the ranks wished when a step was handed over: whether any wants to stop, whether any is in trouble."""
+
+    stop: bool = False
+    trouble: bool = False
+
+
+class Agreement:
+    """The ranks' wishes, sent with each step and read one step later."""
+
+    def __init__(self, world: World, device: mx.Context, stop: Callable[[], bool], trouble: Callable[[], bool]) -> None:
+        self._world = world
+        self._device = device
+        self._stop = stop
+        self._trouble = trouble
+        self._sent: mx.nd.NDArray | None = None
+
+    def ballot(self) -> mx.nd.NDArray:
+        """This rank's wishes now, ``(2,) float32``, to be summed over the ranks in place."""
+        return mx.nd.array([self._stop(), self._trouble()], ctx=self._device, dtype="float32")
+
+    def read(self, ballot: mx.nd.NDArray) -> Wishes:
+        """Take in a ballot that is on its way, and tell what the one before it said.
+
+        This is the only wait between two reports: for the step before the one that the device has at hand. So the host is
+        never more than one step ahead.
+
+        Args:
+            ballot: as :meth:`ballot` made it, handed to the reduction.
+        """
+        before, self._sent = self._sent, ballot
+        return _count(before) if before is not None else Wishes()
+
+    def exchange(self) -> Wishes:
+        """Send a ballot outside a step and tell what the one before it said; every rank must call this equally often."""
+        ballot = self.ballot()
+        self._world.reduce([ballot], "ballot")
+        return self.read(ballot)
+
+
+def _count(ballot: mx.nd.NDArray) -> Wishes:
+    # Not "> 0": a reduction that failed can leave nan, which is no wish; its error is raised where the step is read.
+    stop, trouble = (ballot.asnumpy() >= np.float32(0.5)).tolist()
+    return Wishes(stop, trouble)

@@ -1,0 +1,73 @@
+"""Whether MXNet can run on a GPU, asked of the CUDA driver before anything runs there.
+
+MXNet's CUDA wheels carry machine code for some architectures and no PTX, the intermediate code that a driver could compile
+for the others. On those the first operation fails with "no kernel image is available", seconds into a run and far from its
+cause. The driver library is asked by ctypes and only where MXNet already sees a GPU; it counts the devices as MXNet does
+(``CUDA_VISIBLE_DEVICES`` holds for both).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.metadata import distributions
+from typing import NamedTuple
+
+_DRIVER = "libcuda.so.1"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
+_NAME_BYTES = 256
+
+# mxnet-cu112 1.9.1 carries code for 5.0, 6.0, 7.0, 8.0 and 8.6. Code for one capability runs on every later one of the same
+# major number (CUDA C++ Programming Guide, section "Binary Compatibility"): 8.6's on Ada's 8.9, but on no 9.0.
+_FIRST, _BEYOND = (5, 0), (9, 0)
+
+
+class Gpu(NamedTuple):
+    """A device as the driver describes it."""
+
+    name: str
+    capability: tuple[int, int]
+    """Compute capability, as (9, 0)."""
+
+
+def refusal(index: int) -> str | None:
+    """Why this MXNet cannot run on the GPU of this index, and what to do; None where nothing speaks against it.
+
+    Nothing does where MXNet is not installed under the name of its publisher's CUDA wheels, for a build of one's own may
+    carry code for any GPU, and where the driver does not answer: MXNet's own error then says more.
+    """
+    wheel = cuda_wheel()
+    gpu = describe(index) if wheel is not None else None
+    if wheel is None or gpu is None or _FIRST <= gpu.capability < _BEYOND:
+        return None
+    capability = "{}.{}".format(*gpu.capability)
+    return (
+        f"GPU {index} ({gpu.name}) has compute capability {capability}, and {wheel} cannot run there: it carries machine code "
+        "for 5.0 to 8.6 (Maxwell to Ampere; Ada runs it) and no PTX; use --run.device cpu, a GPU of compute capability 5.0 to "
+        f"8.9, or an MXNet built for {capability}"
+    )
+
+
+def cuda_wheel() -> str | None:
+    """Name and version of an installed CUDA wheel of MXNet, as ``mxnet-cu112 1.9.1``; None where there is none."""
+    for distribution in distributions():
+        name = (distribution.metadata["Name"] or "").replace("_", "-")
+        if name.startswith("mxnet-cu"):
+            return f"{name} {distribution.version}"
+    return None
+
+
+def describe(index: int) -> Gpu | None:
+    """Ask the driver; None where there is no driver, or it does not know the device."""
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or driver.cuDeviceGetName(name, _NAME_BYTES, device)
+    )
+    return None if failed else Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
