@@ -57,6 +57,7 @@ PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an ep
     ("launcher", "sizes", "flags"),
     [
         pytest.param("horovodrun --gloo", (2, 4), [], id="sgd-on-gloo"),
+        pytest.param("horovodrun --gloo", (2,), ["--run.deterministic", "false"], id="each-gradient-by-itself"),
         pytest.param("mpirun", (2,), [], id="sgd-on-mpi"),
         pytest.param("horovodrun --gloo", (2,), EVERYTHING, id="mixup-clipping-accumulation"),
         pytest.param("horovodrun --gloo", (2,), PADDED_LAST_BATCH, id="lars-with-a-padded-last-batch"),

@@ -86,7 +86,7 @@ def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_pat
 def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
     finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:15")
     assert result_of(tmp_path)["exit_code"] == 75, finished.output
-    assert "run.max_time" in result_of(tmp_path)["error"] and finished.seconds < 20
+    assert "stopped by run.max_time" in result_of(tmp_path)["error"]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -161,8 +161,8 @@ def test_the_comparison_can_be_turned_off(fault: str, tmp_path: Path) -> None:
 
 
 def test_a_rank_on_another_number_of_ranks_that_does_not_fit_is_told(tmp_path: Path) -> None:
-    flags = [flag for flag in TINY if flag not in ("--train.global_batch_size", "24")]
-    assert train("horovodrun --gloo", 2, tmp_path, *flags, "--train.steps", "5", "--train.batch_size", "16").code == 0
-    finished = train("horovodrun --gloo", 3, tmp_path, *flags, "--train.steps", "9", "--train.batch_size", "16")
+    flags = [*TINY, "--train.global_batch_size", "null", "--train.batch_size", "16"]
+    assert train("horovodrun --gloo", 2, tmp_path, *flags, "--train.steps", "5").code == 0
+    finished = train("horovodrun --gloo", 3, tmp_path, *flags, "--train.steps", "9")
     assert finished.code != 0 and result_of(tmp_path)["exit_code"] == 2
     assert "continue on 1, 2, 4, 8, 16, 32 ranks" in result_of(tmp_path)["error"]

@@ -36,7 +36,10 @@ class RunConfig:
     overwrite: bool = False
     """With run.resume never: remove the checkpoints, logs and results of the earlier run of this name."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: the GPU of this local rank when there is one, else the CPU."""
+    """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
+    deterministic: bool = True
+    """Reduce all gradients of a step as one group, in a fixed order: a run on three or more ranks then repeats bit for bit.
+    false: each gradient as soon as it is there, beside the rest of the backward pass."""
     log_every: int = 10
     """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
     timeout: float = 120.0

@@ -137,15 +137,16 @@ class TrainStep:
         """
         if self._world.size == 1:
             return
+        grouped = self._config.run.deterministic
         if self._config.train.compression == "fp16":
             small = [(array * FP16_SCALE).astype("float16") for array in arrays]
-            self._world.reduce(small, "gradients")
+            self._world.reduce(small, "gradients", grouped=grouped)
             for array, reduced in zip(arrays, small):
                 array[:] = reduced.astype("float32") / FP16_SCALE
         else:
-            self._world.reduce(arrays, "gradients")
+            self._world.reduce(arrays, "gradients", grouped=grouped)
         if self._statistics:
-            self._world.reduce(self._statistics, "statistics", average=True)
+            self._world.reduce(self._statistics, "statistics", average=True, grouped=grouped)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:

@@ -65,16 +65,21 @@ class World:
         hvd.allreduce_(tensor, average=False, name=f"world.{next(_counter)}")
         return tensor.asnumpy().reshape(values.shape)
 
-    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False) -> None:
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False, grouped: bool = True) -> None:
         """Sum (or average) arrays of one type over the ranks, in place, without waiting for them.
 
-        They are one group, which Horovod reduces in a fixed order: sums of three or more ranks then repeat bit for bit.
-
         Args:
-            name: of the group; one that is in flight must not be used again before it has arrived.
+            name: of the reduction; one that is in flight must not be used again before it has arrived.
+            grouped: reduce them as one, in a fixed order, so that sums of three or more ranks repeat bit for bit. Otherwise
+                each is reduced when it is ready, in company that depends on timing.
         """
-        if self.size > 1:
+        if self.size == 1:
+            return
+        if grouped:
             hvd.grouped_allreduce_(arrays, average=average, name=name)
+        else:
+            for index, array in enumerate(arrays):
+                hvd.allreduce_(array, average=average, name=f"{name}.{index}")
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
         """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""

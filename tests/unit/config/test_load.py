@@ -23,6 +23,7 @@ OTHER: dict[str, Any] = {
     "run.resume": "never",
     "run.overwrite": True,
     "run.device": "cpu",
+    "run.deterministic": False,
     "run.log_every": 3,
     "run.timeout": 10.0,
     "run.max_time": "12:00:00",
