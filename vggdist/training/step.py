@@ -105,7 +105,7 @@ class TrainStep:
         mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         losses, hits = self._accumulate(batch, num_valid)
         gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
-        self._reduce([*gradients.values(), ballot])
+        self._reduce(list(gradients.values()), ballot, step)
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
@@ -130,23 +130,26 @@ class TrainStep:
             hits.append(hit)
         return _total(losses), _total(hits)
 
-    def _reduce(self, arrays: list[mx.nd.NDArray]) -> None:
+    def _reduce(self, gradients: list[mx.nd.NDArray], ballot: mx.nd.NDArray, step: int) -> None:
         """Sum gradients and ballot over the ranks and average batch-norm's running statistics, in place.
 
         The statistics travel with every step so that all ranks hold the same network at any step boundary.
         """
-        if self._world.size == 1:
+        world, grouped = self._world, self._config.run.deterministic
+        if world.size == 1:
             return
-        grouped = self._config.run.deterministic
+        arrays = [*gradients, ballot] if grouped else gradients
         if self._config.train.compression == "fp16":
             small = [(array * FP16_SCALE).astype("float16") for array in arrays]
-            self._world.reduce(small, "gradients", grouped=grouped)
+            world.reduce(small, "gradients", grouped=grouped)
             for array, reduced in zip(arrays, small):
                 array[:] = reduced.astype("float32") / FP16_SCALE
         else:
-            self._world.reduce(arrays, "gradients", grouped=grouped)
+            world.reduce(arrays, "gradients", grouped=grouped)
+        if not grouped:
+            world.reduce([ballot], f"ballot.{step % 2}")  # the former step's may still be on its way
         if self._statistics:
-            self._world.reduce(self._statistics, "statistics", average=True, grouped=grouped)
+            world.reduce(self._statistics, "statistics", average=True, grouped=grouped)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
