@@ -10,34 +10,28 @@ itself killed by SIGKILL can do nothing more: its job may live on.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
-
-import psutil
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import load, requested_run_directory
 from vggdist.config.schema import require
 from vggdist.reporting.result import read_result
+from vggdist.world.job import GRACE_S, Job
 
 FINISHED, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 LONGEST_WAIT_S = 300.0
-GRACE_S = 5.0  # for what outlives its launcher, and for a launcher to start ranks before it gets a stop request itself
 _POLL_S = 0.1
-_MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of an attempt: orphans and new sessions keep it
 
 
 @dataclass(frozen=True)
@@ -84,57 +78,6 @@ def made_progress(before: Sequence[int], after: Sequence[int]) -> bool:
 def fewer_ranks(size: int, global_batch: int, accumulation: int) -> int | None:
     """The largest smaller number of ranks that can share a global batch, if there is one."""
     return next((fewer for fewer in range(size - 1, 0, -1) if global_batch % (fewer * accumulation) == 0), None)
-
-
-class Job:
-    """The processes of one attempt."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.command, self.mark, self.started = command, uuid.uuid4().hex, time.monotonic()
-        environment = {**os.environ, _MARK: self.mark}
-        # Its own session: a Ctrl-C of the terminal would otherwise reach launcher and ranks beside the supervisor.
-        self.launcher = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-
-    def processes(self) -> list[psutil.Process]:
-        """All processes on this host that descend from the launcher, whether it still lives or not."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
-
-    def hand_on(self, number: int) -> str | None:
-        """Hand a signal to the ranks; returns what was done, or None while there may yet be a rank to have it."""
-        told = 0
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if process.cmdline()[1:3] == ["-m", "vggdist.train"]:  # launchers and shells have these words further on
-                    process.send_signal(number)
-                    told += 1
-        if not told and time.monotonic() - self.started < GRACE_S:
-            return None
-        name, launcher = signal.Signals(number).name, Path(self.command[0]).name
-        if told:
-            return f"{name} handed on to {told} rank(s)"
-        gloo = launcher == "horovodrun" and "--gloo" in self.command
-        safe = signal.SIGUSR1 if launcher in ("mpirun", "mpiexec") else signal.SIGTERM if gloo else None
-        if safe:
-            self.launcher.send_signal(safe)
-        return f"{name}: no rank is on this host; {launcher} gets {safe.name if safe else 'nothing, which would be unsafe'}"
-
-    def end(self, patience: float) -> str:
-        """Kill what is still there after some seconds; names it."""
-        until, named = time.monotonic() + patience, []
-        while (left := self.processes()) and time.monotonic() < until:
-            time.sleep(_POLL_S)
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                named.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
-                process.kill()
-        # Not the launcher: who waits for it takes its exit code, and Popen would then read 0.
-        psutil.wait_procs([process for process in left if process.pid != self.launcher.pid], timeout=GRACE_S)
-        return ", ".join(named)
 
 
 class Supervisor:
@@ -274,9 +217,9 @@ def parser() -> argparse.ArgumentParser:
     restarts = "restarts in a row without a newer checkpoint after which it gives up (default: %(default)s)"
     add("--max-restarts", type=int, default=3, metavar="N", help=restarts)
     wait = "seconds before a restart; doubled after each without a newer checkpoint, up to 300 (default: %(default)g)"
-    add("--backoff", type=float, default=5.0, metavar="S", help=wait)
-    fewer = "restart on the next smaller number of ranks that can share the global batch (default: on the same number); "
-    add("--shrink", action="store_true", help=fewer + "optimizer.scale_learning_rate then scales by the smaller number")
+    add("--backoff", type=float, default=1.0, metavar="S", help=wait)
+    fewer = "restart on the next smaller number of ranks that can share the global batch (default: on the same number)"
+    add("--shrink", action="store_true", help=fewer)
     return made
 
 

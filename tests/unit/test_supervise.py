@@ -17,6 +17,7 @@ import pytest
 
 from vggdist import supervise
 from vggdist.supervise import Decision, Outcome, Policy, decide, fewer_ranks, made_progress
+from vggdist.world import job
 
 POLICY = Policy(max_restarts=3, backoff=5)
 
@@ -155,7 +156,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "vggdist" / "__init__.py").touch()
     (tmp_path / "vggdist" / "train.py").write_text(ACTOR)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(supervise, "GRACE_S", 0.3)
+    for module in (supervise, job):
+        monkeypatch.setattr(module, "GRACE_S", 0.3)
     monkeypatch.setattr(supervise, "_POLL_S", 0.02)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
@@ -366,4 +368,4 @@ def test_the_help_lists_each_option_with_its_default(capsys: pytest.CaptureFixtu
     assert left.value.code == 0
     listed = " ".join(capsys.readouterr().out.split())
     assert all(option in listed for option in ("-np N", "-H HOSTS", "--launcher", "--max-restarts", "--backoff", "--shrink"))
-    assert "seconds" in listed and "default: 3" in listed and "default: 5" in listed and "75 stopped" in listed
+    assert "seconds" in listed and "default: 3" in listed and "up to 300 (default: 1)" in listed and "75 stopped" in listed

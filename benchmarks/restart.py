@@ -1,0 +1,88 @@
+"""From the death of a rank to training again: ``.venv/bin/python benchmarks/restart.py``.
+
+The quickstart runs on two ranks under ``vggdist supervise``. Each time a checkpoint newer than the last has been written, one
+rank gets SIGKILL; the time until the first step after it is reported counts. The bar: 10 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from vggdist.checkpoints.store import CheckpointStore
+
+FLAGS = ("--run.log_every", "1", "--train.epochs", "1000", "--schedule.name", "constant", "--evaluation.every_epochs", "0")
+DEADLINE_S = 120
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--launcher", default="horovodrun --gloo", help="as vggdist supervise takes it (default: %(default)s)")
+    asked.add_argument("--kills", type=int, default=5, help="number of kills (default: %(default)s)")
+    options = asked.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(options.launcher, options.kills, Path(folder))
+    print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {options.launcher}, 2 ranks")
+    print(f"n = {len(seconds)}: median {statistics.median(seconds):.1f} s, {min(seconds):.1f} to {max(seconds):.1f} s")
+
+
+def measure(launcher: str, kills: int, folder: Path) -> list[float]:
+    """Seconds from each kill to the first step that is reported after it."""
+    command = [sys.executable, "-m", "vggdist.supervise", "-np", "2", "--launcher", launcher, "--", *FLAGS]
+    run = folder / "runs" / "quickstart"
+    store, seconds = CheckpointStore(run / "checkpoints"), []
+    with (folder / "output.txt").open("w") as output:
+        supervisor = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        try:
+            for _ in range(kills):
+                newest = max(store.steps(), default=0)
+                wait_for(lambda newest=newest: max(store.whole_steps(), default=0) > newest)
+                killed = time.monotonic()
+                ranks(supervisor.pid)[-1].kill()
+                file = (run / "metrics.jsonl").stat().st_ino  # a run that continues writes a new one, cut at the checkpoint
+                saved = max(store.whole_steps())
+                wait_for(lambda file=file, saved=saved: last_step(run / "metrics.jsonl", not_in=file) > saved)
+                seconds.append(time.monotonic() - killed)
+        finally:
+            supervisor.send_signal(signal.SIGTERM)
+            supervisor.wait(timeout=DEADLINE_S)
+    return seconds
+
+
+def last_step(path: Path, not_in: int) -> int:
+    """The newest step in a metrics file, 0 while it is still the file of this number."""
+    lines = path.read_text().splitlines() if path.stat().st_ino != not_in else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def ranks(supervisor: int) -> list[psutil.Process]:
+    """The training processes below the supervisor, the highest rank last."""
+    children = psutil.Process(supervisor).children(recursive=True)
+    found = [process for process in children if process.cmdline()[1:3] == ["-m", "vggdist.train"]]
+    return sorted(found, key=lambda process: int(process.environ().get("HOROVOD_RANK", 0)))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Look ten times a second."""
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError(f"nothing within {DEADLINE_S} s")
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()
