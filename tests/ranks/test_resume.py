@@ -42,6 +42,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         pytest.param("horovodrun --gloo", 2, ["--optimizer.name", "sgd", *EVERYTHING], 7, id="sgd-everything-2-ranks"),
         pytest.param("horovodrun --gloo", 3, ["--optimizer.name", "adam", *EVERYTHING], 11, id="adam-everything-3-ranks"),
         pytest.param("horovodrun --gloo", 3, ["--train.compression", "fp16"], 8, id="fp16-3-ranks"),
+        pytest.param("python", 1, ["--train.precision", "bfloat16", *EVERYTHING], 8, id="bfloat16-alone"),
         pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
         pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
     ],

@@ -21,6 +21,7 @@ from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sources import DataSet, load
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
+from vggdist.models.precision import use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
 from vggdist.training.metrics import MovingAverage
@@ -92,6 +93,7 @@ def prepare(config: Config, world: World) -> Setup:
     shape = {"channels": data.train.channels, "image_size": image_size, "num_classes": len(classes)}
     layers = world.together(lambda: describe(config.model, **shape))
     logger.info("%s", summary_table(layers))
+    world.together(lambda: use_precision(config.train.precision, device))
     network = build_vgg(config.model, **shape, context=device, seed=config.run.seed)
     forward, objective = _graphs(Normalize(mean, std), network, config, device)
 
@@ -170,7 +172,7 @@ def _graphs(
     """The two ways through the network: from images to scores, and from images and targets to the loss."""
     normalize.initialize(ctx=device)
     forward = nn.HybridSequential(prefix="forward_")
-    forward.add(normalize, network)
+    forward.add(normalize, network, nn.HybridLambda(lambda F, scores: F.cast(scores, dtype="float32")))
     objective = Objective(normalize, network, config.train.label_smoothing)
     for graph in (forward, objective):
         graph.hybridize(static_alloc=True, static_shape=True)

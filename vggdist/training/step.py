@@ -44,7 +44,7 @@ class Objective(gluon.HybridBlock):
             loss: ``(1,)`` sum of the cross-entropies under the mask.
             hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
         """
-        scores = self.network(self.inputs(images))
+        scores = F.cast(self.network(self.inputs(images)), dtype="float32")
         logarithms = F.log_softmax(scores)
         chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
         likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)

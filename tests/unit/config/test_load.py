@@ -87,6 +87,7 @@ OTHER: dict[str, Any] = {
     "train.global_batch_size": 48,
     "train.accumulation": 2,
     "train.label_smoothing": 0.1,
+    "train.precision": "bfloat16",
     "train.compression": "fp16",
     "train.nonfinite": "skip",
     "train.loss_smoothing": 1.0,

@@ -1,0 +1,33 @@
+"""The type in which convolutions and fully connected layers compute."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import mxnet as mx
+from mxnet.contrib import amp
+
+from vggdist.config.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+
+def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Let the networks that this process builds from now on compute in a type; parameters and sums stay float32.
+
+    bfloat16 has float32's range, so the loss needs no scaling, and no check for overflow either.
+
+    Args:
+        precision: ``float32`` or ``bfloat16``.
+
+    Raises:
+        RequestError: for bfloat16 on a GPU, which MXNet 1.9.1 does not have.
+    """
+    if precision == "float32":
+        return
+    if device.device_type == "gpu":
+        raise RequestError("train.precision is bfloat16, which MXNet has on the CPU only; use float32 on a GPU")
+    if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
+        logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
+    amp.init(target_dtype="bfloat16")
