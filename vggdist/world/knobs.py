@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
-from vggdist.world.topology import Topology, available_cores, from_environment
+from vggdist.world.cores import find_cores, own_cores
+from vggdist.world.topology import Topology, from_environment
 
 
 def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
     """The settings that suit this place, each with its reason beside it.
 
     Args:
-        cores: cores that this process may run on. A launcher that binds each rank has already divided them.
+        cores: cores that this rank has for itself.
     """
-    bound = topology.local_size > 1 and cores <= max(1, (os.cpu_count() or 1) // topology.local_size)
-    threads = cores if bound else max(1, cores // topology.local_size)
     return {
         # More threads than cores make the ranks of one host wait for each other.
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(cores),
         # Idle ranks of Open MPI otherwise spin on the cores that compute.
         "OMPI_MCA_mpi_yield_when_idle": "1",
         # Each cycle of Horovod's background thread wakes a core that computes (milliseconds).
@@ -28,7 +27,8 @@ def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
 
 def apply(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect."""
-    settings = chosen(from_environment(environment), available_cores())
+    topology = from_environment(environment)
+    settings = chosen(topology, own_cores(find_cores(environment), topology.local_size))
     for name, value in settings.items():
         environment.setdefault(name, value)
     return {name: environment[name] for name in settings}

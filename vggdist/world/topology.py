@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,8 +32,3 @@ def from_environment(environment: Mapping[str, str]) -> Topology:
             )
             return Topology(rank, size, local_rank, local_size)
     return Topology()
-
-
-def available_cores() -> int:
-    """Cores that this process may run on (its affinity mask, which launchers and cgroup cpusets narrow)."""
-    return len(os.sched_getaffinity(0))

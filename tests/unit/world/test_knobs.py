@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from vggdist.world import knobs
+from vggdist.world.cores import Cores
 from vggdist.world.topology import Topology
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores, all of which this process may use."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(knobs, "available_cores", lambda: 16)
+    monkeypatch.setattr(knobs, "find_cores", lambda environment: Cores(16, 16))
 
 
 def four_ranks(local_size: int = 4) -> dict[str, str]:
     return {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": str(local_size)}
-
-
-@pytest.mark.parametrize(
-    ("local_size", "cores", "threads"), [(1, 16, "16"), (2, 16, "8"), (3, 16, "5"), (4, 16, "4"), (32, 16, "1")]
-)
-def test_the_ranks_of_a_host_share_its_cores(local_size: int, cores: int, threads: str) -> None:
-    assert knobs.chosen(Topology(0, local_size, 0, local_size), cores)["OMP_NUM_THREADS"] == threads
-
-
-@pytest.mark.parametrize(("local_size", "cores"), [(2, 8), (4, 4), (4, 1)])
-def test_cores_that_a_launcher_has_divided_are_not_divided_again(local_size: int, cores: int) -> None:
-    assert knobs.chosen(Topology(0, local_size, 0, local_size), cores)["OMP_NUM_THREADS"] == str(cores)
-
-
-def test_one_process_takes_all_its_cores_though_the_machine_has_more() -> None:
-    assert knobs.chosen(Topology(), cores=2)["OMP_NUM_THREADS"] == "2"
 
 
 def test_ranks_on_different_hosts_do_not_share_cores() -> None:
@@ -47,7 +30,7 @@ def test_ranks_on_different_hosts_do_not_share_cores() -> None:
 def test_everything_chosen_is_set_and_told() -> None:
     environment = four_ranks()
     settings = knobs.apply(environment)
-    assert settings == dict(knobs.chosen(Topology(1, 4, 1, 4), 16)) and environment == four_ranks() | settings
+    assert settings == dict(knobs.chosen(Topology(1, 4, 1, 4), 4)) and environment == four_ranks() | settings
 
 
 @pytest.mark.parametrize("name", list(knobs.chosen(Topology(), 1)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from vggdist.world.topology import Topology, available_cores, from_environment
+from vggdist.world.topology import Topology, from_environment
 
 LAUNCHERS = {
     "horovodrun on Gloo": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
@@ -42,8 +40,3 @@ def test_a_rank_without_a_size_is_no_place(launcher: str) -> None:
 def test_horovod_s_own_variables_come_before_those_of_mpi() -> None:
     both = environment("Open MPI", 0, 1, 0, 1) | environment("horovodrun on Gloo", 2, 3, 2, 3)
     assert from_environment(both) == Topology(2, 3, 2, 3)
-
-
-def test_available_cores_follow_the_affinity_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 9})
-    assert available_cores() == 3
