@@ -153,12 +153,10 @@ class Trainer:
         """Save, and leave on all ranks."""
         world, step = self.setup.world, self.setup.progress.step
         self.beat(f"checkpoint of step {step}")
-        reasons = [f"{reason} on rank {rank}" for rank, reason in enumerate(world.gather(self.stop.reason)) if reason]
+        reasons = _who_stopped(world.gather(self.stop.reason))
         self._save(interval)
         self._require_written()
-        raise agreed(
-            Stopped(f"stopped by {', '.join(reasons)}; step {step} is saved: start the same command again to continue")
-        )
+        raise agreed(Stopped(f"stopped by {reasons}; step {step} is saved: start the same command again to continue"))
 
     def _require_written(self) -> None:
         """Wait for the newest checkpoint, and tell all ranks if it could not be written."""
@@ -191,3 +189,12 @@ class Trainer:
     @property
     def _stops_at_nonfinite(self) -> bool:
         return self.setup.config.train.nonfinite == "stop"
+
+
+def _who_stopped(reasons: list[str | None]) -> str:
+    """The reasons of the ranks that have one: ``SIGTERM on rank 1``, ``run.max_time on all ranks``."""
+    ranks = {reason: [str(rank) for rank, one in enumerate(reasons) if one == reason] for reason in reasons if reason}
+    return " and ".join(
+        f"{reason} on all ranks" if len(who) == len(reasons) > 1 else f"{reason} on rank {', '.join(who)}"
+        for reason, who in ranks.items()
+    )
