@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -17,6 +17,8 @@ from vggdist.config.schema import Config
 
 _CHOOSING = ("--config", "--data.name", "--model.name")
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+
+Schema = TypeVar("Schema", bound=Config)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -31,25 +33,27 @@ _UNKNOWN = (
 class _Parser(ArgumentParser):
     """A parser that raises instead of printing its usage and leaving."""
 
+    schema: type[Config] = Config
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise RequestError(_explain(message))
+        raise RequestError(_explain(message, list(all_keys(self.schema))))
 
 
-def all_keys() -> Iterator[str]:
+def all_keys(schema: type[Config] = Config) -> Iterator[str]:
     """Yield each option's full key, ``section.key``."""
-    for section in dataclasses.fields(Config):
+    for section in dataclasses.fields(schema):
         for option in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
             yield f"{section.name}.{option.name}"
 
 
-def _explain(message: str) -> str:
-    """Turn the parser's message into one line, with a suggestion where a key is unknown."""
+def _explain(message: str, keys: Sequence[str]) -> str:
+    """Turn the parser's message into one line, with a suggestion out of ``keys`` where a key is unknown."""
     message = " ".join(message.split())
     for pattern in _UNKNOWN:
         if found := pattern.search(message):
             groups = found.groupdict()
             key = ".".join(filter(None, (groups.get("group"), groups["key"])))
-            return f"unknown key {key}{_suggestion(key)} (--help lists every key)"
+            return f"unknown key {key}{_suggestion(key, keys)} (--help lists every key)"
     for noise in ("Parser key ", "<class '", "'>", "typing.", "- "):
         message = message.replace(noise, "")
     message = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: ", "", message)
@@ -57,8 +61,7 @@ def _explain(message: str) -> str:
     return f"bad value: {message}" if message.startswith('"') else message
 
 
-def _suggestion(key: str) -> str:
-    keys = list(all_keys())
+def _suggestion(key: str, keys: Sequence[str]) -> str:
     leaf = key.rpartition(".")[2]
     misspelt = difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
     misplaced = [known for known in keys if known.rpartition(".")[2] == leaf]
@@ -66,34 +69,47 @@ def _suggestion(key: str) -> str:
     return f"; did you mean {candidates[0]}?" if candidates else ""
 
 
-def parser(command: str) -> ArgumentParser:
-    """The command line of ``python -m vggdist.<command>``: ``--config FILE`` and every ``--section.key value``."""
+def parser(command: str, schema: type[Config] = Config) -> ArgumentParser:
+    """The command line of ``python -m vggdist.<command>``: ``--config FILE`` and every ``--section.key value``.
+
+    Args:
+        schema: :class:`Config`, or one with sections of the command's own beside a run's.
+    """
     program = f"python -m vggdist.{command}"
     usage = f"{program} [--config FILE] [--section.key value ...]"
     made = _Parser(prog=program, usage=usage, allow_abbrev=False, epilog=_EXIT_CODES)
+    made.schema = schema
     made.add_argument(
         "--config",
         action="config",
         help="YAML file of settings; flags after it override it. With neither this nor --data.name nor "
         "--model.name: the quickstart on digits.",
     )
-    made.add_class_arguments(Config)
+    made.add_class_arguments(schema)
     return made
 
 
 def load(command: str, arguments: Sequence[str]) -> Config:
+    """The settings of a run; see :func:`load_as`."""
+    return load_as(Config, command, arguments)
+
+
+def load_as(schema: type[Schema], command: str, arguments: Sequence[str]) -> Schema:
     """Read the settings.
+
+    Args:
+        schema: :class:`Config`, or one with sections of the command's own beside a run's.
 
     Raises:
         RequestError: for an unknown key (with the closest known one), a value of the wrong type or out of range, or a
             file that cannot be read; the message names the key or file.
         SystemExit: with code 0 after ``--help``.
     """
-    reader = parser(command)
+    reader = parser(command, schema)
     words = list(arguments) if _values(arguments, *_CHOOSING) else ["--config", str(QUICKSTART), *arguments]
     try:
         asked = reader.parse_args(words)
-        _require_sections(asked)
+        _require_sections(asked, schema)
         config = reader.instantiate(asked)
     except (ValueError, OSError, yaml.YAMLError) as error:
         raise RequestError(" ".join(str(error).split())) from None
@@ -101,11 +117,11 @@ def load(command: str, arguments: Sequence[str]) -> Config:
         if "parsing config" not in str(error):
             raise
         raise RequestError(f"{' '.join(_values(arguments, '--config'))}: {error}") from None
-    return Config(**{section.name: getattr(config, section.name) for section in dataclasses.fields(Config)})
+    return schema(**{section.name: getattr(config, section.name) for section in dataclasses.fields(schema)})
 
 
-def _require_sections(asked: Namespace) -> None:
-    for section in dataclasses.fields(Config):
+def _require_sections(asked: Namespace, schema: type[Config]) -> None:
+    for section in dataclasses.fields(schema):
         if not isinstance(asked[section.name], Namespace):
             raise RequestError(f"{section.name} is {asked[section.name]!r}; expected its keys (--help lists every key)")
 

@@ -180,15 +180,19 @@ def _read_published(data: DataConfig) -> tuple[Source, Source]:
 
 def _folder(data: DataConfig, seed: int) -> tuple[Source, Source]:
     """Images under data.root, in memory where they are small and of one size."""
+    class_names, *listings = folder_listings(data, seed)
+    total = sum(len(listing.paths) for listing in listings)
+    train_part, test_part = (_folder_part(listing, class_names, data, total) for listing in listings)
+    return train_part, test_part
+
+
+def folder_listings(data: DataConfig, seed: int) -> tuple[tuple[str, ...], folder.Listing, folder.Listing]:
+    """The classes under data.root, and the files of the training and of the test part; no image is read."""
     layout = folder.scan(Path(data.root))
     if layout.test is not None:
-        listings = layout.train, layout.test
-    else:
-        train, test = held_out_split(layout.train.labels, data.held_out, seed)
-        listings = layout.train.take(train), layout.train.take(test)
-    total = sum(len(listing.paths) for listing in listings)
-    train_part, test_part = (_folder_part(listing, layout.class_names, data, total) for listing in listings)
-    return train_part, test_part
+        return layout.class_names, layout.train, layout.test
+    train, test = held_out_split(layout.train.labels, data.held_out, seed)
+    return layout.class_names, layout.train.take(train), layout.train.take(test)
 
 
 def _folder_part(listing: folder.Listing, class_names: tuple[str, ...], data: DataConfig, total: int) -> Source:

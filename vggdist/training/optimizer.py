@@ -14,15 +14,7 @@ import mxnet as mx
 from mxnet.ndarray import NDArray
 
 from vggdist.config.schema import OptimizerConfig
-
-# What each optimizer remembers of a parameter; every state has the parameter's shape.
-STATES: dict[str, tuple[str, ...]] = {
-    "sgd": ("momentum",),
-    "nag": ("momentum",),
-    "lars": ("momentum",),
-    "adam": ("mean", "variance"),
-    "adamw": ("mean", "variance"),
-}
+from vggdist.training.states import state_kinds
 
 # One-dimensional parameters: weight decay would pull scales and offsets to 0, to no use (He et al. 2019, section 3.1).
 UNDECAYED = ("_bias", "_gamma", "_beta")
@@ -43,11 +35,10 @@ class Optimizer:
     def __init__(self, config: OptimizerConfig, parameters: Mapping[str, mx.gluon.Parameter]) -> None:
         self.config = config
         self.parameters = dict(parameters)
-        kinds = () if config.name == "sgd" and config.momentum == 0 else STATES[config.name]
         self.states = {
             f"{name}/{kind}": mx.nd.zeros_like(parameter.data())
             for name, parameter in self.parameters.items()
-            for kind in kinds
+            for kind in state_kinds(config)
         }
         self._update_one = getattr(self, f"_{config.name}")
 
