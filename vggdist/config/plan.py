@@ -1,0 +1,59 @@
+"""What a plan can be asked for beside everything that a run can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vggdist.config.schema import Config, require
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """The job that is planned, and the machines that it would run on."""
+
+    ranks: int = 2
+    """Ranks of the job; predicted scaling is told for 1, 2, 4 ... up to this number."""
+    ranks_per_host: int = 4
+    """Ranks on one host."""
+    images_per_s: float | None = None
+    """Images per second that one rank alone trains on its batch, measured on the machine that is meant. null: scaling is
+    not predicted."""
+    samples: int | None = None
+    """Training samples, where the data are not at hand. null: as the data set has them."""
+    memory: float | None = None
+    """Memory of one rank in GiB; a plan that needs more is refused. null: it is estimated, and not judged."""
+    overlap: bool = False
+    """Predict for gradients that are reduced as the backward pass makes them, as Horovod's other bindings do. false: after
+    it and as one group, as vggdist.train does."""
+    network_bandwidth: float = 25.0
+    """Line rate of the network of one host, Gbit/s."""
+    network_share: float = 0.8
+    """Share of the line rate that a reduction gets; docs/plan.md calibrates 0.81 for RDMA and 0.54 for TCP."""
+    network_latency: float = 9.6
+    """Latency of one message between hosts, microseconds (NCCL's own figure for its ring)."""
+    host_bandwidth: float = 96.0
+    """Bandwidth between two ranks of one host, Gbit/s (NCCL's own figure for PCIe 3.0 x16)."""
+    host_latency: float = 5.7
+    """Latency of one message within a host, microseconds (NCCL's own figure for its ring over PCIe)."""
+    fusion_threshold: float = 128.0
+    """Horovod's fusion buffer in MiB (HOROVOD_FUSION_THRESHOLD)."""
+    published: bool = False
+    """Instead of a plan, print what the model predicts for published measurements, beside what was measured."""
+
+    def __post_init__(self) -> None:
+        for key, unit in (("ranks", "rank"), ("ranks_per_host", "rank"), ("samples", "sample")):
+            value = getattr(self, key)
+            require(value is None or value >= 1, f"plan.{key}", value, f"at least 1 {unit}")
+        for key in ("images_per_s", "memory", "network_bandwidth", "host_bandwidth"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"plan.{key}", value, "a positive number")
+        for key in ("network_latency", "host_latency", "fusion_threshold"):
+            require(getattr(self, key) >= 0, f"plan.{key}", getattr(self, key), "0 or more")
+        require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a share above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class PlanRequest(Config):
+    """A whole run, and the job that it is planned as."""
+
+    plan: PlanConfig = field(default_factory=PlanConfig)
