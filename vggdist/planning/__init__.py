@@ -1,0 +1,1 @@
+"""What would a run need, and how would it scale?"""
