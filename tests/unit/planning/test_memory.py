@@ -1,0 +1,77 @@
+"""The memory estimate, counted by hand; docs/plan.md has what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from vggdist.config.schema import ModelConfig
+from vggdist.data.outline import Outline
+from vggdist.planning.memory import Memory, estimate, largest_fit
+
+VGG16_PARAMETERS = 138_357_544
+SMALL = ModelConfig(name="custom", stages=((1, 2),), hidden=(5,), dropout=0.5)
+IMAGES = Outline(image_size=4, channels=1, num_classes=3)
+
+
+def vgg16(samples: int, num_states: int = 1) -> Memory:
+    return estimate(ModelConfig(name="vgg16"), Outline(224, 3, 1000), samples, num_states, 0, compressed=False)
+
+
+def test_vgg16_with_momentum_holds_its_parameters_three_times() -> None:
+    memory = vgg16(1)
+    assert memory.parameters == memory.gradients == memory.optimizer_state == 4 * VGG16_PARAMETERS
+    assert memory.fixed == 12 * VGG16_PARAMETERS
+
+
+def test_with_adam_it_holds_them_four_times() -> None:
+    assert vgg16(1, num_states=2).fixed == 16 * VGG16_PARAMETERS
+
+
+def test_a_small_network_counted_by_hand() -> None:
+    memory = estimate(SMALL, IMAGES, samples=7, num_states=0, fusion_bytes=100, compressed=True)
+    parameters = (9 * 2 + 2) + (8 * 5 + 5) + (5 * 3 + 3)
+    # Image, convolution, pooling, hidden layer with mask and result of its dropout, scores.
+    assert memory.activations == 4 * 7 * (16 + 32 + 8 + 3 * 5 + 3)
+    assert memory.activation_gradients == 4 * 7 * (16 + 32)
+    assert memory.work_space == 4 * 7 * 3 * 32
+    assert memory.reduction == 100 + 2 * parameters
+    assert memory.total == 8 * parameters + memory.reduction + 4 * 7 * (74 + 48 + 96)
+
+
+def test_batch_normalisation_keeps_its_input_and_statistics() -> None:
+    plain, normal = (
+        estimate(ModelConfig(name="custom", stages=((1, 2),), hidden=(), batch_norm=norm), IMAGES, 1, 0, 0, False)
+        for norm in (False, True)
+    )
+    assert normal.activations == plain.activations + 4 * 32
+    assert normal.parameters - normal.gradients == 4 * 2 * 2 and plain.parameters == plain.gradients
+
+
+def test_the_batch_counts_in_proportion_and_the_rest_not_at_all() -> None:
+    assert vgg16(32).of_samples == 32 * vgg16(1).of_samples and vgg16(32).fixed == vgg16(1).fixed
+
+
+# Growth of the resident memory over three steps, MiB: MXNet 1.9.1 on CPU, one thread, SGD with momentum; 2026-11-21.
+@pytest.mark.parametrize(
+    ("samples", "image_size", "batch_norm", "measured"),
+    [
+        (4, 224, False, 2076),
+        (16, 224, False, 3475),
+        (8, 224, True, 2957),
+        (64, 64, False, 1145),
+        (32, 96, True, 1643),
+    ],
+)
+def test_the_estimate_is_within_two_per_cent_of_what_was_measured(
+    samples: int, image_size: int, batch_norm: bool, measured: int
+) -> None:
+    model = ModelConfig(name="vgg16", batch_norm=batch_norm, dropout=0.5)
+    memory = estimate(model, Outline(image_size, 3, 1000), samples, 1, 0, compressed=False)
+    assert memory.total / 2**20 == pytest.approx(measured, rel=0.02)
+
+
+def test_what_fits_is_the_largest_that_fits() -> None:
+    limit = 12 * 2**30
+    fitting = largest_fit(vgg16(1), 1, limit)
+    assert vgg16(fitting).total <= limit < vgg16(fitting + 1).total
+    assert largest_fit(vgg16(1), 1, 2**30) == 0

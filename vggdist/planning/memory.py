@@ -1,0 +1,113 @@
+"""The memory that one rank needs on its device, by arithmetic.
+
+Everything is float32, 4 bytes. With ``P`` trainable parameters, ``k`` states of the optimizer for each (1 for momentum, 2 for
+Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulation``):
+
+* parameters ``4 P`` (and batch normalisation's running statistics), gradients ``4 P``, optimizer state ``4 k P``;
+* activations ``4 m A``: what the forward pass leaves for the backward pass, ``A`` numbers for a sample: the image, the
+  output of each convolution (its ReLU works in place; batch normalisation keeps its input as well), of each pooling and of
+  each dense layer (with dropout also the mask and the result);
+* the backward pass's own ``4 m G``: the gradients of the input and the output of the layer where these two are largest;
+* work space ``4 m 3 W``, three times the largest output of a layer: the copies in its own order that oneDNN makes of a
+  convolution's input, output and gradient (found by measuring, see docs/plan.md; cuDNN's work space is not known here);
+* Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
+
+Not counted: the CUDA context, what the memory pools keep, the program itself and the batches that are prepared ahead. On
+rank 0 the checkpoint writer's copy of parameters and state is in the host's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from vggdist.config.schema import ModelConfig
+from vggdist.data.outline import Outline
+from vggdist.models.layers import Layer, describe
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank, by purpose."""
+
+    parameters: int
+    gradients: int
+    optimizer_state: int
+    activations: int
+    activation_gradients: int
+    work_space: int
+    reduction: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.fixed + self.of_samples
+
+    @property
+    def fixed(self) -> int:
+        """What does not depend on the batch."""
+        return self.parameters + self.gradients + self.optimizer_state + self.reduction
+
+    @property
+    def of_samples(self) -> int:
+        """What grows in proportion to the samples that are worked on at once."""
+        return self.activations + self.activation_gradients + self.work_space
+
+
+def running_statistics(model: ModelConfig, layers: Sequence[Layer]) -> int:
+    """Numbers that batch normalisation keeps beside the parameters: mean and variance of each channel."""
+    channels = sum(layer.output_shape[0] for layer in layers if layer.kind == "convolution")
+    return 2 * channels if model.batch_norm else 0
+
+
+def estimate(
+    model: ModelConfig, images: Outline, samples: int, num_states: int, fusion_bytes: int, compressed: bool
+) -> Memory:
+    """The memory of a rank.
+
+    Args:
+        samples: in one forward and backward pass.
+        num_states: of the optimizer for each parameter.
+        fusion_bytes: Horovod's fusion buffer; 0 for a single rank.
+        compressed: gradients travel as float16.
+    """
+    shape = {"channels": images.channels, "image_size": images.image_size, "num_classes": images.num_classes}
+    layers = describe(model, **shape)
+    image = images.channels * images.image_size**2
+    parameters = sum(layer.parameters for layer in layers)
+    kept = image + sum(_kept(layer, model) for layer in layers)
+    sizes = [image, *(prod(layer.output_shape) for layer in layers)]
+    widest = max(before + after for before, after in zip(sizes, sizes[1:]))
+    return Memory(
+        parameters=FLOAT32 * (parameters + running_statistics(model, layers)),
+        gradients=FLOAT32 * parameters,
+        optimizer_state=FLOAT32 * num_states * parameters,
+        activations=FLOAT32 * samples * kept,
+        activation_gradients=FLOAT32 * samples * widest,
+        work_space=FLOAT32 * samples * 3 * max(sizes),
+        reduction=fusion_bytes + (2 * parameters if compressed else 0),
+    )
+
+
+def _kept(layer: Layer, model: ModelConfig) -> int:
+    """Numbers of one sample that a layer leaves for the backward pass."""
+    size = prod(layer.output_shape)
+    if layer.kind == "flatten":
+        return 0  # a view of the pooling before it
+    if layer.kind == "convolution" and model.batch_norm:
+        return 2 * size
+    if layer.kind == "dense" and layer.name != "output" and model.dropout > 0:
+        return 3 * size
+    return size
+
+
+def largest_fit(memory: Memory, samples: int, limit: float) -> int:
+    """The most samples at once that ``limit`` bytes hold, 0 where not even one fits.
+
+    Args:
+        memory: the estimate for ``samples`` at once.
+    """
+    return max(int((limit - memory.fixed) / (memory.of_samples / samples)), 0)
