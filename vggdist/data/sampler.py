@@ -96,7 +96,7 @@ def make_plan(num_samples: int, global_batch: int, world_size: int, seed: int, d
     if global_batch > num_samples:
         raise RequestError(
             f"the global batch has {global_batch} samples, the training set only {num_samples}; "
-            f"lower train.batch_size to at most {num_samples // world_size}, or start fewer ranks"
+            f"use at most {num_samples // world_size} samples a rank, or start fewer ranks"
         )
     return SamplePlan(num_samples, global_batch, world_size, seed, drop_last)
 

@@ -132,7 +132,7 @@ def summary_table(layers: list[Layer], bytes_per_gradient: int = 4) -> str:
     measured = [(row.name, " x ".join(map(str, row.output_shape)), row.parameters, row.flops) for row in layers]
     cells = [("block", "output", "parameters", "MFLOPs", "reduced per step")]
     for name, shape, parameters, flops in [*measured, ("total", "", *totals)]:
-        reduced = _readable_bytes(parameters * bytes_per_gradient)
+        reduced = readable_bytes(parameters * bytes_per_gradient)
         cells.append((name, shape, f"{parameters:,}", f"{flops / 1e6:,.2f}", reduced))
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = [_aligned(row, widths) for row in cells]
@@ -147,7 +147,7 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(left + right)
 
 
-def _readable_bytes(count: int) -> str:
+def readable_bytes(count: int) -> str:
     """``7.04 MiB`` for 7,380,000 bytes."""
     power = min(max(count.bit_length() - 1, 0) // 10, 3)
     unit = ("B", "KiB", "MiB", "GiB")[power]

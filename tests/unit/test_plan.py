@@ -1,0 +1,159 @@
+"""A job is worked out without MXNet, and one that cannot run is refused with what would fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vggdist.config.load import all_keys
+from vggdist.config.plan import PlanRequest
+from vggdist.plan import main
+
+VGG16 = ["--model.name", "vgg16", "--data.name", "folder", "--plan.samples", "1281167", "--train.batch_size", "64"]
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("mxnet", "horovod", "mpi4py"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+from vggdist.plan import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(arguments) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("vggdist: ") and told.err.count("\n") == 1
+    return told.err
+
+
+@pytest.mark.parametrize("arguments", [[], [*VGG16, "--plan.images_per_s", "100"], ["--plan.published", "true"]])
+def test_it_needs_neither_mxnet_nor_horovod(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKER, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_the_quickstart_is_planned_as_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys)
+    assert lines[:6] == [
+        "ranks              2 on 1 host",
+        "global batch       32 samples, 16 on each rank",
+        "training samples   1,438, 2 places filled up in each epoch",
+        "steps              45 in each epoch, 900 in all",
+        "peak learning rate 0.02",
+        "reduced            1.17 MiB by each rank in each step",
+    ]
+    assert lines[-1] == "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
+
+
+def test_vgg16_on_512_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    rule = ["--optimizer.scale_learning_rate", "true", "--optimizer.learning_rate", "0.01", "--train.epochs", "90"]
+    job = ["--plan.ranks", "512", "--plan.images_per_s", "130.9", "--data.last_batch", "drop"]
+    lines = printed(capsys, *VGG16, *rule, *job)
+    assert lines[:6] == [
+        "ranks              512 on 128 hosts",
+        "global batch       32,768 samples, 64 on each rank",
+        "training samples   1,281,167, 3,215 dropped in each epoch",
+        "steps              39 in each epoch, 3,510 in all",
+        "peak learning rate 5.12 (0.01 x 512 ranks)",
+        "reduced            527.79 MiB by each rank in each step",
+    ]
+    assert [line.split()[-2:] for line in lines[8:11]] == [["527.79", "MiB"]] * 3
+    rows = [line.split() for line in lines[-10:]]
+    assert [row[0] for row in rows] == [str(2**power) for power in range(10)]
+    assert rows[0] == ["1", "1", "488.9", "130.9", "100.0", "-", "-", "-"]
+    efficiencies = [float(row[4]) for row in rows]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+
+
+def test_overlap_is_seen_in_the_efficiency(capsys: pytest.CaptureFixture[str]) -> None:
+    job = [*VGG16, "--plan.ranks", "16", "--plan.images_per_s", "130.9", "--plan.overlap"]
+    beside, after = (float(printed(capsys, *job, overlap)[-1].split()[4]) for overlap in ("true", "false"))
+    assert beside == pytest.approx(85.2, abs=0.5) and after < 60
+
+
+def test_half_precision_halves_what_is_reduced_but_for_the_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *VGG16, "--model.batch_norm", "true", "--train.compression", "fp16")
+    assert lines[5] == "reduced            263.94 MiB by each rank in each step"  # 2 x 138,365,992 + 4 x 8,448 bytes
+
+
+def test_one_rank_reduces_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "--plan.ranks", "1")[5] == "reduced            0 B by each rank in each step"
+
+
+def test_a_folder_at_hand_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for part, count in (("train", 6), ("test", 2)):
+        for name in ("cat", "dog", "eel"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
+    small = ["--train.batch_size", "4", "--data.image_size", "32", "--data.root", str(tmp_path)]
+    assert printed(capsys, "--data.name", "folder", *small)[2] == "training samples   18, 6 places filled up in each epoch"
+
+
+def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "set plan.samples" in refusal(capsys, "--data.name", "folder", "--data.root", "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--plan.ranks", "2000", "--train.global_batch_size", "2000"], "start at most 1438 ranks"),
+        (["--train.global_batch_size", "1600"], "use at most 719 samples a rank"),
+        (["--train.global_batch_size", "33"], "use 32 or 34 samples over all ranks"),
+        (["--train.accumulation", "3"], "use 30 or 36 samples over all ranks"),
+        (["--schedule.warmup_epochs", "30"], "shorten the warm-up"),
+        (["--plan.rank", "3"], "unknown key plan.rank; did you mean plan.ranks?"),
+        (["--plan.network_share", "1.1"], "plan.network_share is 1.1"),
+        (["--plan.ranks", "0"], "plan.ranks is 0; expected at least 1 rank"),
+    ],
+)
+def test_a_job_that_cannot_run_is_refused_with_what_would(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert told in refusal(capsys, *arguments)
+
+
+def test_too_little_memory_is_refused_with_the_batch_and_the_accumulation_that_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message = refusal(capsys, *VGG16, "--plan.memory", "8")
+    assert "64 samples at once need 9.14 GiB on each rank, plan.memory is 8 GiB; at most 54 samples" in message
+    assert "train.accumulation 2" in message
+    assert main([*VGG16, "--plan.memory", "8", "--train.accumulation", "2"]) == 0
+    assert main([*VGG16, "--plan.memory", "8", "--train.batch_size", "54"]) == 0
+    capsys.readouterr()
+    assert "at most 54" in refusal(capsys, *VGG16, "--plan.memory", "8", "--train.batch_size", "55")
+    assert "alone need 1.67 GiB" in refusal(capsys, *VGG16, "--plan.memory", "1.5")
+
+
+def test_published_runs_stand_beside_their_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "--plan.published", "true")
+    assert len(lines) == 8 and lines[-1].startswith("  512  25 Gbit/s RDMA    348.2 (68.0 %)")
+
+
+def test_help_lists_every_option_with_its_text() -> None:
+    command = [sys.executable, "-m", "vggdist.plan", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not [key for key in all_keys(PlanRequest) if f"--{key} " not in done.stdout]
+
+
+def test_a_training_knows_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    from vggdist.summary import main as summary
+
+    assert summary(["--plan.ranks", "3"]) == 2 and "unknown key plan.ranks" in capsys.readouterr().err

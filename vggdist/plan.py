@@ -1,0 +1,106 @@
+"""What a run would be and how it would scale: ``python -m vggdist.plan --config FILE --plan.ranks 512``. Runs nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from vggdist.config.errors import RequestError
+from vggdist.config.load import load_as
+from vggdist.config.plan import PlanRequest
+from vggdist.models.layers import readable_bytes
+from vggdist.planning.job import Job, plan_job
+from vggdist.planning.memory import Memory
+from vggdist.planning.published import MEASUREMENTS, predicted_speed_up
+from vggdist.planning.reduction import Algorithm
+from vggdist.planning.scaling import Workload, step_seconds, worker_counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the plan; a job that cannot run is refused with exit code 2 and the numbers that would fit."""
+    try:
+        request = load_as(PlanRequest, "plan", sys.argv[1:] if arguments is None else arguments)
+        lines = _published() if request.plan.published else _plan(plan_job(request))
+        print("\n".join(lines))
+    except RequestError as error:
+        print(f"vggdist: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _plan(job: Job) -> Iterator[str]:
+    yield from _job(job)
+    yield ""
+    yield from _memory(job.memory)
+    yield ""
+    if job.workload is None:
+        yield "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
+    else:
+        yield from _scaling(job, job.workload)
+
+
+def _job(job: Job) -> Iterator[str]:
+    asked, samples, optimizer = job.request.plan, job.samples, job.request.optimizer
+    hosts = job.cluster.hosts(asked.ranks)
+    yield f"ranks              {asked.ranks:,} on {hosts:,} host{'s' if hosts > 1 else ''}"
+    yield f"global batch       {samples.global_batch_size:,} samples, {samples.batch_size:,} on each rank"
+    yield f"training samples   {samples.num_samples:,}, {_unequal(job)} in each epoch"
+    yield f"steps              {samples.steps_per_epoch:,} in each epoch, {job.schedule.total_steps:,} in all"
+    rule = f" ({optimizer.learning_rate:g} x {asked.ranks:,} ranks)" if optimizer.scale_learning_rate else ""
+    yield f"peak learning rate {job.schedule.peak:g}{rule}"
+    yield f"reduced            {readable_bytes(job.reduced_bytes if asked.ranks > 1 else 0)} by each rank in each step"
+
+
+def _unequal(job: Job) -> str:
+    """What becomes of the samples that do not fill the last batch."""
+    if job.unequal_samples < 0:
+        return f"{-job.unequal_samples:,} dropped"
+    return f"{job.unequal_samples:,} places filled up"
+
+
+def _memory(memory: Memory) -> Iterator[str]:
+    yield "memory of each rank (estimate)"
+    parts = {
+        "parameters": memory.parameters,
+        "gradients": memory.gradients,
+        "optimizer state": memory.optimizer_state,
+        "activations": memory.activations,
+        "their gradients": memory.activation_gradients,
+        "work space": memory.work_space,
+        "reduction": memory.reduction,
+        "total": memory.total,
+    }
+    yield from (f"  {name:17}{readable_bytes(count):>12}" for name, count in parts.items())
+
+
+def _scaling(job: Job, workload: Workload) -> Iterator[str]:
+    overlap = "beside" if workload.overlap else "after"
+    yield f"predicted scaling, {job.samples.batch_size:,} samples on each rank, reduction {overlap} the backward pass"
+    header = ("step(ms)", "images/s", "efficiency(%)")
+    yield f"{'':14}{'ring':>33}  {'hierarchical':>33}"
+    yield " ".join([f"{'ranks':>7}{'hosts':>7}", *(f"{title:>{width}}" for title, width in zip(header * 2, (9, 10, 13) * 2))])
+    for ranks in worker_counts(job.request.plan.ranks):
+        row = "".join(_cells(job, workload, algorithm, ranks) for algorithm in ("ring", "hierarchical"))
+        yield f"{ranks:>7}{job.cluster.hosts(ranks):>7}{row}"
+
+
+def _cells(job: Job, workload: Workload, algorithm: Algorithm, ranks: int) -> str:
+    """Step time, throughput of all ranks and efficiency, or dashes where Horovod would not use the algorithm."""
+    if not job.cluster.supports(algorithm, ranks):
+        return f" {'-':>9} {'-':>10} {'-':>13}"
+    seconds = step_seconds(workload, job.cluster, algorithm, ranks)
+    images_per_s = ranks * job.samples.batch_size / seconds
+    return f" {1000 * seconds:>9.1f} {images_per_s:>10,.1f} {100 * workload.seconds / seconds:>13.1f}"
+
+
+def _published() -> Iterator[str]:
+    yield "VGG-16 with Horovod on Pascal GPUs, 4 a server; speed-up over one GPU (efficiency)"
+    yield f"{'GPUs':>5}  {'network':16}{'measured':>16}{'predicted':>18}  source"
+    for run in MEASUREMENTS:
+        told = [f"{speed_up:.1f} ({100 * speed_up / run.ranks:.1f} %)" for speed_up in (run.speed_up, predicted_speed_up(run))]
+        note = "; calibrates the share" if run.calibrates else ""
+        yield f"{run.ranks:>5}  {run.network:16}{told[0]:>16}{told[1]:>18}  {run.source}{note}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
