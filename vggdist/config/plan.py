@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from vggdist.config.schema import Config, require
 
@@ -46,9 +47,9 @@ class PlanConfig:
             require(value is None or value >= 1, f"plan.{key}", value, f"at least 1 {unit}")
         for key in ("images_per_s", "memory", "network_bandwidth", "host_bandwidth"):
             value = getattr(self, key)
-            require(value is None or value > 0, f"plan.{key}", value, "a positive number")
+            require(value is None or 0 < value < inf, f"plan.{key}", value, "a positive number")
         for key in ("network_latency", "host_latency", "fusion_threshold"):
-            require(getattr(self, key) >= 0, f"plan.{key}", getattr(self, key), "0 or more")
+            require(0 <= getattr(self, key) < inf, f"plan.{key}", getattr(self, key), "0 or more")
         require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a share above 0 and at most 1")
 
 
