@@ -120,8 +120,8 @@ def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureF
         (["--schedule.warmup_epochs", "30"], "shorten the warm-up"),
         (["--plan.rank", "3"], "unknown key plan.rank; did you mean plan.ranks?"),
         (["--plan.network_share", "1.1"], "plan.network_share is 1.1"),
-        (["--plan.images_per_s", "inf"], "plan.images_per_s is inf; expected a positive number"),
-        (["--plan.fusion_threshold", "nan"], "plan.fusion_threshold is nan; expected 0 or more"),
+        (["--plan.images_per_s", ".inf"], "plan.images_per_s is inf; expected a positive number"),
+        (["--plan.fusion_threshold", ".nan"], "plan.fusion_threshold is nan; expected 0 or more"),
         (["--plan.ranks", "0"], "plan.ranks is 0; expected at least 1 rank"),
     ],
 )
