@@ -74,7 +74,7 @@ def _memory(memory: Memory) -> Iterator[str]:
 
 
 def _scaling(job: Job, workload: Workload) -> Iterator[str]:
-    overlap = "beside" if workload.overlap else "after"
+    overlap = "beside" if workload.overlap > 0 else "after"
     yield f"predicted scaling, {job.samples.batch_size:,} samples on each rank, reduction {overlap} the backward pass"
     header = ("step(ms)", "images/s", "efficiency(%)")
     yield f"{'':14}{'ring':>33}  {'hierarchical':>33}"

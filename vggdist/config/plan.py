@@ -23,9 +23,6 @@ class PlanConfig:
     """Training samples, where the data are not at hand. null: as the data set has them."""
     memory: float | None = None
     """Memory of one rank in GiB; a plan that needs more is refused. null: it is estimated, and not judged."""
-    overlap: bool = False
-    """Predict for gradients that are reduced as the backward pass makes them, as Horovod's other bindings do. false: after
-    it and as one group, as vggdist.train does."""
     network_bandwidth: float = 25.0
     """Line rate of the network of one host, Gbit/s."""
     network_share: float = 0.81

@@ -11,7 +11,7 @@ from vggdist.data.sampler import SamplePlan, global_batch_size, make_plan
 from vggdist.models.layers import Layer, describe, readable_bytes
 from vggdist.planning.memory import Memory, estimate, largest_fit, running_statistics
 from vggdist.planning.reduction import Cluster, Link
-from vggdist.planning.scaling import Workload
+from vggdist.planning.scaling import BACKWARD_SHARE, Workload
 from vggdist.training.calendar import Calendar
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.states import state_kinds
@@ -93,4 +93,5 @@ def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Wor
     if asked.images_per_s is None:
         return None
     seconds, threshold = batch_size / asked.images_per_s, asked.fusion_threshold * 2**20
-    return Workload(layers, seconds, bytes_per_gradient(request), threshold, asked.overlap)
+    overlap = 0.0 if request.run.deterministic else seconds * BACKWARD_SHARE / request.train.accumulation
+    return Workload(layers, seconds, bytes_per_gradient(request), threshold, overlap)

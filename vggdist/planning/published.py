@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import describe
 from vggdist.planning.reduction import Cluster, Link
-from vggdist.planning.scaling import Workload, step_seconds
+from vggdist.planning.scaling import BACKWARD_SHARE, Workload, step_seconds
 
 RDMA_SHARE = 0.81  # calibrated on the first run below; the share that fits exactly is 0.8125
 TCP_SHARE = 0.54  # calibrated on the second; 0.537
-NETWORK_LATENCY_S = 9.6e-6  # NCCL 2.8, src/graph/tuning.cc: hwLat, NET, ring, Simple
+NETWORK_LATENCY_S = 9.6e-6  # NCCL at 01afd20a, src/graph/tuning.cc: hwLat, NET, ring, Simple
 HOST_LATENCY_S = 5.7e-6  # the same, PCI
 HOST_BANDWIDTH = 12e9  # bytes/s; NCCL, src/graph/topo.h: PCI_BW, PCIe 3.0 x16
 FUSION_BYTES = 64 * 2**20  # Horovod's default until 2020-11-19 (3ffe479e)
@@ -64,5 +64,6 @@ def predicted_speed_up(run: Measurement) -> float:
     layers = describe(ModelConfig(name="vgg16"), channels=3, image_size=224, num_classes=1000)
     between = Link(NETWORK_LATENCY_S, run.share * run.line_rate * 1e9 / 8)
     cluster = Cluster(4, Link(HOST_LATENCY_S, HOST_BANDWIDTH), between)
-    workload = Workload(layers, BATCH_SIZE / run.images_per_s, 4, FUSION_BYTES, overlap=True)
+    seconds = BATCH_SIZE / run.images_per_s
+    workload = Workload(layers, seconds, 4, FUSION_BYTES, overlap=seconds * BACKWARD_SHARE)
     return run.ranks * workload.seconds / step_seconds(workload, cluster, "ring", run.ranks)

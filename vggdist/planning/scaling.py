@@ -7,9 +7,10 @@ Assumptions, after what Horovod does (Sergeev & Del Balso 2018, "Tensor Fusion")
 
 * A third of ``T`` is the forward pass, two thirds the backward pass: each layer's backward pass is two products of the
   forward pass's size, one for its input's gradient and one for its weights'. A layer takes its share of the FLOPs.
-* *With overlap*, a layer's gradient is ready when the backward pass is through the layer. Reductions run one after the other
-  beside the computation and do not slow it. Whenever the links are free, what is ready by then is sent in the order in
-  which it became ready: as many gradients together as the fusion buffer holds, a larger one alone.
+* *With overlap* (``run.deterministic false``), a layer's gradient is ready when the backward pass is through the layer; with
+  accumulation, the last backward pass. Reductions run one after the other beside the computation and do not slow it.
+  Whenever the links are free, what is ready by then is sent in the order in which it became ready: as many gradients
+  together as the fusion buffer holds, a larger one alone.
 * *Without*, all gradients are ready at the end of the backward pass; the rest is the same.
 
 ``t`` is the later of ``T`` and the end of the last reduction. Most of VGG's gradient is the first fully connected layer's
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from vggdist.models.layers import Layer
 from vggdist.planning.reduction import Algorithm, Cluster
 
-FORWARD_SHARE = 1 / 3
+BACKWARD_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,23 @@ class Workload:
         seconds: of a step on one rank alone.
         bytes_per_gradient: in which one number travels.
         fusion_threshold: bytes.
-        overlap: reduce gradients as they become ready.
+        overlap: seconds of backward pass beside which gradients are reduced; 0 where all of them wait for its end.
     """
 
     layers: Sequence[Layer]
     seconds: float
     bytes_per_gradient: int
     fusion_threshold: float
-    overlap: bool
+    overlap: float
 
     def gradients(self) -> list[Gradient]:
         """Every layer's, in the order of the backward pass."""
-        backward = self.seconds * (1 - FORWARD_SHARE)
         total = sum(layer.flops for layer in self.layers)
         made, done = [], 0
         for layer in reversed(self.layers):
             done += layer.flops
             if layer.parameters:
-                ready = self.seconds - backward + backward * done / total if self.overlap else self.seconds
+                ready = self.seconds - self.overlap * (1 - done / total)
                 made.append(Gradient(ready, layer.parameters * self.bytes_per_gradient))
         return made
 

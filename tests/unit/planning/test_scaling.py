@@ -9,7 +9,7 @@ import pytest
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
 from vggdist.planning.reduction import Algorithm, Cluster, Link
-from vggdist.planning.scaling import Gradient, Workload, reduced_at, step_seconds, worker_counts
+from vggdist.planning.scaling import BACKWARD_SHARE, Gradient, Workload, reduced_at, step_seconds, worker_counts
 
 VGG16 = describe(ModelConfig(name="vgg16"), channels=3, image_size=224, num_classes=1000)
 CLUSTER = Cluster(4, Link(5.7e-6, 12e9), Link(9.6e-6, 2.5e9))
@@ -17,7 +17,7 @@ BOTH: tuple[Algorithm, ...] = ("ring", "hierarchical")
 
 
 def workload(overlap: bool = True, seconds: float = 0.5, threshold: float = 64 * 2**20) -> Workload:
-    return Workload(VGG16, seconds, 4, threshold, overlap)
+    return Workload(VGG16, seconds, 4, threshold, overlap=seconds * BACKWARD_SHARE if overlap else 0)
 
 
 def test_a_gradient_is_ready_when_the_backward_pass_is_through_its_layer() -> None:
@@ -27,11 +27,11 @@ def test_a_gradient_is_ready_when_the_backward_pass_is_through_its_layer() -> No
         Layer("output", "dense", (1,), parameters=5, flops=100),
     ]
     # 3 s: 1 s forward, 2 s backward, a quarter of which is the output's.
-    assert Workload(layers, 3.0, 2, 0, overlap=True).gradients() == [
+    assert Workload(layers, 3.0, 2, 0, overlap=2.0).gradients() == [
         Gradient(pytest.approx(1.5), 10),
         Gradient(pytest.approx(3.0), 20),
     ]
-    assert {gradient.ready for gradient in Workload(layers, 3.0, 2, 0, overlap=False).gradients()} == {3.0}
+    assert {gradient.ready for gradient in Workload(layers, 3.0, 2, 0, overlap=0).gradients()} == {3.0}
 
 
 def test_vgg16_s_largest_gradient_is_ready_early_in_the_backward_pass() -> None:
