@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "measure a run's newest checkpoint on the test set",
     "supervise": "start a training, and start it again from its newest checkpoint when it dies",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
+    "bench": "measure this machine: the step, the training around it, the reduction",
     "plan": "work out a job before it runs: steps, memory, predicted scaling; no GPU, no data, no MXNet",
 }
 

@@ -1,0 +1,50 @@
+"""The benchmarks run under the launchers, and leave a table, a JSON file and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launching import run
+
+QUICK = ["--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
+def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, launcher: str, size: int) -> None:
+    done = run(launcher, size, ["-m", "vggdist.bench", "step", *QUICK], tmp_path)
+    assert done.code == 0 and "training / bare step" in done.output, done.output
+    folder = tmp_path / "runs" / "quickstart"
+    result = json.loads((folder / "bench-step.json").read_text())
+    assert result["world_size"] == size and len(result["bare"]["repeats"]) == len(result["training"]["repeats"]) == 2
+    for bare, training, ratio in zip(*(result[name]["repeats"] for name in ("bare", "training", "ratio"))):
+        assert bare > 0 and ratio == pytest.approx(training / bare)
+    assert [path.name for path in folder.iterdir()] == ["bench-step.json"]
+
+
+@pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
+def test_the_reduction_is_measured_on_the_network_s_gradients(tmp_path: Path, launcher: str) -> None:
+    done = run(launcher, 2, ["-m", "vggdist.bench", "allreduce", *QUICK, "--model.head", "global_average"], tmp_path)
+    assert done.code == 0 and "for vggdist plan: latency" in done.output, done.output
+    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-allreduce.json").read_text())
+    sizes = [row["bytes"] for row in result["sizes"]]
+    assert sizes == sorted(sizes) and result["sizes"][-1]["layers"] == ["all"]
+    assert all(("mpi" in row) == (launcher == "mpirun") and row["horovod"]["median"] > 0 for row in result["sizes"])
+
+
+def test_one_rank_cannot_measure_a_reduction(tmp_path: Path) -> None:
+    done = run("python", 1, ["-m", "vggdist.bench", "allreduce"], tmp_path)
+    assert done.code == 2 and "one rank has nothing to reduce" in done.output
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["speed"], 2)])
+def test_without_a_kind_the_kinds_are_told(tmp_path: Path, arguments: list[str], code: int) -> None:
+    done = run("python", 1, ["-m", "vggdist.bench", *arguments], tmp_path)
+    assert done.code == code and "bare step" in done.output and "allreduce" in done.output
+
+
+def test_help_lists_the_benchmark_s_options(tmp_path: Path) -> None:
+    done = run("python", 1, ["-m", "vggdist.bench", "step", "--help"], tmp_path)
+    assert done.code == 0 and "--bench.repeats" in done.output and "--model.name" in done.output
