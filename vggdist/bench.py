@@ -37,6 +37,7 @@ def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending:
     if from_environment(os.environ).size == 1 or "--help" in arguments:
         load_as(BenchRequest, f"bench {kind}", arguments)  # a wrong request is refused before MXNet's import
     from vggdist.measuring.allreduce import measure_allreduce
+    from vggdist.measuring.load import OtherLoad
     from vggdist.measuring.step import measure_step
     from vggdist.reporting.console import start_logging
     from vggdist.world.process import World, versions
@@ -46,12 +47,16 @@ def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending:
     start_logging(world.is_root, world.rank, None)
     watch = ending.watch(world, request.run.timeout)
     watch.rest()  # reading the data may take long
+    load = OtherLoad(world)
     measured = {"step": measure_step, "allreduce": measure_allreduce}[kind](request, world, watch.beat)
     watch.rest()
+    others = 100 * load.share()
     if world.is_root:
-        print("\n".join({"step": step_table, "allreduce": allreduce_table}[kind](measured, world.size)), flush=True)
+        print("\n".join({"step": step_table, "allreduce": allreduce_table}[kind](measured, world.size)))
+        print(f"others used {others:.0f} % of this host's cores meanwhile", flush=True)
     return {
         **measured,
+        "others(%)": others,
         "world_size": world.size,
         "controller": world.controller,
         "cores": available_cores(),

@@ -18,6 +18,7 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
     assert done.code == 0 and "training / bare step" in done.output, done.output
     folder = tmp_path / "runs" / "quickstart"
     result = json.loads((folder / "bench-step.json").read_text())
+    assert "others used" in done.output and 0 <= result["others(%)"] <= 100
     assert result["world_size"] == size and len(result["bare"]["repeats"]) == len(result["training"]["repeats"]) == 2
     for bare, training, ratio in zip(*(result[name]["repeats"] for name in ("bare", "training", "ratio"))):
         assert bare > 0 and ratio == pytest.approx(training / bare)
