@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
+from vggdist.world import slurm
+from vggdist.world.interfaces import interface_towards
 from vggdist.world.topology import Topology, available_cores, from_environment
 
 
@@ -27,7 +29,11 @@ def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
 
 
 def apply(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect."""
+    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect.
+
+    Ranks that SLURM starts without MPI find their place for Horovod here, too.
+    """
+    environment.update(slurm.rendezvous(environment, interface_towards))
     settings = chosen(from_environment(environment), available_cores())
     for name, value in settings.items():
         environment.setdefault(name, value)

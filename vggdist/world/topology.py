@@ -6,12 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vggdist.world import slurm
+
 # Each launcher's names for rank, size, local rank and local size. Horovod's own come first: horovodrun sets them on Gloo.
-_NAMES = (
-    ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-)
+# srun's come last: a mpirun or horovodrun inside a SLURM allocation has them in its environment too.
+_NAMES = {
+    "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    "mpirun": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    "the MPI launcher": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,13 +34,18 @@ class Topology:
 
 def from_environment(environment: Mapping[str, str]) -> Topology:
     """Read the launcher's variables; without any, this process is the only one."""
-    for names in _NAMES:
-        if names[0] in environment and names[1] in environment:
-            rank, size, local_rank, local_size = (
-                int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))
-            )
-            return Topology(rank, size, local_rank, local_size)
-    return Topology()
+    names = _NAMES.get(launcher(environment) or "")
+    if names is None:
+        return Topology(*(slurm.place(environment) or ()))
+    return Topology(*(int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))))
+
+
+def launcher(environment: Mapping[str, str]) -> str | None:
+    """Who started this process as one of several ranks, as far as the environment tells; None where nobody did."""
+    for name, (rank, size, *_) in _NAMES.items():
+        if rank in environment and size in environment:
+            return name
+    return "srun" if slurm.place(environment) else None
 
 
 def available_cores() -> int:
