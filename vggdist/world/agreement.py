@@ -7,6 +7,7 @@ read the same sum at the same place.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Agreement:
         self._stop = stop
         self._trouble = trouble
         self._sent: mx.nd.NDArray | None = None
+        self._exchanges = itertools.count()
 
     def ballot(self) -> mx.nd.NDArray:
         """This rank's wishes now, ``(2,) float32``, to be summed over the ranks in place."""
@@ -53,7 +55,7 @@ class Agreement:
     def exchange(self) -> Wishes:
         """Send a ballot outside a step and tell what the one before it said; every rank must call this equally often."""
         ballot = self.ballot()
-        self._world.reduce([ballot], "ballot")
+        self._world.reduce([ballot], f"ballot.{next(self._exchanges)}")  # the one before it may still be on its way
         return self.read(ballot)
 
 
