@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,13 @@ NODES = ("node1", "node2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROJECT = Path(__file__).parents[2]
 # Virtual nodes share a host: Open MPI would take their ranks for neighbours in shared memory. Tests may run as root.
-_VIRTUAL = {"OMPI_MCA_btl": "self,tcp", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+_VIRTUAL = {
+    "OMPI_MCA_btl": "self,tcp",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_odls_base_sigkill_timeout": "3",  # each job that fails takes twice so long
+}
+_OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _FOREIGN = ("OMPI_", "HOROVOD_", "PMIX_", "SLURM_", "SBATCH_")
 
 
@@ -54,8 +61,8 @@ class Cluster:
 
     def submit(self, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
         """Submit a batch script with options that replace those in its head."""
-        log = ["--parsable", "--output=job-%A_%a.log" if "--array" in " ".join(options) else "--output=job-%j.log"]
-        told = self.run("sbatch", *log, *options, script, *arguments, **environment)
+        edited = ["--parsable", "--account=test", "--partition=main", "--output=job-%A-%a.log", *options]
+        told = self.run("sbatch", *edited, script, *arguments, **environment)
         return Job(self, told.strip())
 
     def logs(self) -> str:
@@ -72,7 +79,7 @@ class Job:
     @property
     def log(self) -> str:
         """What the job has printed so far."""
-        paths = sorted(self.cluster.folder.glob(f"job-{self.number}*.log"))
+        paths = sorted(self.cluster.folder.glob(f"job-{self.number}-*.log"))
         return "\n".join(path.read_text(errors="replace") for path in paths)
 
     def shown(self) -> dict[str, str]:
@@ -86,25 +93,18 @@ class Job:
         while not condition():
             if time.monotonic() > until:
                 shown = self.shown()
-                self.cluster.run("scancel", "--signal=KILL", "--full", self.number)
-                self.cluster.run("scancel", self.number)
+                self.cluster.run("scancel", "--quiet", self.number)
                 raise AssertionError(f"job {self.number} did not come so far: {shown}\n{self.log}\n{self.cluster.logs()}")
             time.sleep(0.1)
 
     def finish(self, deadline: float = 60) -> int:
-        """Wait for the end of the job, and of all tasks of an array; returns its exit code, 0 where SLURM tells a signal."""
-        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-        self.wait_for(
-            lambda: all(f"JobState={state}" in told for told in self._all() for state in self._state(told, over)), deadline
-        )
+        """Wait for the end of the job, and of all tasks of an array; returns its exit code, 0 where it ended by a signal."""
+        self.wait_for(lambda: _OVER.issuperset(self.states()), deadline)
         return int(self.shown()["ExitCode"].split(":")[0])
 
-    def _all(self) -> list[str]:
-        return self.cluster.run("scontrol", "show", "job", "--oneliner", self.number).splitlines()
-
-    @staticmethod
-    def _state(told: str, over: tuple[str, ...]) -> list[str]:
-        return [state for state in over if f"JobState={state}" in told] or ["over"]
+    def states(self) -> list[str]:
+        """The state of the job, or of each task of an array."""
+        return re.findall(r"JobState=(\w+)", self.cluster.run("scontrol", "show", "job", "--oneliner", self.number))
 
 
 @contextlib.contextmanager
