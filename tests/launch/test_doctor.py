@@ -1,0 +1,34 @@
+"""The doctor under each launcher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launching import run
+
+
+@pytest.mark.parametrize("launcher", ["python", "horovodrun --gloo", "mpirun"])
+def test_a_sound_place_is_told_once_with_its_ranks(launcher: str, tmp_path: Path) -> None:
+    size = 1 if launcher == "python" else 2
+    finished = run(launcher, size, ["-m", "vggdist.doctor"], tmp_path)
+    assert finished.code == 0, finished.output
+    controller = {"python": "none", "mpirun": "MPI"}.get(launcher, "Gloo")
+    name = {"python": "no launcher", "mpirun": "mpirun"}.get(launcher, "horovodrun")
+    assert finished.output.count(f"{size} rank(s) from {name}, controller {controller}") == 1, finished.output
+    assert "error" not in finished.output
+    told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
+    assert told["exit_code"] == 0 and [one["rank"] for one in told["ranks"]] == list(range(size))
+
+
+def test_a_place_where_a_run_would_fail_is_told_by_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    finished = run("horovodrun --gloo", 2, ["-m", "vggdist.doctor", "--run.directory", "file"], tmp_path)
+    assert finished.code == 1 and "a run would fail here: file cannot be written" in finished.output, finished.output
+
+
+def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
+    finished = run("python", 1, ["-m", "vggdist.doctor", "--run.devise", "gpu"], tmp_path)
+    assert finished.code == 2 and "unknown key run.devise; did you mean run.device?" in finished.output
