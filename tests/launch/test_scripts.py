@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,31 +12,44 @@ import pytest
 
 from tests.launching import Finished, command_line, execute, result_of
 
-LAUNCH = Path(__file__).parents[2] / "launch"
+PROJECT = Path(__file__).parents[2]
+LAUNCH = PROJECT / "launch"
 STEPS = ("--train.steps", "3")
+DOCUMENTED = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", (PROJECT / "docs" / "clusters.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 def script(name: str, *words: str, cwd: Path, **environment: str) -> Finished:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return execute([str(LAUNCH / name), *words], cwd, 120, PATH=path, **root, **environment)
+    command = name if name == "bash" else str(LAUNCH / name)
+    return execute([command, *words], cwd, 120, PATH=path, **root, **environment)
 
 
-@pytest.mark.parametrize(("way", "controller"), [("gloo", "Gloo"), ("mpi", "MPI")])
-def test_local_starts_ranks_each_way(way: str, controller: str, tmp_path: Path) -> None:
-    if way == "mpi":
+@pytest.mark.parametrize("command", [line for line in DOCUMENTED if "sbatch" not in line])
+def test_a_command_of_the_page_on_clusters_runs(command: str, tmp_path: Path) -> None:
+    """Trainings are cut short."""
+    if "mpi" in command:
         command_line("mpirun", 2)  # skips where there is none
-    finished = script("local.sh", "2", *STEPS, cwd=tmp_path, VGGDIST_LAUNCH=way)
+    for name in ("launch", "configs"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    command += "" if command.endswith("doctor") else " " + " ".join(STEPS)
+    finished = script("bash", "-c", command, cwd=tmp_path)
     assert finished.code == 0, finished.output
-    assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (2, controller)
+    if not command.endswith("doctor"):
+        assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (
+            2,
+            "MPI" if "mpi" in command else "Gloo",
+        )
 
 
-@pytest.mark.parametrize("hostfile", [False, True])
-def test_mpirun_starts_ranks_on_one_host_and_on_those_of_a_file(hostfile: bool, tmp_path: Path) -> None:
+def test_mpirun_takes_hosts_from_a_file(tmp_path: Path) -> None:
     command_line("mpirun", 2)
     (tmp_path / "hosts").write_text("localhost slots=2\n")
-    environment = {"HOSTFILE": "hosts"} if hostfile else {}
-    finished = script("mpirun.sh", "2", *STEPS, cwd=tmp_path, MXNET_ENFORCE_DETERMINISM="1", **environment)
+    finished = script("mpirun.sh", "2", *STEPS, cwd=tmp_path, HOSTFILE="hosts", MXNET_ENFORCE_DETERMINISM="1")
     assert finished.code == 0, finished.output
     assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (2, "MPI")
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.launch.cluster import PROJECT, Cluster, Job, missing, running
+from tests.launch.test_scripts import DOCUMENTED
 from tests.launching import command_line, result_of, train
 from vggdist.checkpoints.store import CheckpointStore
 
@@ -107,6 +108,19 @@ def test_four_ranks_on_two_nodes_hold_the_same_network(way: str, cluster: Cluste
     job = cluster.submit("launch/slurm/several_nodes.sh", *FOUR_RANKS, arguments=arguments, VGGDIST_LAUNCH=way)
     assert job.finish() == 0, job.log
     assert result_of(cluster.folder)["world_size"] == 4
+
+
+@pytest.mark.parametrize("command", [line for line in DOCUMENTED if "sbatch" in line])
+def test_a_command_of_the_page_on_clusters_runs(command: str, cluster: Cluster) -> None:
+    """As it stands; what its user edits in the script's head comes by the environment, and the training is cut short."""
+    if "pmix" in command or "mpirun" in command:
+        command_line("mpirun", 2)
+    edited = {"ACCOUNT": "test", "PARTITION": "main", "GPUS_PER_NODE": "1", "OUTPUT": "job-%A-%a.log"}
+    environment = {f"SBATCH_{name}": value for name, value in edited.items()}
+    told = cluster.run("bash", "-c", f"{command} --train.steps 3", **environment)
+    job = Job(cluster, told.split()[-1])
+    assert job.finish() == 0, job.log
+    assert result_of(cluster.folder)["step"] == 3
 
 
 def test_one_node_takes_a_rank_for_each_of_its_gpus(cluster: Cluster, plain_run: dict[str, Any]) -> None:
