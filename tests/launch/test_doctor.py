@@ -32,3 +32,12 @@ def test_a_place_where_a_run_would_fail_is_told_by_the_exit_code(tmp_path: Path)
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
     finished = run("python", 1, ["-m", "vggdist.doctor", "--run.devise", "gpu"], tmp_path)
     assert finished.code == 2 and "unknown key run.devise; did you mean run.device?" in finished.output
+
+
+def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path) -> None:
+    """As where Horovod was built without the launcher's MPI: each is rank 0 of 1."""
+    for command in ("vggdist.doctor", "vggdist.train"):
+        alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        finished = run("mpirun", 2, ["-m", command], tmp_path, **alone)
+        assert finished.code == 2, finished.output
+        assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1

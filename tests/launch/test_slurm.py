@@ -140,6 +140,14 @@ def test_each_rank_sees_all_gpus_of_its_node_and_takes_its_own(way: str, cluster
     assert sorted(job.log.split("\n")) == ["", *(f"node{node} {rank} of 0,1" for node in (1, 2) for rank in (0, 1))]
 
 
+def test_the_doctor_finds_the_place_sound(way: str, cluster: Cluster) -> None:
+    script = written(cluster, ". launch/slurm/common.sh\nlaunch python -m vggdist.doctor")
+    job = cluster.submit(script, *TWO_RANKS, "--ntasks-per-gpu=1", VGGDIST_LAUNCH=way)
+    assert job.finish() == 0, job.log
+    name, controller = ("mpirun" if way == "mpirun" else "srun"), ("Gloo" if way == "gloo" else "MPI")
+    assert f"2 rank(s) from {name}, controller {controller}" in job.log and "allreduce: right" in job.log
+
+
 def test_a_preempted_job_queues_again_and_continues_at_the_next_step(way: str, cluster: Cluster) -> None:
     job = started(cluster, way, "launch/slurm/preemptible.sh", steps=400)
     cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what SLURM does by --signal=B:USR1@120

@@ -42,10 +42,13 @@ def from_environment(environment: Mapping[str, str]) -> Topology:
 
 def launcher(environment: Mapping[str, str]) -> str | None:
     """Who started this process as one of several ranks, as far as the environment tells; None where nobody did."""
+    task = slurm.place(environment)
     for name, (rank, size, *_) in _NAMES.items():
         if rank in environment and size in environment:
-            return name
-    return "srun" if slurm.place(environment) else None
+            # A task of srun that found its rendezvous has Horovod's variables, too.
+            of_task = task is not None and (environment[rank], environment[size]) == (str(task[0]), str(task[1]))
+            return "srun" if name == "horovodrun" and of_task else name
+    return "srun" if task is not None else None
 
 
 def available_cores() -> int:

@@ -55,6 +55,11 @@ def test_another_launcher_within_a_task_comes_first(name: str, prefix: str) -> N
     assert launcher(environment) == name and from_environment(environment) == Topology(1, 2)
 
 
+def test_a_task_that_found_its_rendezvous_is_still_srun_s() -> None:
+    found = {**task(3, 1, 1), **PORT, **slurm.rendezvous({**task(3, 1, 1), **PORT}, lambda address: "eth0")}
+    assert launcher(found) == "srun" and from_environment(found) == Topology(3, 5, 1, 2)
+
+
 def cross(places: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
     told = [slurm.rendezvous({**place, **PORT}, lambda address: "eth0") for place in places]
     return [(found["HOROVOD_CROSS_RANK"], found["HOROVOD_CROSS_SIZE"]) for found in told]
