@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vggdist.config.errors import VggdistError
+from vggdist.config.errors import Unconnected, VggdistError
 from vggdist.reporting.result import write_result
+from vggdist.world import slurm
 from vggdist.world.topology import from_environment
 from vggdist.world.watch import Verdict, Watch
 
@@ -26,6 +28,9 @@ _LOST_CONTACT = (
     "Timed out waiting",
     "MPI_",
 )
+
+_UNCONNECTED_PATIENCE = 10.0
+"""Seconds that ranks which cannot know of each other leave rank 0 to tell it; the launcher ends them when it has."""
 
 
 class Ending:
@@ -74,11 +79,18 @@ class Ending:
             self._record(error.exit_code, str(error))
             print(f"vggdist: {error}", file=sys.stderr, flush=True)
         if not self._alone:
-            from vggdist.world.process import World
-
-            World().barrier()  # a launcher kills the other ranks when the first leaves: rank 0 must have written by then
+            self._wait_for_root(error)
         self._close_watch()
         return error.exit_code
+
+    def _wait_for_root(self, error: VggdistError) -> None:
+        """A launcher kills the other ranks when the first leaves: rank 0 must have written by then."""
+        if not isinstance(error, Unconnected):
+            from vggdist.world.process import World
+
+            World().barrier()
+        elif self._rank > 0:
+            time.sleep(_UNCONNECTED_PATIENCE)
 
     def _fail(self, error: Exception) -> NoReturn:
         verdict = None
@@ -104,8 +116,9 @@ class Ending:
             self._record(verdict.exit_code, verdict.text)
 
     def _record(self, exit_code: int, error: str | None, result: dict[str, Any] | None = None) -> None:
+        job = {"slurm": told} if (told := slurm.job(os.environ)) else {}
         try:
-            write_result(self._path.parent, {"exit_code": exit_code, "error": error, **(result or {})}, self._path.name)
+            write_result(self._path.parent, {"exit_code": exit_code, "error": error, **(result or {}), **job}, self._path.name)
         except OSError as failure:
             print(f"vggdist: cannot write {self._path}: {failure}", file=sys.stderr, flush=True)
 

@@ -13,7 +13,7 @@ from vggdist.config.duration import parse_duration
 from vggdist.config.load import load, requested_run_directory, run_directory
 from vggdist.ending import Ending
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs
+from vggdist.world import knobs, slurm
 from vggdist.world.signals import StopRequests
 from vggdist.world.topology import from_environment
 
@@ -48,6 +48,8 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
     watch = ending.watch(world, config.run.timeout)
     watch.rest()  # reading the data may take long
     logger.info("%s: %d rank(s), %s, %s", config.run.name, world.size, world.controller, versions())
+    if job := slurm.job(os.environ):
+        logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
     setup = prepare(config, world)
     first_step, total_steps = setup.progress.step, setup.calendar.total_steps
     report = Report(directory, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()

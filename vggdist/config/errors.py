@@ -15,6 +15,12 @@ class RequestError(VggdistError):
     exit_code = 2
 
 
+class Unconnected(RequestError):
+    """The processes that a launcher started together do not know each other; every one of them raises this."""
+
+    agreed = True
+
+
 class RunError(VggdistError):
     """A run that was asked for rightly failed: a loss that is not finite, a rank that differs (exit code 1)."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
+from vggdist.world import slurm
 from vggdist.world.cores import find_cores, own_cores
+from vggdist.world.interfaces import interface_towards
 from vggdist.world.topology import Topology, from_environment
 
 
@@ -26,7 +28,11 @@ def chosen(topology: Topology, cores: int) -> Mapping[str, str]:
 
 
 def apply(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect."""
+    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect.
+
+    Ranks that SLURM starts without MPI find their place for Horovod here, too.
+    """
+    environment.update(slurm.rendezvous(environment, interface_towards))
     topology = from_environment(environment)
     settings = chosen(topology, own_cores(find_cores(environment), topology.local_size))
     for name, value in settings.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,8 +18,9 @@ from typing import Any, TypeVar
 import mxnet as mx
 import numpy as np
 
-from vggdist.config.errors import RequestError, RunError, agreed
-from vggdist.world import gpus
+from vggdist.config.errors import RequestError, RunError, Unconnected, agreed
+from vggdist.world import gpus, slurm
+from vggdist.world.topology import from_environment, launcher
 
 try:
     import horovod.mxnet as hvd
@@ -41,12 +43,20 @@ class World:
     """The ranks of this run, seen from one of them."""
 
     def __init__(self) -> None:
-        """Start Horovod. Call it early: a rank that comes late by Horovod's timeout (30 s on Gloo) fails the start."""
+        """Start Horovod. Call it early: a rank that comes late by Horovod's timeout (30 s on Gloo) fails the start.
+
+        Raises:
+            Unconnected: on every rank, when Horovod does not connect the processes that a launcher started together.
+        """
+        if not slurm.connects(os.environ):
+            raise Unconnected(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
         self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
+        if self.size != from_environment(os.environ).size:
+            raise Unconnected(_unconnected(self.size))
 
     @property
     def is_root(self) -> bool:
@@ -140,6 +150,19 @@ class World:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.sum(np.zeros(1, np.int32))
+
+
+def _unconnected(connected: int) -> str:
+    name, started = launcher(os.environ) or "", from_environment(os.environ).size
+    ways = {
+        "srun": "`srun --mpi=pmix` with MPI, or `vggdist rendezvous -- srun --mpi=none` without (launch/slurm has both)",
+        "horovodrun": "the same Horovod on every host, and no HOROVOD_* of another job in the environment",
+    }
+    way = ways.get(name, "`horovodrun` in its place, or a Horovod built with this launcher's MPI (docs/install.md)")
+    return (
+        f"{name} started {started} processes, but Horovod connects {connected}: each would train alone, as rank 0 of 1. "
+        f"Use {way}"
+    )
 
 
 def _who_said_what(messages: Sequence[str | None]) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vggdist.world import slurm
+
 # Each launcher's names for rank, size, local rank and local size. Horovod's own come first: horovodrun sets them on Gloo.
-_NAMES = (
-    ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-)
+# srun's come last: a mpirun or horovodrun inside a SLURM allocation has them in its environment too.
+_NAMES = {
+    "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    "mpirun": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    "the MPI launcher": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,18 @@ class Topology:
 
 def from_environment(environment: Mapping[str, str]) -> Topology:
     """Read the launcher's variables; without any, this process is the only one."""
-    for names in _NAMES:
-        if names[0] in environment and names[1] in environment:
-            rank, size, local_rank, local_size = (
-                int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))
-            )
-            return Topology(rank, size, local_rank, local_size)
-    return Topology()
+    names = _NAMES.get(launcher(environment) or "")
+    if names is None:
+        return Topology(*(slurm.place(environment) or ()))
+    return Topology(*(int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))))
+
+
+def launcher(environment: Mapping[str, str]) -> str | None:
+    """Who started this process as one of several ranks, as far as the environment tells; None where nobody did."""
+    task = slurm.place(environment)
+    for name, (rank, size, *_) in _NAMES.items():
+        if rank in environment and size in environment:
+            # A task of srun that found its rendezvous has Horovod's variables, too.
+            of_task = task is not None and (environment[rank], environment[size]) == (str(task[0]), str(task[1]))
+            return "srun" if name == "horovodrun" and of_task else name
+    return "srun" if task is not None else None

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Trains on this machine:  launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]
+# VGGDIST_LAUNCH=gloo (default) needs no MPI; VGGDIST_LAUNCH=mpi takes Horovod's MPI.
+set -euo pipefail
+ranks=${1:?usage: launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}
+shift
+case ${VGGDIST_LAUNCH:-gloo} in
+gloo | mpi) exec horovodrun "--${VGGDIST_LAUNCH:-gloo}" -np "$ranks" python -m vggdist.train "$@" ;;
+*)
+    echo "VGGDIST_LAUNCH is '$VGGDIST_LAUNCH'; expected gloo or mpi" >&2
+    exit 2
+    ;;
+esac

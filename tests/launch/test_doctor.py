@@ -1,0 +1,43 @@
+"""The doctor under each launcher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launching import run
+
+
+@pytest.mark.parametrize("launcher", ["python", "horovodrun --gloo", "mpirun"])
+def test_a_sound_place_is_told_once_with_its_ranks(launcher: str, tmp_path: Path) -> None:
+    size = 1 if launcher == "python" else 2
+    finished = run(launcher, size, ["-m", "vggdist.doctor"], tmp_path)
+    assert finished.code == 0, finished.output
+    controller = {"python": "none", "mpirun": "MPI"}.get(launcher, "Gloo")
+    name = {"python": "no launcher", "mpirun": "mpirun"}.get(launcher, "horovodrun")
+    assert finished.output.count(f"{size} rank(s) from {name}, controller {controller}") == 1, finished.output
+    assert "error" not in finished.output
+    told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
+    assert told["exit_code"] == 0 and [one["rank"] for one in told["ranks"]] == list(range(size))
+
+
+def test_a_place_where_a_run_would_fail_is_told_by_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    finished = run("horovodrun --gloo", 2, ["-m", "vggdist.doctor", "--run.directory", "file"], tmp_path)
+    assert finished.code == 1 and "a run would fail here: file cannot be written" in finished.output, finished.output
+
+
+def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
+    finished = run("python", 1, ["-m", "vggdist.doctor", "--run.devise", "gpu"], tmp_path)
+    assert finished.code == 2 and "unknown key run.devise; did you mean run.device?" in finished.output
+
+
+def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path) -> None:
+    """As where Horovod was built without the launcher's MPI: each is rank 0 of 1."""
+    for command in ("vggdist.doctor", "vggdist.train"):
+        alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        finished = run("mpirun", 2, ["-m", command], tmp_path, **alone)
+        assert finished.code == 2, finished.output
+        assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1

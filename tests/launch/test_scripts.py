@@ -1,0 +1,73 @@
+"""The scripts of ``launch/`` for one host and for several, each run as its head says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.launching import Finished, command_line, execute, result_of
+
+PROJECT = Path(__file__).parents[2]
+LAUNCH = PROJECT / "launch"
+STEPS = ("--train.steps", "3")
+DOCUMENTED = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", (PROJECT / "docs" / "clusters.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+def script(name: str, *words: str, cwd: Path, **environment: str) -> Finished:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    command = name if name == "bash" else str(LAUNCH / name)
+    return execute([command, *words], cwd, 120, PATH=path, **root, **environment)
+
+
+@pytest.mark.parametrize("command", [line for line in DOCUMENTED if "sbatch" not in line])
+def test_a_command_of_the_page_on_clusters_runs(command: str, tmp_path: Path) -> None:
+    """Trainings are cut short."""
+    if "mpi" in command:
+        command_line("mpirun", 2)  # skips where there is none
+    for name in ("launch", "configs"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    command += "" if command.endswith("doctor") else " " + " ".join(STEPS)
+    finished = script("bash", "-c", command, cwd=tmp_path)
+    assert finished.code == 0, finished.output
+    if not command.endswith("doctor"):
+        assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (
+            2,
+            "MPI" if "mpi" in command else "Gloo",
+        )
+
+
+def test_mpirun_takes_hosts_from_a_file(tmp_path: Path) -> None:
+    command_line("mpirun", 2)
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    finished = script("mpirun.sh", "2", *STEPS, cwd=tmp_path, HOSTFILE="hosts", MXNET_ENFORCE_DETERMINISM="1")
+    assert finished.code == 0, finished.output
+    assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (2, "MPI")
+
+
+def test_hosts_starts_a_rank_for_each_slot(tmp_path: Path) -> None:
+    finished = script("hosts.sh", "localhost:1,127.0.0.1:1", *STEPS, cwd=tmp_path, INTERFACE="lo")
+    assert finished.code == 0, finished.output
+    assert result_of(tmp_path)["world_size"] == 2
+
+
+@pytest.mark.parametrize("name", ["local.sh", "mpirun.sh", "hosts.sh"])
+def test_a_script_without_its_first_argument_tells_its_usage(name: str, tmp_path: Path) -> None:
+    finished = script(name, cwd=tmp_path)
+    assert finished.code != 0 and "usage: " in finished.output
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt install shellcheck)")
+def test_every_script_is_clean(tmp_path: Path) -> None:
+    scripts = [str(path.relative_to(LAUNCH.parent)) for path in sorted(LAUNCH.rglob("*.sh"))]
+    finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, 60)
+    assert len(scripts) == 8 and finished.code == 0, finished.output

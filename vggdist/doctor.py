@@ -1,0 +1,140 @@
+"""Would a run work here? ``horovodrun -np 2 python -m vggdist.doctor``: in place of train, under any launcher."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vggdist.config.errors import RequestError, RunError, agreed
+from vggdist.config.load import load, requested_run_directory
+from vggdist.ending import Ending
+from vggdist.world import knobs, slurm
+from vggdist.world.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
+from vggdist.world.interfaces import interface_towards
+from vggdist.world.topology import from_environment, launcher
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from vggdist.world.process import World
+
+_PROBE_BYTES, _PROBES = 16 * 2**20, 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what was found; returns 0 where a run would work, 1 where it would fail, 2 where it would be refused."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    settings = knobs.apply()
+    ending = Ending(requested_run_directory(arguments).parent, "doctor.json")
+    return ending.of(lambda: diagnose(arguments, settings))
+
+
+def diagnose(arguments: Sequence[str], settings: dict[str, str]) -> dict[str, Any]:
+    """Examine every rank, print the findings on rank 0, and return them for ``doctor.json``.
+
+    Raises:
+        RunError: on every rank, where a run would fail.
+    """
+    if from_environment(os.environ).size == 1 or "--help" in arguments:
+        load("doctor", arguments)
+    import horovod.mxnet as hvd
+    import mxnet as mx
+
+    from vggdist.world.process import World
+
+    world = World()
+    config = world.together(lambda: load("doctor", arguments))
+    device, mine = _examine(world, config.run.device)
+    reports = [RankReport(**one) for one in world.gather(asdict(mine))]
+    free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
+    findings = [
+        Finding("ok", f"{world.size} rank(s) from {launcher(os.environ) or 'no launcher'}, controller {world.controller}"),
+        *of_ranks(reports, config.run.device, bool(hvd.nccl_built())),
+        of_disk(config.run.directory, free),
+        _reduce(world, device),
+    ]
+    builds = [name for name in ("gloo", "mpi", "nccl", "cuda") if getattr(hvd, f"{name}_built")()]
+    features = [feature.name for feature in mx.runtime.feature_list() if feature.enabled]
+    if world.is_root:
+        print(f"{place_map(reports)}\n")
+        print(f"Horovod is built with: {', '.join(builds)}\nMXNet is built with: {', '.join(features)}")
+        print("".join(f"{name}={value} " for name, value in settings.items()) + "\n")
+        print("\n".join(map(str, findings)), flush=True)
+    errors = [finding.what for finding in findings if finding.level == "error"]
+    if errors:
+        raise agreed(RunError(f"a run would fail here: {'; '.join(errors)}"))
+    return {"findings": [asdict(finding) for finding in findings], "ranks": [asdict(one) for one in reports]}
+
+
+def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
+    """This rank's device, and its report."""
+    import mxnet as mx
+
+    from vggdist.world import gpus
+    from vggdist.world.process import choose_device, versions
+
+    refusal = None
+    try:
+        device = choose_device(wanted, world.local_rank)
+    except RequestError as error:
+        device, refusal = mx.cpu(), str(error)
+    if wanted == "auto" and device == mx.cpu() and (visible := mx.context.num_gpus()):
+        refusal = gpus.refusal(world.local_rank % visible)
+    gpu = gpus.describe(device.device_id) if device.device_type == "gpu" else None
+    # Rank 0's address by its host's name may be unknown to the others; then the interface is what Gloo was told.
+    interface = os.environ.get("HOROVOD_GLOO_IFACE") or interface_towards(world.gather(socket.gethostname())[0])
+    world.barrier()
+    clock = time.time()
+    return device, RankReport(
+        rank=world.rank,
+        host=slurm.job(os.environ) and os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        local_rank=world.local_rank,
+        device=str(device),
+        gpu="{} {}.{}".format(gpu.name, *gpu.capability) if gpu else None,
+        refusal=refusal,
+        cores=sorted(os.sched_getaffinity(0)),
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        interface=interface if world.size > 1 else None,
+        clock=clock,
+        shm_free=shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0,
+        versions=versions(),
+    )
+
+
+def _free(directory: Path) -> int | None:
+    """Free bytes where a folder is or would be made; None where it cannot be written."""
+    there = directory.resolve()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free if there.is_dir() and os.access(there, os.W_OK) else None
+
+
+def _reduce(world: World, device: mx.Context) -> Finding:
+    """Sum an array over the ranks as a step does; judges the slowest rank's result and speed."""
+    import mxnet as mx
+    import numpy as np
+
+    if world.size == 1:
+        return of_allreduce(True, None)
+    right, seconds = True, []
+    for probe in range(_PROBES):
+        array = mx.nd.full((_PROBE_BYTES // 4,), world.rank + 1, ctx=device)
+        array.wait_to_read()
+        world.barrier()
+        started = time.perf_counter()
+        world.reduce([array], f"doctor.{probe}")
+        right &= bool(np.all(array.asnumpy() == world.size * (world.size + 1) / 2))
+        seconds.append(time.perf_counter() - started)
+    told = world.gather([right, min(seconds[1:])])  # the first makes the connections
+    return of_allreduce(all(one for one, _ in told), _PROBE_BYTES / max(slowest for _, slowest in told) / 1e9)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
