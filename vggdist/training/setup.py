@@ -129,7 +129,8 @@ def _plan(
     config: Config, data: DataSet, batch_size: int, world_size: int, scaled_for_ranks: int
 ) -> tuple[SamplePlan, Calendar, Schedule]:
     """The sizes and dates of the run, as far as arithmetic knows them."""
-    plan = make_plan(len(data.train), batch_size, world_size, config.run.seed, config.data.last_batch == "drop")
+    drop_last = config.data.last_batch == "drop"
+    plan = make_plan(len(data.train), batch_size, world_size, config.run.seed, drop_last, config.train.accumulation)
     calendar = Calendar.of(config, plan.steps_per_epoch)
     peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)
     return plan, calendar, Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps)

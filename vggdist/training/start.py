@@ -71,21 +71,14 @@ def find(store: CheckpointStore | None, world: World) -> Start:
 
 
 def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, Any] | None) -> int:
-    """The samples of one step over all ranks; a run that continues on another number of ranks keeps them.
+    """The samples of one step over all ranks; a run that continues on any other number of ranks keeps them.
 
     Raises:
-        RequestError: when the ranks cannot share them evenly, naming the numbers that can.
+        RequestError: when the ranks with which a run begins cannot share them evenly.
     """
-    if state is None or state["world_size"] == world_size or train.global_batch_size is not None:
+    if state is None:
         return global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
-    size = int(state["identity"]["global batch size"])
-    if size % (world_size * train.accumulation):
-        fitting = [str(ranks) for ranks in range(1, size + 1) if size % (ranks * train.accumulation) == 0]
-        raise RequestError(
-            f"the checkpoint's global batch of {size} samples cannot be shared evenly by {world_size} ranks with "
-            f"train.accumulation {train.accumulation}; continue on {', '.join(fitting)} ranks"
-        )
-    return size
+    return train.global_batch_size or train.batch_size * int(state["scaled_for_ranks"])
 
 
 def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
