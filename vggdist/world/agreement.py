@@ -33,6 +33,7 @@ class Agreement:
         self._stop = stop
         self._trouble = trouble
         self._sent: mx.nd.NDArray | None = None
+        self._exchanges = 0
 
     def ballot(self) -> mx.nd.NDArray:
         """This rank's wishes now, ``(2,) float32``, to be summed over the ranks in place."""
@@ -53,7 +54,8 @@ class Agreement:
     def exchange(self) -> Wishes:
         """Send a ballot outside a step and tell what the one before it said; every rank must call this equally often."""
         ballot = self.ballot()
-        self._world.reduce([ballot], "ballot")
+        self._exchanges += 1
+        self._world.reduce([ballot], f"ballot.{self._exchanges % 2}")  # the one before may be in flight
         return self.read(ballot)
 
 
