@@ -7,9 +7,11 @@ and therefore exact. And a name must be unique while it is in flight, so each co
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ from typing import Any, TypeVar
 import mxnet as mx
 import numpy as np
 
-from vggdist.config.errors import RequestError, RunError, agreed
+from vggdist.config.errors import Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus
 
 try:
@@ -34,6 +36,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 _counter = itertools.count()
+_UNASSIGNED = "-1"
 _Result = TypeVar("_Result")
 
 
@@ -47,6 +50,28 @@ class World:
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
         self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
+
+    @classmethod
+    def again(cls) -> World:
+        """Leave the ranks so far and meet those that an elastic job has now; waits until all of them are there.
+
+        Raises:
+            Dismissed: when this process is not one of them.
+            RunError: when they did not come together. Horovod cannot be started in this process after that.
+        """
+        global _counter
+        hvd.shutdown()
+        _counter = itertools.count()  # a process that joins begins to count, too
+        os.environ["HOROVOD_RANK"] = _UNASSIGNED
+        try:
+            return cls()
+        except ValueError:  # Horovod has said more on standard error
+            # It sets the variable for C alone when the driver has given this process a rank.
+            getenv = ctypes.CDLL(None).getenv
+            getenv.restype = ctypes.c_char_p
+            if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
+                raise Dismissed("this process leaves: its host is no longer part of the job") from None
+            raise RunError("the ranks did not come together again; start the same command again to continue") from None
 
     @property
     def is_root(self) -> bool:
@@ -76,12 +101,12 @@ class World:
         if self.size > 1:
             hvd.grouped_allreduce_(arrays, average=average, name=name)
 
-    def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
+    def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
+        """One rank's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
         if self.size == 1:
             return values.copy()
         raw = np.frombuffer(np.ascontiguousarray(values).tobytes().ljust(-(-values.nbytes // 4) * 4, b"\0"), np.int32)
-        total = self.sum(raw if self.is_root else np.zeros_like(raw))
+        total = self.sum(raw if self.rank == root else np.zeros_like(raw))
         return np.frombuffer(total.tobytes()[: values.nbytes], values.dtype).reshape(values.shape).copy()
 
     def gather(self, value: Any) -> list[Any]:
