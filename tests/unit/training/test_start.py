@@ -36,6 +36,12 @@ def test_on_any_number_of_ranks_the_global_batch_stays(ranks: int, now: int, acc
     assert fitting_batch_size(TrainConfig(batch_size=8, accumulation=accumulation), ranks, begun_by(3, now)) == 24
 
 
+def test_an_elastic_run_begins_on_any_number_of_ranks() -> None:
+    with pytest.raises(RequestError, match="32 samples, which 3 ranks"):
+        fitting_batch_size(TrainConfig(global_batch_size=32), 3, None)
+    assert fitting_batch_size(TrainConfig(global_batch_size=32), 3, None, elastic=True) == 32
+
+
 def test_another_batch_is_not_hidden() -> None:
     assert fitting_batch_size(TrainConfig(batch_size=9), 2, begun_by(3, now=2)) == 27
 
