@@ -48,11 +48,14 @@ class Ending:
         )
         return self._watch
 
-    def close_watch(self) -> None:
-        """Watch no more."""
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+    def close_watch(self) -> str | None:
+        """Watch no more; tells which rank has failed, if one has."""
+        if self._watch is None:
+            return None
+        verdict = self._watch.verdict(patience=0)
+        self._watch.close()
+        self._watch = None
+        return verdict.text if verdict is not None else None
 
     def of(self, command: Callable[[], dict[str, Any]]) -> int:
         """Run a command; returns the exit code, or ends the process."""

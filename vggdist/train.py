@@ -53,6 +53,8 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
         start_logging(world.is_root, world.rank, directory / "log.txt" if world.is_root else None)
         watch = ending.watch(world, config.run.timeout, elastic)
         watch.rest()  # reading the data may take long
+        if memory.news is not None:
+            logger.info("%s; going on with %d rank(s)", memory.news, world.size)
         logger.info("%s: %d rank(s), %s, %s", config.run.name, world.size, world.controller, versions())
         setup = prepare(config, world, memory.data, start)
         memory.data = setup.data

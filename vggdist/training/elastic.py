@@ -47,11 +47,13 @@ class Memory:
     Attributes:
         data: the data set, once it is loaded.
         hosts_changed: whether the launcher has told this process that hosts came or are about to go.
+        news: what ended the former generation, if there was one.
     """
 
     def __init__(self) -> None:
         self.data: DataSet | None = None
         self.hosts_changed = False
+        self.news: str | None = None
         self._whole: _Commit | None = None
         self._begun: _Commit | None = None
         self._spare: Snapshot | None = None
@@ -113,12 +115,12 @@ class Memory:
             self._spare, self._begun = self._begun.snapshot, None
 
 
-def survive(train: Callable[[World], _Result], world: World, memory: Memory, between: Callable[[], None]) -> _Result:
+def survive(train: Callable[[World], _Result], world: World, memory: Memory, between: Callable[[], str | None]) -> _Result:
     """Train on these ranks, and after each change of theirs again on those that there are.
 
     Args:
         train: sets the training up where ``memory`` stands, and trains to the end.
-        between: called after a change, before the new ranks meet.
+        between: called after a change, before the new ranks meet; tells which rank was lost, if that is known.
 
     Raises:
         RequestError: on every rank, where the launcher does not keep an elastic job.
@@ -134,14 +136,16 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         try:
             return train(world)
         except RanksChange:
-            logger.info("the hosts have changed: the ranks meet anew")
+            reason = "the hosts have changed"
         except mx.MXNetError as error:
             if not lost_contact(error):
                 raise
-            logger.warning("rank %d of %d lost contact: the ranks that are left meet anew", world.rank, world.size)
+            reason = "a rank was lost"
+            world.hang_up()
             _drain()
         gc.collect()  # the arrays of the generation that has ended
-        between()
+        memory.news = between() or reason
+        logger.info("%s; the ranks that there are now meet anew", memory.news)
         memory.hosts_changed = False  # what is told from now on may come too late for the next generation
         world = World.again()
 

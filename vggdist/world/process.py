@@ -7,11 +7,13 @@ and therefore exact. And a name must be unique while it is in flight, so each co
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -45,7 +47,9 @@ class World:
 
     def __init__(self) -> None:
         """Start Horovod. Call it early: a rank that comes late by Horovod's timeout (30 s on Gloo) fails the start."""
+        before = _sockets().keys()
         hvd.init()
+        self._connections = _sockets().keys() - before
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -72,6 +76,17 @@ class World:
             if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
                 raise Dismissed("this process leaves: its host is no longer part of the job") from None
             raise RunError("the ranks did not come together again; start the same command again to continue") from None
+
+    def hang_up(self) -> None:
+        """Cut this process's connections to the other ranks, so that none of them waits for it any longer.
+
+        Where a rank dies, Gloo tells only those of the others that just then wait for it. One that waits for a survivor would
+        do so until Horovod's timeout (30 s).
+        """
+        for name, number in _sockets().items():
+            if name in self._connections:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def is_root(self) -> bool:
@@ -160,6 +175,15 @@ class World:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.sum(np.zeros(1, np.int32))
+
+
+def _sockets() -> dict[str, int]:
+    """This process's sockets: name that no two share -> file descriptor. Empty where there is no /proc."""
+    found = {}
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
+        with contextlib.suppress(OSError):
+            found[os.readlink(f"/proc/self/fd/{number}")] = int(number)
+    return {name: number for name, number in found.items() if name.startswith("socket:")}
 
 
 def _who_said_what(messages: Sequence[str | None]) -> str:
