@@ -164,7 +164,7 @@ def test_hosts_come_and_go_without_a_lost_step(tmp_path: Path) -> None:
     assert two.ranks[0] == one.ranks[0] and two.ranks[1] == one.ranks[1], "the oldest come first"
     assert [three.ranks[0], three.ranks[1]] == [two.ranks[1], two.ranks[2]], "the root's successor is the next"
     assert (two.first_step, three.first_step) == (one.next_step, two.next_step), output
-    assert "this process leaves: its host is no longer part of the job" in output
+    assert "this process leaves: its host is no longer part of the job" in output, output
     job.require_every_sample_once()
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import mxnet as mx
+from horovod.runner.elastic.worker import WorkerNotificationManager
 
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.config.errors import RequestError
@@ -126,14 +127,15 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         RequestError: on every rank, where the launcher does not keep an elastic job.
         Dismissed: on a rank whose host was removed.
     """
-    world.together(_require_elastic_launcher)
-    from horovod.runner.elastic.worker import WorkerNotificationManager
-
-    notifications = WorkerNotificationManager()
-    notifications.init()
-    notifications.register_listener(memory)
+    if _launcher_is_elastic():
+        notifications = WorkerNotificationManager()
+        notifications.init()
+        notifications.register_listener(memory)
     while True:
         try:
+            if memory.news is not None:
+                world.together(lambda: None)  # when a process that joins reads its settings
+            world.together(_require_elastic_launcher)
             return train(world)
         except RanksChange:
             reason = "the hosts have changed"
@@ -150,8 +152,12 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         world = World.again()
 
 
+def _launcher_is_elastic() -> bool:
+    return os.environ.get("HOROVOD_ELASTIC") == "1"
+
+
 def _require_elastic_launcher() -> None:
-    if os.environ.get("HOROVOD_ELASTIC") != "1":
+    if not _launcher_is_elastic():
         raise RequestError(
             "run.elastic needs horovodrun --host-discovery-script SCRIPT --min-np N (on Gloo), which starts the ranks of a "
             "job that may change"

@@ -23,6 +23,7 @@ import numpy as np
 
 from vggdist.config.errors import Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus
+from vggdist.world.terminate import outlives
 
 try:
     import horovod.mxnet as hvd
@@ -67,15 +68,15 @@ class World:
         hvd.shutdown()
         _counter = itertools.count()  # a process that joins begins to count, too
         os.environ["HOROVOD_RANK"] = _UNASSIGNED
-        try:
-            return cls()
-        except ValueError:  # Horovod has said more on standard error
-            # It sets the variable for C alone when the driver has given this process a rank.
-            getenv = ctypes.CDLL(None).getenv
-            getenv.restype = ctypes.c_char_p
-            if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
-                raise Dismissed("this process leaves: its host is no longer part of the job") from None
-            raise RunError("the ranks did not come together again; start the same command again to continue") from None
+        met: list[World] = []
+        if outlives(lambda: met.append(cls())):
+            return met[0]
+        # Horovod sets the variable for C alone when the launcher has given this process a rank.
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_char_p
+        if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
+            raise Dismissed("this process leaves: its host is no longer part of the job")
+        raise RunError("the ranks did not come together again; start the same command again to continue from the disk")
 
     def hang_up(self) -> None:
         """Cut this process's connections to the other ranks, so that none of them waits for it any longer.
