@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.launching import BIN, Running, result_of, train
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.load import load
@@ -23,6 +21,7 @@ from vggdist.data.sources import load as load_data
 
 HOSTS = ("localhost", "127.0.0.1", socket.gethostname())  # this machine, thrice: a dead worker costs the job its host
 LOG_EVERY = 5
+STEPS = 240
 FLAGS = [
     *("--run.elastic", "true"),
     *("--run.log_every", str(LOG_EVERY)),
@@ -30,7 +29,7 @@ FLAGS = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
     *("--model.hidden", "[32]"),
     *("--model.batch_norm", "true"),
-    *("--train.steps", "240"),
+    *("--train.steps", str(STEPS)),
     *("--train.global_batch_size", "32"),  # three ranks cannot share it evenly
     *("--checkpoint.every_steps", "50"),
 ]
@@ -111,7 +110,7 @@ class Job:
         finished = self.running.finish()
         assert finished.code == 0, finished.output
         result = result_of(self.folder)
-        assert (result["exit_code"], result["step"]) == (0, 240)
+        assert (result["exit_code"], result["step"]) == (0, STEPS)
         return finished.output
 
     def require_every_sample_once(self) -> None:
@@ -119,7 +118,7 @@ class Job:
         config = load("train", FLAGS)
         plan = SamplePlan(len(load_data(config.data, 0).train), 32, 1, seed=0)
         generations = self.generations()
-        ends = [*(one.first_step for one in generations[1:]), 240]
+        ends = [*(one.first_step for one in generations[1:]), STEPS]
         for generation, end in zip(generations, ends):
             for step in range(generation.first_step, end):
                 epoch, step_of_epoch = divmod(step, plan.steps_per_epoch)
@@ -128,23 +127,22 @@ class Job:
                 assert [sample for part in parts for sample in part] == expected[mask > 0].tolist(), step
 
 
-@pytest.mark.parametrize("rank", [1, 0])
-def test_when_a_rank_is_killed_the_others_go_on_from_the_last_commit(rank: int, tmp_path: Path) -> None:
+def test_when_ranks_are_killed_the_others_go_on_from_the_last_commit(tmp_path: Path) -> None:
     job = Job(tmp_path, HOSTS)
-    before = job.wait_for(size=3, steps=60)
-    os.kill(before.ranks.pop(rank), signal.SIGKILL)
-    job.wait_for(size=2)
+    os.kill(job.wait_for(size=3, steps=55).ranks[1], signal.SIGKILL)  # there is a checkpoint on the disk
+    os.kill(job.wait_for(size=2).ranks[0], signal.SIGKILL)  # the one that writes the files
+    job.wait_for(size=1)
     output = job.finish()
-    before, after = job.generations()
-    del before.ranks[rank]
-    assert [after.ranks[0], after.ranks[1]] == [before.ranks[survivor] for survivor in sorted(before.ranks)], output
-    assert f"rank {rank} (" in output and "is gone: it was killed" in output
-    lost = before.next_step - after.first_step
-    assert 0 <= lost <= LOG_EVERY + 4, output
-    assert job.events("load") == []
+    three, two, one = job.generations()
+    assert [two.ranks[0], two.ranks[1]] == [three.ranks[0], three.ranks[2]], output
+    assert one.ranks == {0: two.ranks[1]}, output
+    for before, after in ((three, two), (two, one)):
+        assert 0 <= before.next_step - after.first_step <= LOG_EVERY + 4, output
+    assert job.events("load") == [], "a checkpoint was read"
+    assert output.count("is gone: it was killed") >= 2
     job.require_every_sample_once()
     found = CheckpointStore(tmp_path / "runs" / "quickstart" / "checkpoints").newest()
-    assert found is not None and found.state["step"] == 240
+    assert found is not None and found.state["step"] == STEPS
     metrics = (tmp_path / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in metrics if "train/loss" in line]
     assert steps == sorted(set(steps)), "a report stands there twice"
@@ -175,5 +173,5 @@ def host_of(pid: int) -> str:
 
 
 def test_an_ordinary_launcher_is_refused(tmp_path: Path) -> None:
-    assert train("horovodrun --gloo", 2, tmp_path, *FLAGS).code != 0
+    assert train("python", 1, tmp_path, *FLAGS).code == 2
     assert "run.elastic needs horovodrun --host-discovery-script" in result_of(tmp_path)["error"]

@@ -70,6 +70,7 @@ class World:
         os.environ["HOROVOD_RANK"] = _UNASSIGNED
         met: list[World] = []
         if outlives(lambda: met.append(cls())):
+            os.environ["HOROVOD_RANK"], os.environ["HOROVOD_SIZE"] = str(met[0].rank), str(met[0].size)
             return met[0]
         # Horovod sets the variable for C alone when the launcher has given this process a rank.
         getenv = ctypes.CDLL(None).getenv
