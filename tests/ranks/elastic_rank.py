@@ -1,6 +1,6 @@
 """``python -m tests.ranks.elastic_rank FOLDER FLAGS...``: ``vggdist.train`` that notes what it does in ``FOLDER/<pid>.jsonl``.
 
-Until there is a file ``FOLDER/hurry``, each step takes at least 50 ms.
+Until there is a file ``FOLDER/hurry``, each step takes at least 50 ms; a process with a file ``FOLDER/hang-<pid>`` hangs.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def noted_step(self: TrainStep, batch: Batch, step: int, *rest: Any, **more: Any
     """As it is, but slower at first."""
     if not (folder / "hurry").exists():
         time.sleep(0.05)
+    if (folder / f"hang-{os.getpid()}").exists():
+        time.sleep(3600)
     note("step", step=step, samples=parts[step])
     return make_step(self, batch, step, *rest, **more)
 

@@ -148,6 +148,18 @@ def test_when_ranks_are_killed_the_others_go_on_from_the_last_commit(tmp_path: P
     assert steps == sorted(set(steps)), "a report stands there twice"
 
 
+def test_a_rank_that_hangs_ends_itself_and_the_others_go_on(tmp_path: Path) -> None:
+    job = Job(tmp_path, HOSTS, "--run.timeout", "4")
+    before = job.wait_for(size=3)
+    (job.notes / f"hang-{before.ranks[1]}").touch()
+    job.wait_for(size=2)
+    output = job.finish()
+    before, after = job.generations()
+    assert [after.ranks[0], after.ranks[1]] == [before.ranks[0], before.ranks[2]], output
+    assert "rank 1: no progress for" in output and "has not moved for" in output
+    job.require_every_sample_once()
+
+
 def test_hosts_come_and_go_without_a_lost_step(tmp_path: Path) -> None:
     first, second, third = HOSTS
     job = Job(tmp_path, [first, second])

@@ -31,6 +31,9 @@ class Ranks:
     def barrier(self) -> None:
         pass
 
+    def hang_up(self) -> None:
+        pass
+
 
 ALONE: Any = Ranks()
 
