@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import mxnet as mx
-from horovod.runner.elastic.worker import WorkerNotificationManager
 
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.config.errors import RequestError
@@ -128,9 +127,7 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         Dismissed: on a rank whose host was removed.
     """
     if _launcher_is_elastic():
-        notifications = WorkerNotificationManager()
-        notifications.init()
-        notifications.register_listener(memory)
+        _listen(memory)
     while True:
         try:
             if memory.news is not None:
@@ -150,6 +147,15 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         logger.info("%s; the ranks that there are now meet anew", memory.news)
         memory.hosts_changed = False  # what is told from now on may come too late for the next generation
         world = World.again()
+
+
+def _listen(memory: Memory) -> None:
+    """Let the launcher tell this process, if it is rank 0, that the hosts have changed."""
+    from horovod.runner.elastic.worker import WorkerNotificationManager
+
+    notifications = WorkerNotificationManager()
+    notifications.init()
+    notifications.register_listener(memory)
 
 
 def _launcher_is_elastic() -> bool:

@@ -125,7 +125,7 @@ def test_the_root_is_the_rank_with_the_newest_commit(arrays: dict[str, mx.nd.NDA
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "_launcher_is_elastic", lambda: True)
-    monkeypatch.setattr(elastic.WorkerNotificationManager, "init", lambda self: None)
+    monkeypatch.setattr(elastic, "_listen", lambda memory: None)
     monkeypatch.setattr(World, "again", classmethod(lambda cls: ALONE))
 
 
