@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 LAUNCHERS = ("python", "horovodrun", "horovodrun --gloo", "mpirun")
-_BIN = Path(sys.executable).parent
+BIN = Path(sys.executable).parent
 _TOKEN = "VGGDIST_TEST_TOKEN"
 
 
@@ -42,12 +42,12 @@ def command_line(launcher: str, size: int) -> list[str]:
             pytest.skip("mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)")
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         return ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(size), sys.executable]
-    return [str(_BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]
+    return [str(BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]
 
 
 @functools.cache
 def _horovod_has_mpi() -> bool:
-    build = subprocess.run([_BIN / "horovodrun", "--check-build"], capture_output=True, text=True, timeout=60)
+    build = subprocess.run([BIN / "horovodrun", "--check-build"], capture_output=True, text=True, timeout=60)
     return "[X] MPI" in build.stdout
 
 

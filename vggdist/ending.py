@@ -10,24 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vggdist.config.errors import Unconnected, VggdistError
+from vggdist.config.errors import Dismissed, Unconnected, VggdistError
 from vggdist.reporting.result import write_result
 from vggdist.world import slurm
+from vggdist.world.contact import lost_contact
 from vggdist.world.topology import from_environment
 from vggdist.world.watch import Verdict, Watch
 
 if TYPE_CHECKING:
     from vggdist.world.process import World
-
-# What Horovod says when the failure is another rank's (Gloo, MPI).
-_LOST_CONTACT = (
-    "Horovod has been shut down",
-    "Connection closed",
-    "Connection reset",
-    "Broken pipe",
-    "Timed out waiting",
-    "MPI_",
-)
 
 _UNCONNECTED_PATIENCE = 10.0
 """Seconds that ranks which cannot know of each other leave rank 0 to tell it; the launcher ends them when it has."""
@@ -48,19 +39,35 @@ class Ending:
         self._rank, self._alone = topology.rank, topology.size == 1
         self._watch: Watch | None = None
 
-    def watch(self, world: World, timeout: float) -> Watch:
-        """Begin to watch that all ranks live and move; ends with the command.
+    def watch(self, world: World, timeout: float, elastic: bool = False) -> Watch:
+        """Begin to watch that all ranks live and move; ends with the command, or with the next call.
 
         Args:
             timeout: seconds.
+            elastic: see :meth:`Watch.start`.
         """
-        self._watch = Watch.start(world.rank, world.size, world.gather, timeout, on_failure=self._record_verdict)
+        self._rank, self._alone = world.rank, world.size == 1
+        self.close_watch()
+        self._watch = Watch.start(
+            world.rank, world.size, world.gather, timeout, on_failure=self._record_verdict, elastic=elastic
+        )
         return self._watch
+
+    def close_watch(self) -> str | None:
+        """Watch no more; tells which rank has failed, if one has."""
+        if self._watch is None:
+            return None
+        verdict = self._watch.verdict(patience=0)
+        self._watch.close()
+        self._watch = None
+        return verdict.text if verdict is not None else None
 
     def of(self, command: Callable[[], dict[str, Any]]) -> int:
         """Run a command; returns the exit code, or ends the process."""
         try:
             result = command()
+        except Dismissed as error:
+            self._leave(f"vggdist: {error}", error.exit_code)
         except VggdistError as error:
             return self._end_with(error)
         except KeyboardInterrupt:
@@ -69,7 +76,7 @@ class Ending:
             self._fail(error)
         if self._rank == 0:
             self._record(0, None, result)
-        self._close_watch()
+        self.close_watch()
         return 0
 
     def _end_with(self, error: VggdistError) -> int:
@@ -80,7 +87,7 @@ class Ending:
             print(f"vggdist: {error}", file=sys.stderr, flush=True)
         if not self._alone:
             self._wait_for_root(error)
-        self._close_watch()
+        self.close_watch()
         return error.exit_code
 
     def _wait_for_root(self, error: VggdistError) -> None:
@@ -94,7 +101,7 @@ class Ending:
 
     def _fail(self, error: Exception) -> NoReturn:
         verdict = None
-        if self._watch is not None and any(text in str(error) for text in _LOST_CONTACT):
+        if self._watch is not None and lost_contact(error):
             verdict = self._watch.verdict(patience=3)
         if verdict is not None and verdict.rank != self._rank:
             self._record_verdict(verdict)
@@ -121,10 +128,6 @@ class Ending:
             write_result(self._path.parent, {"exit_code": exit_code, "error": error, **(result or {}), **job}, self._path.name)
         except OSError as failure:
             print(f"vggdist: cannot write {self._path}: {failure}", file=sys.stderr, flush=True)
-
-    def _close_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
 
     def _leave(self, message: str | None, exit_code: int) -> NoReturn:
         """End this process without the farewells of Horovod and MXNet, which can wait for ranks that will not answer."""

@@ -36,45 +36,54 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
     from vggdist.checkpoints.state import digest
     from vggdist.reporting.report import Report, SilentReport
     from vggdist.training.directory import open_directory
+    from vggdist.training.elastic import Memory, survive
     from vggdist.training.setup import prepare
     from vggdist.training.trainer import Trainer
     from vggdist.world.process import World, versions
 
     world = World()
     config = world.together(lambda: load("train", arguments))
-    directory = run_directory(config)
-    world.together(lambda: open_directory(directory, config) if world.is_root else None)
-    start_logging(world.is_root, world.rank, directory / "log.txt" if world.is_root else None)
-    watch = ending.watch(world, config.run.timeout)
-    watch.rest()  # reading the data may take long
-    logger.info("%s: %d rank(s), %s, %s", config.run.name, world.size, world.controller, versions())
-    if job := slurm.job(os.environ):
-        logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
-    setup = prepare(config, world)
-    first_step, total_steps = setup.progress.step, setup.calendar.total_steps
-    report = Report(directory, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
-    limit = config.run.max_time
-    deadline = started + parse_duration(limit) if limit is not None else None
-    with report, StopRequests(world.rank, world.size, deadline) as stop:
-        progress = Trainer(setup, report, stop, watch.beat).train()
-    watch.rest()
+    directory, elastic, limit = run_directory(config), config.run.elastic, config.run.max_time
+    stop = StopRequests(world.rank, world.size, started + parse_duration(limit) if limit is not None else None)
+    memory = Memory()
 
-    sha256 = digest(setup.arrays)
-    world.require_same("its final parameters", sha256)
-    seconds = time.monotonic() - started
-    logger.info("finished in %.0f s; everything is in %s", seconds, directory)
-    return {
-        "step": progress.step,
-        "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
-        "best": {"metric": config.checkpoint.best_metric, "value": progress.best_value, "step": progress.best_step},
-        "seconds": round(seconds, 3),
-        "sha256": sha256,
-        "world_size": world.size,
-        "controller": world.controller,
-        "device": str(setup.device),
-        "environment": settings,
-        "versions": versions(),
-    }
+    def train_on(world: World) -> dict[str, Any]:
+        start = memory.newest(world)
+        world.together(lambda: open_directory(directory, config, start is not None) if world.is_root else None)
+        start_logging(world.is_root, world.rank, directory / "log.txt" if world.is_root else None)
+        watch = ending.watch(world, config.run.timeout, elastic)
+        watch.rest()  # reading the data may take long
+        if memory.news is not None:
+            logger.info("%s; going on with %d rank(s)", memory.news, world.size)
+        logger.info("%s: %d rank(s), %s, %s", config.run.name, world.size, world.controller, versions())
+        if job := slurm.job(os.environ):
+            logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
+        setup = prepare(config, world, memory.data, start)
+        memory.data = setup.data
+        first_step, total_steps = setup.progress.step, setup.calendar.total_steps
+        report = Report(directory, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
+        with report, stop:
+            progress = Trainer(setup, report, stop, watch.beat, memory if elastic else None).train()
+        watch.rest()
+
+        sha256 = digest(setup.arrays)
+        world.require_same("its final parameters", sha256)
+        seconds = time.monotonic() - started
+        logger.info("finished in %.0f s; everything is in %s", seconds, directory)
+        return {
+            "step": progress.step,
+            "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
+            "best": {"metric": config.checkpoint.best_metric, "value": progress.best_value, "step": progress.best_step},
+            "seconds": round(seconds, 3),
+            "sha256": sha256,
+            "world_size": world.size,
+            "controller": world.controller,
+            "device": str(setup.device),
+            "environment": settings,
+            "versions": versions(),
+        }
+
+    return survive(train_on, world, memory, ending.close_watch) if elastic else train_on(world)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.launching import call
+from tests.launching import call, train
 
 SMALL = [
     "--run.resume",
@@ -73,6 +73,19 @@ def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
             np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=f"{name} on {size} ranks")
     start = trained("python", 1, tmp_path, *flags, "--optimizer.learning_rate", "1e-12")
     assert any(np.abs(one[name] - start[name]).max() > 1e-2 for name in one), "nothing was learned: the test is void"
+
+
+@pytest.mark.parametrize("flags", [[], EVERYTHING], ids=["sgd", "mixup-clipping-accumulation"])
+def test_three_ranks_continue_what_two_began_though_they_cannot_share_the_batch_evenly(
+    flags: list[str], tmp_path: Path
+) -> None:
+    flags = [*flags, "--schedule.name", "constant"]
+    one = trained("python", 1, tmp_path, *flags)
+    assert train("horovodrun --gloo", 2, tmp_path, *SMALL, *flags, "--run.overwrite", "true", "--train.steps", "4").code == 0
+    many = trained("horovodrun --gloo", 3, tmp_path, *flags, "--run.resume", "auto")
+    assert max(float(np.abs(one[name] - many[name]).max()) for name in one) > 0, "it was not trained again"
+    for name, values in one.items():
+        np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_three_ranks_repeat_bit_for_bit(tmp_path: Path) -> None:

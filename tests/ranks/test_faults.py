@@ -158,11 +158,3 @@ def test_the_comparison_can_be_turned_off(fault: str, tmp_path: Path) -> None:
         "horovodrun --gloo", 2, ["-m", "tests.ranks.work", "training_with_a_fault", json.dumps(arguments), "."], tmp_path
     )
     assert finished.code == 0, finished.output
-
-
-def test_a_rank_on_another_number_of_ranks_that_does_not_fit_is_told(tmp_path: Path) -> None:
-    flags = [*TINY, "--train.global_batch_size", "null", "--train.batch_size", "16"]
-    assert train("horovodrun --gloo", 2, tmp_path, *flags, "--train.steps", "5").code == 0
-    finished = train("horovodrun --gloo", 3, tmp_path, *flags, "--train.steps", "9")
-    assert finished.code != 0 and result_of(tmp_path)["exit_code"] == 2
-    assert "continue on 1, 2, 4, 8, 16, 32 ranks" in result_of(tmp_path)["error"]

@@ -78,7 +78,7 @@ def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_start(t
 def test_on_other_numbers_of_ranks_each_sample_of_the_epoch_is_taken_once(tmp_path: Path) -> None:
     flags = [*TINY, "--data.threads", "1", "--train.steps", "120"]  # two epochs of 60 steps
     taken: list[tuple[int, int]] = []
-    for size, stop_at in ((4, 17), (3, 70), (2, 75), (1, None)):
+    for size, stop_at in ((4, 17), (5, 40), (3, 70), (2, 75), (1, None)):
         launcher = "horovodrun --gloo" if size > 1 else "python"
         told = call(launcher, size, "training_that_is_stopped", tmp_path, flags=flags, stop_at=stop_at)
         assert all(rank["stopped"] == (stop_at is not None) for rank in told)

@@ -26,8 +26,8 @@ def restore(
     """Set the device's arrays.
 
     Args:
-        stored: name -> array as a checkpoint holds it; only rank 0's is used.
-        distribute: gives rank 0's values to every rank.
+        stored: name -> array as a checkpoint holds it; only one rank's is used.
+        distribute: gives that rank's values to every rank.
     """
     for name, array in arrays.items():
         values = stored[name] if name in stored else np.empty(array.shape, array.dtype)

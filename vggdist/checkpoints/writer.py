@@ -13,6 +13,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RunError
 
@@ -45,8 +46,7 @@ class CheckpointWriter:
         self.store = store
         self.keep_last, self.keep_every = keep_last, keep_every
         self._arrays = dict(arrays)
-        # Filled, so that their memory is there before the first save.
-        self._buffers = {name: mx.nd.full(a.shape, np.nan, mx.cpu(), a.dtype) for name, a in self._arrays.items()}
+        self._snapshot = Snapshot(self._arrays)
         self._thread: threading.Thread | None = None
         self._abandoned = False
 
@@ -70,9 +70,7 @@ class CheckpointWriter:
         """
         self.wait()
         started = time.perf_counter()
-        # MXNet's engine orders the copies after the updates so far and before the next ones, so nothing waits here.
-        for name, array in self._arrays.items():
-            array.copyto(self._buffers[name])
+        self._snapshot.take(self._arrays)
         arguments = (copy.deepcopy(dict(state)), best_step, started)
         # Of usual priority: at a lower one the write starves for minutes where ranks or loaders keep all cores busy.
         # A daemon: copies that wait for a rank that is gone must not keep this process from leaving.
@@ -99,7 +97,7 @@ class CheckpointWriter:
     def _write(self, state: dict[str, Any], best_step: int | None, started: float) -> None:
         step = state["step"]
         try:
-            self.store.save(self._snapshot(), state, self._confirm)
+            self.store.save(self._finite(), state, self._confirm)
             self.store.prune(self.keep_last, self.keep_every, best_step)
         except Exception as error:
             self.failure = error
@@ -107,12 +105,11 @@ class CheckpointWriter:
         else:
             self.failure, self.seconds = None, time.perf_counter() - started
         finally:
-            self._mark()
+            self._snapshot.mark()
 
-    def _snapshot(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The buffers' own memory, one after the other, each when its copy is complete."""
-        for name, buffer in self._buffers.items():
-            values = np.from_dlpack(_Lent(buffer))
+    def _finite(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The copies, one after the other, each when it is complete."""
+        for name, values in self._snapshot.values():
             if not np.isfinite(values).all():
                 raise RunError(f"{name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm")
             yield name, values
@@ -121,28 +118,9 @@ class CheckpointWriter:
         if self._abandoned:
             raise RunError("the training has failed meanwhile")
 
-    def _mark(self) -> None:
-        """Put a value that is not finite into each buffer.
-
-        When an operation has failed and its error was raised elsewhere, MXNet silently leaves out the copy; the mark is
-        then found in the place of the former checkpoint's values.
-        """
-        for buffer in self._buffers.values():
-            buffer.reshape((-1,))[:1] = np.nan
-
     def _warn(self, step: int, error: Exception) -> None:
         whole = self.store.whole_steps()
         newest = f"the newest checkpoint is step {whole[-1]}" if whole else "there is no checkpoint"
         goes_on = "the training goes on, " if isinstance(error, OSError) else ""
         path = self.store.path(step)
         logger.warning("checkpoint of step %d could not be written: %s (%s); %s%s", step, error, path, goes_on, newest)
-
-
-class _Lent:
-    """A host array as numpy asks for it to share its memory; the sharing waits for the operations that write to it."""
-
-    def __init__(self, array: mx.nd.NDArray) -> None:
-        self.array = array
-
-    def __dlpack__(self, *, stream: None = None) -> Any:
-        return self.array.to_dlpack_for_read()

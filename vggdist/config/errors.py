@@ -31,6 +31,10 @@ class Stopped(VggdistError):
     exit_code = 75
 
 
+class Dismissed(VggdistError):
+    """This process is no longer one of an elastic job's ranks, which go on without it; the launcher ignores its exit code."""
+
+
 def agreed(error: VggdistError) -> VggdistError:
     """Mark an error that every rank raises at the same place with the same text."""
     error.agreed = True

@@ -47,6 +47,9 @@ class RunConfig:
     max_time: str | int | None = None
     """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
     and ends with exit code 75. null: none."""
+    elastic: bool = False
+    """Go on in the surviving processes when ranks die, join or leave (docs/elastic.md). Needs horovodrun with
+    --host-discovery-script, and Gloo; takes twice the memory of network and optimizer on each rank's host."""
     drift_steps: int | None = None
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 

@@ -21,8 +21,9 @@ class SamplePlan:
     Attributes:
         num_samples: size of the data set.
         global_batch_size: samples of one step over all ranks.
-        world_size: number of ranks; it divides the global batch.
+        world_size: number of ranks; where they cannot share the global batch evenly, the last ones take less.
         drop_last: leave out the samples that do not fill the last batch; otherwise that batch is filled up and masked.
+        accumulation: equal parts into which each rank cuts its batch.
     """
 
     num_samples: int
@@ -30,11 +31,12 @@ class SamplePlan:
     world_size: int
     seed: int
     drop_last: bool = False
+    accumulation: int = 1
 
     @property
     def batch_size(self) -> int:
-        """Samples of one rank in one step."""
-        return self.global_batch_size // self.world_size
+        """Slots of one rank in one step, the same on every rank; those that no sample is left for are masked."""
+        return -(-self.global_batch_size // (self.world_size * self.accumulation)) * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,7 +56,7 @@ class SamplePlan:
         """A rank's part of a step.
 
         Returns:
-            samples: ``(batch_size,) int64``; slots that only fill up the last batch repeat samples of that batch.
+            samples: ``(batch_size,) int64``; slots that only fill up repeat samples of the same global batch.
             mask: ``(batch_size,) float32``, 0 for these slots.
         """
         start = step * self.global_batch_size
@@ -68,6 +70,7 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
 
     Args:
         batch_size: samples of one rank, used when no global size is requested.
+        world_size: ranks with which the run begins.
 
     Raises:
         RequestError: when ranks or the parts of an accumulated batch do not divide it.
@@ -85,7 +88,9 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
     return size
 
 
-def make_plan(num_samples: int, global_batch: int, world_size: int, seed: int, drop_last: bool) -> SamplePlan:
+def make_plan(
+    num_samples: int, global_batch: int, world_size: int, seed: int, drop_last: bool, accumulation: int = 1
+) -> SamplePlan:
     """Check that every rank has samples to work on.
 
     Raises:
@@ -98,7 +103,7 @@ def make_plan(num_samples: int, global_batch: int, world_size: int, seed: int, d
             f"the global batch has {global_batch} samples, the training set only {num_samples}; "
             f"use at most {num_samples // world_size} samples a rank, or start fewer ranks"
         )
-    return SamplePlan(num_samples, global_batch, world_size, seed, drop_last)
+    return SamplePlan(num_samples, global_batch, world_size, seed, drop_last, accumulation)
 
 
 def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ def start_logging(is_root: bool, rank: int, log_file: Path | None) -> None:
     """Send rank 0's lines to the console and to ``log_file``; of other ranks only warnings and errors, with their rank."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
+        handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO if is_root else logging.WARNING)
     console = _ConsoleHandler()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,9 @@ class Report:
         self._metrics = directory / "metrics.jsonl"
         _cut_after(self._metrics, first_step)
         self._lines = self._metrics.open("a")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1)
+        # Two files of one second would have one name: an elastic run can begin anew as fast.
+        suffix = f".{os.getpid()}.{first_step}"
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1, filename_suffix=suffix)
         self.console = Console(first_step, total_steps, bar)
 
     def advance(self, step: int) -> None:

@@ -28,7 +28,7 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
-from vggdist.training.start import FORMAT, find, fitting_batch_size, identity, stand
+from vggdist.training.start import FORMAT, Start, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
 from vggdist.world.process import World, choose_device, versions
 
@@ -42,6 +42,7 @@ class Setup:
     config: Config
     world: World
     device: mx.Context
+    data: DataSet
     num_classes: int
     plan: SamplePlan
     calendar: Calendar
@@ -69,8 +70,12 @@ class Setup:
         }
 
 
-def prepare(config: Config, world: World) -> Setup:
+def prepare(config: Config, world: World, data: DataSet | None = None, start: Start | None = None) -> Setup:
     """Load the data, build the network, agree with the other ranks, and stand where the newest checkpoint stands.
+
+    Args:
+        data: the data set, where this process has loaded it before.
+        start: on every rank, what to continue from instead of a checkpoint on the disk.
 
     Raises:
         RequestError: on every rank, when the request does not fit the data, the ranks or the checkpoint.
@@ -78,10 +83,10 @@ def prepare(config: Config, world: World) -> Setup:
     """
     world.require_same("its configuration", as_yaml(config))
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    data = world.together(lambda: load(config.data, config.run.seed))
+    data = world.together(lambda: data or load(config.data, config.run.seed))
     store = CheckpointStore(run_directory(config) / "checkpoints")
-    start = find(store if config.run.resume == "auto" else None, world)
-    batch_size = world.together(lambda: fitting_batch_size(config.train, world.size, start.state))
+    start = start or find(store if config.run.resume == "auto" else None, world)
+    batch_size = world.together(lambda: fitting_batch_size(config.train, world.size, start.state, config.run.elastic))
     scaled_for_ranks = start.state["scaled_for_ranks"] if start.state is not None else world.size
     plan, calendar, schedule = world.together(lambda: _plan(config, data, batch_size, world.size, scaled_for_ranks))
     image_size = world.together(lambda: _image_size(config, data))
@@ -111,6 +116,7 @@ def prepare(config: Config, world: World) -> Setup:
         config,
         world,
         device,
+        data,
         len(classes),
         plan,
         calendar,
@@ -131,7 +137,8 @@ def _plan(
     config: Config, data: DataSet, batch_size: int, world_size: int, scaled_for_ranks: int
 ) -> tuple[SamplePlan, Calendar, Schedule]:
     """The sizes and dates of the run, as far as arithmetic knows them."""
-    plan = make_plan(len(data.train), batch_size, world_size, config.run.seed, config.data.last_batch == "drop")
+    drop_last = config.data.last_batch == "drop"
+    plan = make_plan(len(data.train), batch_size, world_size, config.run.seed, drop_last, config.train.accumulation)
     calendar = Calendar.of(config, plan.steps_per_epoch)
     peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)
     return plan, calendar, Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import mxnet as mx
@@ -35,12 +36,16 @@ class Start:
     """The checkpoint that a run continues from, or nothing where it begins.
 
     Attributes:
-        arrays: on rank 0; empty on the others.
+        arrays: on the root; empty on the others.
         state: on every rank.
+        root: the rank that has the arrays.
+        origin: where they are from, for the log.
     """
 
     arrays: Mapping[str, np.ndarray]
     state: Mapping[str, Any] | None
+    root: int = 0
+    origin: str = "the checkpoint"
 
 
 def find(store: CheckpointStore | None, world: World) -> Start:
@@ -70,22 +75,16 @@ def find(store: CheckpointStore | None, world: World) -> Start:
     return Start(start.arrays, world.gather(start.state)[0])
 
 
-def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, Any] | None) -> int:
-    """The samples of one step over all ranks; a run that continues on another number of ranks keeps them.
+def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, Any] | None, elastic: bool = False) -> int:
+    """The samples of one step over all ranks; a run that continues on any other number of ranks keeps them.
 
     Raises:
-        RequestError: when the ranks cannot share them evenly, naming the numbers that can.
+        RequestError: when the ranks with which a run begins cannot share them evenly, unless they are to change anyway.
     """
-    if state is None or state["world_size"] == world_size or train.global_batch_size is not None:
+    if state is None and not elastic:
         return global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
-    size = int(state["identity"]["global batch size"])
-    if size % (world_size * train.accumulation):
-        fitting = [str(ranks) for ranks in range(1, size + 1) if size % (ranks * train.accumulation) == 0]
-        raise RequestError(
-            f"the checkpoint's global batch of {size} samples cannot be shared evenly by {world_size} ranks with "
-            f"train.accumulation {train.accumulation}; continue on {', '.join(fitting)} ranks"
-        )
-    return size
+    beginning = world_size if state is None else int(state["scaled_for_ranks"])
+    return train.global_batch_size or train.batch_size * beginning
 
 
 def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
@@ -116,17 +115,17 @@ def stand(start: Start, arrays: Mapping[str, mx.nd.NDArray], progress: Progress,
     def check() -> None:
         if start.state is not None:
             _require_same(start.state["identity"], now)
-            if world.is_root:
+            if world.rank == start.root:
                 require_match(arrays, start.arrays)
 
     world.together(check)
     stored = start.arrays
     if start.state is None and world.is_root:
         stored = {name: array.asnumpy() for name, array in arrays.items()}
-    restore(arrays, stored, world.broadcast)
+    restore(arrays, stored, partial(world.broadcast, root=start.root))
     if start.state is not None:
         progress.restore(start.state)
-        logger.info("continuing from the checkpoint at step %d", progress.step)
+        logger.info("continuing from %s at step %d", start.origin, progress.step)
         _tell_differences(start.state, world)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from vggdist.data.augment import Batch
 from vggdist.data.loader import prefetch
 from vggdist.reporting.report import Report
 from vggdist.training.calendar import Due
+from vggdist.training.elastic import Memory, RanksChange
 from vggdist.training.evaluation import evaluate
 from vggdist.training.interval import Interval
 from vggdist.training.progress import Progress, metric_name
@@ -28,22 +29,35 @@ class Trainer:
     """Trains what :func:`~vggdist.training.setup.prepare` has set up, from the step at which it stands to the end."""
 
     def __init__(
-        self, setup: Setup, report: Report, stop: StopRequests, beat: Callable[[str], None] = lambda phase: None
+        self,
+        setup: Setup,
+        report: Report,
+        stop: StopRequests,
+        beat: Callable[[str], None] = lambda phase: None,
+        memory: Memory | None = None,
     ) -> None:
         """Take what a run needs beside its setup.
 
         Args:
             stop: whether this process was told to stop.
             beat: told at each step what is under way, for whoever watches that the ranks move.
+            memory: where the training is committed to, in an elastic run.
         """
         self.setup = setup
         self.report = report
         self.stop = stop
         self.beat = beat
+        self.memory = memory
         keep = setup.config.checkpoint
         root = setup.world.is_root
         self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every) if root else None
-        self.agreement = Agreement(setup.world, setup.device, lambda: stop.reason is not None, self._is_in_trouble)
+        self.agreement = Agreement(
+            setup.world,
+            setup.device,
+            stop=lambda: stop.reason is not None,
+            trouble=self._is_in_trouble,
+            regroup=lambda: memory is not None and memory.hosts_changed,
+        )
 
     def train(self) -> Progress:
         """Make every step that is left, and report, evaluate and save when each is due.
@@ -52,6 +66,7 @@ class Trainer:
             Stopped: on every rank, when any was told to stop and the checkpoint is on the disk.
             RunError: on every rank, when a loss or a parameter is not finite, the ranks' parameters differ, or the last
                 checkpoint could not be written.
+            RanksChange: on every rank of an elastic run, when its hosts have changed and everything is committed.
         """
         with self.writer or nullcontext():
             self._train()
@@ -63,6 +78,7 @@ class Trainer:
         batches = self._batches(progress.step)
         interval = Interval(setup.world, progress.step, progress.interval)
         self._make_up_for(interval)
+        self._commit(interval)
 
         while progress.step < setup.calendar.total_steps:
             self.beat(f"step {progress.step + 1}")
@@ -76,6 +92,7 @@ class Trainer:
             progress.step += 1
             self.report.advance(progress.step)
             wishes = self.agreement.read(ballot)
+            self._confirm_commit()
 
             if due.report:
                 self._report(interval, learning_rate)
@@ -84,6 +101,8 @@ class Trainer:
                 self._require_written()
             if wishes.stop:
                 self._stop(interval)
+            if wishes.regroup:
+                self._regroup(interval)
             if due.comparison:
                 self._compare_ranks()
             self._evaluate_and_save(due, interval)
@@ -99,6 +118,8 @@ class Trainer:
         improved = due.evaluation and self._evaluate(interval)
         if due.checkpoint or improved:
             self._save(interval)
+        if due.report:
+            self._commit(interval)
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         """This rank's batches from a global step on, prepared ahead by threads."""
@@ -144,10 +165,14 @@ class Trainer:
 
     def _save(self, interval: Interval) -> None:
         """Hand a checkpoint to rank 0's writer; only the copy of the arrays is ordered before the next step."""
-        progress = self.setup.progress
-        progress.interval = interval.as_state(self._stops_at_nonfinite)
+        state = self._state(interval)
         if self.writer is not None:
-            self.writer.save(self.setup.checkpoint_state(), progress.best_step)
+            self.writer.save(state, self.setup.progress.best_step)
+
+    def _state(self, interval: Interval) -> dict[str, Any]:
+        """What a checkpoint holds beside the arrays; every rank must call this."""
+        self.setup.progress.interval = interval.as_state(self._stops_at_nonfinite)
+        return self.setup.checkpoint_state()
 
     def _stop(self, interval: Interval) -> NoReturn:
         """Save, and leave on all ranks."""
@@ -157,6 +182,21 @@ class Trainer:
         self._save(interval)
         self._require_written()
         raise agreed(Stopped(f"stopped by {reasons}; step {step} is saved: start the same command again to continue"))
+
+    def _commit(self, interval: Interval) -> None:
+        """Keep this moment in memory, on every rank; only the copies are ordered before the next step."""
+        if self.memory is not None:
+            self.memory.commit(self.setup.arrays, self._state(interval))
+
+    def _confirm_commit(self) -> None:
+        if self.memory is not None:
+            self.memory.confirm(self.setup.progress.step)
+
+    def _regroup(self, interval: Interval) -> NoReturn:
+        """Commit, and leave on all ranks, so that no step is lost."""
+        assert self.memory is not None
+        self.memory.commit_surely(self.setup.arrays, self._state(interval), self.setup.world)
+        raise RanksChange
 
     def _require_written(self) -> None:
         """Wait for the newest checkpoint, and tell all ranks if it could not be written."""

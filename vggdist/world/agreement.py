@@ -1,4 +1,4 @@
-"""What all ranks learn at the same step without a wait of their own: whether to stop, and whether one is in trouble.
+"""What all ranks learn at the same step without a wait of their own: whether to stop, to regroup, or one is in trouble.
 
 A rank cannot stop alone, since the others would wait for it in the next reduction. So each rank's wish travels with the
 traffic of every step, and is read when the step after it has been handed to the device: nobody waits for it, and all ranks
@@ -18,26 +18,41 @@ from vggdist.world.process import World
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the ranks wished when a step was handed over: whether any wants to stop, whether any is in trouble."""
+    """What the ranks wished when a step was handed over.
+
+    Attributes:
+        stop: any wants to stop.
+        trouble: any is in trouble.
+        regroup: any knows that the hosts of an elastic job have changed.
+    """
 
     stop: bool = False
     trouble: bool = False
+    regroup: bool = False
 
 
 class Agreement:
     """The ranks' wishes, sent with each step and read one step later."""
 
-    def __init__(self, world: World, device: mx.Context, stop: Callable[[], bool], trouble: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        world: World,
+        device: mx.Context,
+        stop: Callable[[], bool],
+        trouble: Callable[[], bool],
+        regroup: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._world = world
         self._device = device
         self._stop = stop
         self._trouble = trouble
+        self._regroup = regroup
         self._sent: mx.nd.NDArray | None = None
         self._exchanges = 0
 
     def ballot(self) -> mx.nd.NDArray:
-        """This rank's wishes now, ``(2,) float32``, to be summed over the ranks in place."""
-        return mx.nd.array([self._stop(), self._trouble()], ctx=self._device, dtype="float32")
+        """This rank's wishes now, ``(3,) float32``, to be summed over the ranks in place."""
+        return mx.nd.array([self._stop(), self._trouble(), self._regroup()], ctx=self._device, dtype="float32")
 
     def read(self, ballot: mx.nd.NDArray) -> Wishes:
         """Take in a ballot that is on its way, and tell what the one before it said.
@@ -61,5 +76,4 @@ class Agreement:
 
 def _count(ballot: mx.nd.NDArray) -> Wishes:
     # Not "> 0": a reduction that failed can leave nan, which is no wish; its error is raised where the step is read.
-    stop, trouble = (ballot.asnumpy() >= np.float32(0.5)).tolist()
-    return Wishes(stop, trouble)
+    return Wishes(*(ballot.asnumpy() >= np.float32(0.5)).tolist())

@@ -7,10 +7,13 @@ and therefore exact. And a name must be unique while it is in flight, so each co
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,8 +21,9 @@ from typing import Any, TypeVar
 import mxnet as mx
 import numpy as np
 
-from vggdist.config.errors import RequestError, RunError, Unconnected, agreed
+from vggdist.config.errors import Dismissed, RequestError, RunError, Unconnected, agreed
 from vggdist.world import gpus, slurm
+from vggdist.world.terminate import outlives
 from vggdist.world.topology import from_environment, launcher
 
 try:
@@ -36,6 +40,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 _counter = itertools.count()
+_UNASSIGNED = "-1"
 _Result = TypeVar("_Result")
 
 
@@ -50,13 +55,49 @@ class World:
         """
         if not slurm.connects(os.environ):
             raise Unconnected(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
+        before = _sockets().keys()
         hvd.init()
+        self._connections = _sockets().keys() - before
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
         self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
-        if self.size != from_environment(os.environ).size:
+        if "HOROVOD_ELASTIC" not in os.environ and self.size != from_environment(os.environ).size:
             raise Unconnected(_unconnected(self.size))
+
+    @classmethod
+    def again(cls) -> World:
+        """Leave the ranks so far and meet those that an elastic job has now; waits until all of them are there.
+
+        Raises:
+            Dismissed: when this process is not one of them.
+            RunError: when they did not come together. Horovod cannot be started in this process after that.
+        """
+        global _counter
+        hvd.shutdown()
+        _counter = itertools.count()  # a process that joins begins to count, too
+        os.environ["HOROVOD_RANK"] = _UNASSIGNED
+        met: list[World] = []
+        if outlives(lambda: met.append(cls())):
+            os.environ["HOROVOD_RANK"], os.environ["HOROVOD_SIZE"] = str(met[0].rank), str(met[0].size)
+            return met[0]
+        # Horovod sets the variable for C alone when the launcher has given this process a rank.
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_char_p
+        if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
+            raise Dismissed("this process leaves: its host is no longer part of the job")
+        raise RunError("the ranks did not come together again; start the same command again to continue from the disk")
+
+    def hang_up(self) -> None:
+        """Cut this process's connections to the other ranks, so that none of them waits for it any longer.
+
+        Where a rank dies, Gloo tells only those of the others that just then wait for it. One that waits for a survivor would
+        do so until Horovod's timeout (30 s).
+        """
+        for name, number in _sockets().items():
+            if name in self._connections:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def is_root(self) -> bool:
@@ -91,12 +132,12 @@ class World:
             for index, array in enumerate(arrays):
                 hvd.allreduce_(array, average=average, name=f"{name}.{index}")
 
-    def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """Rank 0's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
+    def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
+        """One rank's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
         if self.size == 1:
             return values.copy()
         raw = np.frombuffer(np.ascontiguousarray(values).tobytes().ljust(-(-values.nbytes // 4) * 4, b"\0"), np.int32)
-        total = self.sum(raw if self.is_root else np.zeros_like(raw))
+        total = self.sum(raw if self.rank == root else np.zeros_like(raw))
         return np.frombuffer(total.tobytes()[: values.nbytes], values.dtype).reshape(values.shape).copy()
 
     def gather(self, value: Any) -> list[Any]:
@@ -163,6 +204,15 @@ def _unconnected(connected: int) -> str:
         f"{name} started {started} processes, but Horovod connects {connected}: each would train alone, as rank 0 of 1. "
         f"Use {way}"
     )
+
+
+def _sockets() -> dict[str, int]:
+    """This process's sockets: name that no two share -> file descriptor. Empty where there is no /proc."""
+    found = {}
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
+        with contextlib.suppress(OSError):
+            found[os.readlink(f"/proc/self/fd/{number}")] = int(number)
+    return {name: number for name, number in found.items() if name.startswith("socket:")}
 
 
 def _who_said_what(messages: Sequence[str | None]) -> str:

@@ -50,6 +50,7 @@ class Watch:
         timeout: float,
         on_failure: Callable[[Verdict], None] | None,
         grace: float,
+        elastic: bool = False,
     ) -> None:
         """Start the thread. See :meth:`start` for what is not told here.
 
@@ -58,7 +59,7 @@ class Watch:
             peers: the connections, made or being made.
         """
         self._rank, self._places, self._peers = rank, places, peers
-        self._timeout, self._grace, self._on_failure = timeout, grace, on_failure
+        self._timeout, self._grace, self._on_failure, self._elastic = timeout, grace, on_failure, elastic
         self._roster = Roster(places, range(len(places)) if rank == 0 else (0, rank), timeout)
         self._interval = min(1.0, timeout / 10)
         self._next_tick = 0.0
@@ -85,6 +86,7 @@ class Watch:
         timeout: float,
         on_failure: Callable[[Verdict], None] | None = None,
         grace: float = 2.5,
+        elastic: bool = False,
     ) -> Watch:
         """Watch from now on; every rank must call this at the same place.
 
@@ -96,9 +98,10 @@ class Watch:
                 there, 0.3 s after the failure (elsewhere too when rank 0 is what failed). Not called where the main thread
                 has asked for the verdict by then and ends the process itself.
             grace: seconds that the main thread has to end by itself when another rank is gone or failed.
+            elastic: the others go on when a rank fails: a verdict ends only the process that it names.
         """
         peers, places = connect(rank, size, exchange)
-        return cls(rank, places, peers, timeout, on_failure, grace)
+        return cls(rank, places, peers, timeout, on_failure, grace, elastic)
 
     def beat(self, phase: str, alone: bool = False) -> None:
         """Note that this rank moves, and into which phase (``"step 37"``); costs well under a microsecond.
@@ -217,7 +220,7 @@ class Watch:
             if not self._peers.ranks and self._roster.expects(0):
                 host, _ = self._places[0]
                 logger.warning("no connection to the watch of rank 0 on %s (a firewall?); this rank watches only itself", host)
-        if self._verdict is not None:
+        if self._verdict is not None and not self._elastic or self._end_at < math.inf:
             return
         if moved_at == math.inf:
             faulthandler.cancel_dump_traceback_later()
@@ -231,14 +234,16 @@ class Watch:
     def _fail(self, verdict: Verdict, how: _How, behind: Sequence[int] = (), tell: bool = True) -> None:
         """Keep a verdict if it is the first, or says more than the first; tell the other ranks."""
         former = self._verdict
-        if former is not None and not (self._how == "gone" and how == "told" and former.rank == verdict.rank):
+        more = former is not None and self._how == "gone" and how == "told" and former.rank == verdict.rank
+        own = self._elastic and verdict.rank == self._rank and self._end_at == math.inf
+        if former is not None and not (more or own):
             return
         if tell:
             self._peers.send(_failed(verdict, how, behind))
         with self._news:
             self._verdict, self._how = verdict, how
             self._news.notify_all()
-        if former is None:
+        if own or former is None and not self._elastic:
             delay = (_STUCK_DELAY if how == "stuck" else self._grace) + (_BEHIND_ROOT if self._rank > 0 else 0)
             self._end_at = time.monotonic() + delay
             speaks = self._rank == 0 or verdict.rank == 0  # the others would all repeat what rank 0 says

@@ -291,7 +291,7 @@ def test_an_operation_whose_failure_was_seen_elsewhere_leaves_no_former_values_i
     writer.save({"step": 2})
     with pytest.raises(mx.MXNetError):
         mx.nd.waitall()  # the copy is left out
-    for array in (*arrays.values(), *writer._buffers.values()):
+    for array in (*arrays.values(), *writer._snapshot.buffers.values()):
         with suppress(mx.MXNetError):
             array.wait_to_read()
     store.gate.set()

@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "run.timeout": 10.0,
     "run.max_time": "12:00:00",
     "run.drift_steps": 0,
+    "run.elastic": True,
     "model.name": "vgg16",
     "model.stages": [[1, 8], [2, 16]],
     "model.batch_norm": True,

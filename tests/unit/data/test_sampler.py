@@ -51,6 +51,24 @@ def test_the_global_batches_are_the_same_for_any_number_of_ranks(num_samples: in
 
 @each_size
 @each_world
+@pytest.mark.parametrize(("global_batch", "accumulation"), [(1, 1), (8, 3), (61, 1), (61, 4)])
+def test_ranks_that_cannot_share_the_global_batch_evenly_take_the_same_samples(
+    num_samples: int, world_size: int, global_batch: int, accumulation: int
+) -> None:
+    plan = SamplePlan(num_samples, global_batch, world_size, seed=3, accumulation=accumulation)
+    one = SamplePlan(num_samples, global_batch, 1, seed=3)
+    order = plan.order(1)
+    assert plan.steps_per_epoch == one.steps_per_epoch and plan.batch_size % accumulation == 0
+    for step in range(plan.steps_per_epoch):
+        parts = [plan.part(order, step, rank) for rank in range(world_size)]
+        assert {(samples.shape, mask.shape) for samples, mask in parts} == {((plan.batch_size,), (plan.batch_size,))}
+        counted = [int(sample) for samples, mask in parts for sample in samples[mask == 1]]
+        samples, mask = one.part(order, step, 0)
+        assert counted == samples[mask == 1].tolist() and len(counted) == plan.num_valid(step)
+
+
+@each_size
+@each_world
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_every_rank_makes_the_same_steps_of_the_same_size(num_samples: int, world_size: int, drop_last: bool) -> None:
     plan = SamplePlan(num_samples, 4 * world_size, world_size, seed=0, drop_last=drop_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vggdist.training.directory import open_directory
 
 OPEN = """
 import sys
+import threading
 from pathlib import Path
 from vggdist.config.schema import Config
 from vggdist.training.directory import open_directory
@@ -52,3 +54,19 @@ def test_overwriting_removes_the_earlier_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{}")
     open_directory(tmp_path, Config(run=RunConfig(resume="never", overwrite=True)))
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.yaml"}
+
+
+def test_an_elastic_run_that_continues_empties_nothing_and_waits_for_the_former_rank_0(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    config = Config(run=RunConfig(resume="never", overwrite=True))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)], **pipes) as first:  # type: ignore[call-overload]
+        assert first.stdout.readline() == "open\n"
+        threading.Timer(0.2, first.kill).start()
+        open_directory(tmp_path, config, continues=True)
+    assert (tmp_path / "checkpoints").is_dir()
+
+
+def test_a_process_may_come_back_to_a_folder_that_it_holds(tmp_path: Path) -> None:
+    for _ in range(2):
+        open_directory(tmp_path, Config())

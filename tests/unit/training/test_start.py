@@ -21,31 +21,29 @@ from vggdist.training.start import FORMAT, Start, find, fitting_batch_size, iden
 from vggdist.world.process import World
 
 
-def saved_by(world_size: int, global_batch: int = 24) -> dict[str, Any]:
-    return {"world_size": world_size, "identity": {"global batch size": global_batch}}
+def begun_by(ranks: int, now: int) -> dict[str, Any]:
+    return {"scaled_for_ranks": ranks, "world_size": now}
 
 
 def test_a_new_run_multiplies_the_batch_by_its_ranks() -> None:
     assert fitting_batch_size(TrainConfig(batch_size=8), 3, None) == 24
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6, 24])
-def test_on_another_number_of_ranks_the_global_batch_stays(ranks: int) -> None:
-    assert fitting_batch_size(TrainConfig(batch_size=8), ranks, saved_by(3)) == 24
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 24])
+@pytest.mark.parametrize("now", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 5])
+def test_on_any_number_of_ranks_the_global_batch_stays(ranks: int, now: int, accumulation: int) -> None:
+    assert fitting_batch_size(TrainConfig(batch_size=8, accumulation=accumulation), ranks, begun_by(3, now)) == 24
 
 
-def test_ranks_that_cannot_share_the_global_batch_are_told_which_can() -> None:
-    with pytest.raises(RequestError, match=r"24 samples cannot be shared evenly by 5 .* on 1, 2, 3, 4, 6, 8, 12, 24 ranks"):
-        fitting_batch_size(TrainConfig(batch_size=8), 5, saved_by(3))
+def test_an_elastic_run_begins_on_any_number_of_ranks() -> None:
+    with pytest.raises(RequestError, match="32 samples, which 3 ranks"):
+        fitting_batch_size(TrainConfig(global_batch_size=32), 3, None)
+    assert fitting_batch_size(TrainConfig(global_batch_size=32), 3, None, elastic=True) == 32
 
 
-def test_accumulated_parts_count_when_ranks_are_named() -> None:
-    with pytest.raises(RequestError, match="on 1, 2, 3, 6 ranks"):
-        fitting_batch_size(TrainConfig(batch_size=8, accumulation=4), 4, saved_by(3))
-
-
-def test_on_the_same_ranks_another_batch_is_not_hidden() -> None:
-    assert fitting_batch_size(TrainConfig(batch_size=9), 3, saved_by(3)) == 27
+def test_another_batch_is_not_hidden() -> None:
+    assert fitting_batch_size(TrainConfig(batch_size=9), 2, begun_by(3, now=2)) == 27
 
 
 def digits_identity(config: Config) -> dict[str, Any]:
