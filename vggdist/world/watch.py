@@ -112,7 +112,10 @@ class Watch:
         Args:
             alone: the other ranks do not make this move (rank 0 writes a file): it is a sign of life that does not count.
         """
+        rested = self._beat[1] == math.inf
         self._beat = (self._beat[0] + (not alone), time.monotonic(), phase)
+        if rested:
+            self._arm_backstop()  # what comes next may keep Python's lock, before this rank's thread has had its turn
 
     def rest(self) -> None:
         """Stop the timer until the next beat: what follows may take any time. As at the start, only deaths are noticed."""
@@ -224,9 +227,8 @@ class Watch:
             return
         if moved_at == math.inf:
             faulthandler.cancel_dump_traceback_later()
-        elif math.isfinite(self._timeout):
-            # Should a thread keep Python's lock, this one cannot run; the others then name this rank after the timeout.
-            self._arm(self._timeout + min(self._timeout / 2, 2.0))
+        else:
+            self._arm_backstop()
         root_judges = self._rank > 0 and 0 in self._peers.ranks and self._roster.audible(0, now)
         if not root_judges and (finding := self._roster.judge(now)):
             self._fail(finding.verdict, "stuck", finding.behind)
@@ -268,6 +270,11 @@ class Watch:
                 self._on_failure(self._verdict)
             except BaseException:
                 _say(traceback.format_exc())
+
+    def _arm_backstop(self) -> None:
+        """Should a thread keep Python's lock, this rank's own cannot run; the others then name it after the timeout."""
+        if math.isfinite(self._timeout):
+            self._arm(self._timeout + min(self._timeout / 2, 2.0))
 
     def _arm(self, seconds: float) -> None:
         """End this process with its stacks after so many seconds, though no Python code may run; replaces what was armed."""
