@@ -11,7 +11,7 @@ from vggdist.config.bench import BenchRequest
 from vggdist.config.load import load_as, requested_run_directory
 from vggdist.ending import Ending
 from vggdist.world import knobs
-from vggdist.world.topology import available_cores, from_environment
+from vggdist.world.topology import from_environment
 
 KINDS = {
     "step": "images/s of the bare step, of the whole training around it, and their ratio",
@@ -61,7 +61,6 @@ def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending:
         "others(%)": others,
         "world_size": world.size,
         "controller": world.controller,
-        "cores": available_cores(),
         "environment": settings,
         "versions": versions(),
     }
