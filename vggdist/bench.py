@@ -11,7 +11,6 @@ from vggdist.config.bench import BenchRequest
 from vggdist.config.load import load_as, requested_run_directory
 from vggdist.ending import Ending
 from vggdist.world import knobs
-from vggdist.world.cores import find_cores
 from vggdist.world.topology import from_environment
 
 KINDS = {
@@ -62,7 +61,6 @@ def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending:
         "others(%)": others,
         "world_size": world.size,
         "controller": world.controller,
-        "cores": find_cores(os.environ).mask,
         "environment": settings,
         "versions": versions(),
     }

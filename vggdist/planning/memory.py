@@ -12,8 +12,9 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
   convolution's input, output and gradient (found by measuring, see docs/plan.md; cuDNN's work space is not known here);
 * Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
-Not counted: the CUDA context, what the memory pools keep, the program itself and the batches that are prepared ahead. On
-rank 0 the checkpoint writer's copy of parameters and state is in the host's memory.
+``train.precision bfloat16`` is estimated like float32; what it takes was not measured. Not counted: the CUDA context, what
+the memory pools keep, the program itself and the batches that are prepared ahead. On rank 0 the checkpoint writer's copy of
+parameters and state is in the host's memory.
 """
 
 from __future__ import annotations
