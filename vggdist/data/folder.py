@@ -13,7 +13,8 @@ import numpy as np
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import DataConfig
-from vggdist.data.decode import DamagedImageError, decode
+from vggdist.data.decode import DamagedImageError, Encoded, decode, read_file
+from vggdist.data.encoded import EncodedSource
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -45,30 +46,34 @@ class Layout:
     test: Listing | None
 
 
-@dataclass(eq=False)
-class FolderSource:
-    """Images that are decoded each time they are read (a :class:`vggdist.data.sources.Source`)."""
+class FileStore:
+    """Images in files of their own (a :class:`vggdist.data.encoded.Store`)."""
 
-    listing: Listing
-    class_names: tuple[str, ...]
-    channels: int
-
-    @property
-    def labels(self) -> np.ndarray:
-        """``(N,) int32``."""
-        return self.listing.labels
-
-    @property
-    def image_shape(self) -> None:
-        """None: the images may differ in size."""
-        return None
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.paths)
 
-    def read(self, index: int) -> np.ndarray:
-        """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` names a file that does not decode."""
-        return decode(self.listing.paths[index], self.channels)
+    def name(self, index: int) -> str:
+        """The path."""
+        return str(self.paths[index])
+
+    def read(self, index: int) -> Encoded:
+        """One file; ``RequestError`` where it cannot be read."""
+        return read_file(self.paths[index])
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> FileStore:
+        """Some of the files."""
+        return FileStore([self.paths[index] for index in indices])
+
+
+class FolderSource(EncodedSource):
+    """Images that are decoded each time they are read."""
+
+    def __init__(self, listing: Listing, class_names: tuple[str, ...], channels: int) -> None:
+        """Take the files of a listing, and 1 (grey) or 3 (RGB) channels."""
+        super().__init__(FileStore(listing.paths), listing.labels, class_names, channels)
 
 
 def scan(root: Path) -> Layout:
