@@ -18,6 +18,7 @@ _KNOWN = {
     "mnist": (28, 1, 10),
     "fashion_mnist": (28, 1, 10),
     "folder": (224, 3, 1000),
+    "records": (224, 3, 1000),
 }
 
 
