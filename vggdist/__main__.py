@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a network, or continue a run",
     "evaluate": "measure a run's newest checkpoint on the test set",
     "supervise": "start a training, and start it again from its newest checkpoint when it dies",
+    "prepare": "put images into record files, or take them out, or check either",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
 }
 

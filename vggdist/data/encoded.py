@@ -18,6 +18,9 @@ class Store(Protocol):
     def name(self, index: int) -> str:
         """How a person finds an image: its path, or the record file and its key."""
 
+    def stamp(self, index: int) -> str:
+        """Changes when what is stored changes: sizes and times of files."""
+
     def read(self, index: int) -> Encoded:
         """One image; ``DamagedImageError`` where what is stored is damaged, ``RequestError`` where it cannot be read."""
 

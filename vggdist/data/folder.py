@@ -59,6 +59,14 @@ class FileStore:
         """The path."""
         return str(self.paths[index])
 
+    def stamp(self, index: int) -> str:
+        """Size and time of the file; empty where there is none."""
+        try:
+            status = self.paths[index].stat()
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+
     def read(self, index: int) -> Encoded:
         """One file; ``RequestError`` where it cannot be read."""
         return read_file(self.paths[index])

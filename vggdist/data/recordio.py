@@ -55,10 +55,11 @@ class RecordReader:
         self.path = path
         try:
             self._file = path.open("rb", buffering=0)
-            self._size = os.fstat(self._file.fileno()).st_size
+            status = os.fstat(self._file.fileno())
             index = path.with_suffix(".idx").read_bytes()
         except OSError as error:
             raise RequestError(f"{error.filename} cannot be read: {error.strerror}") from error
+        self._size, self.stamp = status.st_size, f"{status.st_size} {status.st_mtime_ns}"
         self.keys, self.positions = _parse_index(path.with_suffix(".idx"), index)
         order = np.argsort(self.positions)
         self._ends = np.empty_like(self.positions)

@@ -32,6 +32,10 @@ class RecordStore:
         """The file and the record's key."""
         return self._reader.name(self._places[index])
 
+    def stamp(self, index: int) -> str:
+        """Size and time of the record file when it was opened."""
+        return self._reader.stamp
+
     def read(self, index: int) -> Encoded:
         """One record; ``DamagedImageError`` where it is not as the format says."""
         return Encoded(self._reader.read(int(self._places[index])).content, self.name(index))
