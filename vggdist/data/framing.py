@@ -19,7 +19,7 @@ from vggdist.data.sources import ArraySource, Source
 
 cv2.setNumThreads(0)  # the loader's threads already take a core each
 
-_ANTIALIASED_FROM = 1.5  # below, bilinear weights leave out no pixel and alias little; averaging would cost 0.4 ms more
+_ANTIALIASED_FROM = 2  # below, bilinear weights leave out no pixel, and averaging would cost 0.4 ms more
 ATTEMPTS = 10  # torchvision's: by then all but images of an extreme shape have found a crop that fits
 
 
@@ -111,16 +111,20 @@ def crop_photograph(photograph: Photograph, box: Box, out: np.ndarray) -> None:
     """Decode no more than a crop needs, and scale it to ``out``, ``(S, S, C) uint8``.
 
     The image is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size at which the crop still has S pixels. What then
-    remains is a factor below 2: bilinear, with antialiasing above 1.5. A crop that is not taken from the whole size is shifted
-    by at most one pixel of the original.
+    remains is bilinear, with antialiasing where a side shrinks by more than 2. A crop that is not taken from the whole size
+    is shifted by at most one pixel of the original.
     """
     size, channels = out.shape[1:]
-    divisor = next((d for d in (8, 4, 2) if min(box.height, box.width) >= d * size), 1)
-    image = photograph.pixels(channels, divisor, scratch=True)
+    image = photograph.pixels(channels, divisor_for(box, size), scratch=True)
     part = box.scaled(image.shape[0] / photograph.height, image.shape[1] / photograph.width).of(image)
     shrinks = max(part.shape[:2]) > _ANTIALIASED_FROM * size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     cv2.resize(part, (size, size), dst=out, interpolation=method)
+
+
+def divisor_for(box: Box, size: int) -> int:
+    """The largest of 8, 4, 2 and 1 by which a crop can be divided and still have ``size`` pixels on each side."""
+    return next((divisor for divisor in (8, 4, 2) if min(box.height, box.width) >= divisor * size), 1)
 
 
 def _each(source: Source, samples: np.ndarray, size: int, frame: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
