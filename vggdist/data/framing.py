@@ -14,7 +14,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource
-from vggdist.data.randomness import uniform
+from vggdist.data.randomness import uniforms
 from vggdist.data.sources import ArraySource, Source
 
 cv2.setNumThreads(0)  # the loader's threads already take a core each
@@ -161,11 +161,9 @@ def _centre(height: int, width: int, box_height: int, box_width: int) -> Box:
 def crop_draws(seed: int, epoch: int, samples: np.ndarray) -> list[CropDraws]:
     """The draws of each of ``(B,)`` samples at an epoch."""
 
-    def draw(name: str) -> np.ndarray:
-        return uniform(seed, epoch, samples, f"crop {name}")
-
-    attempts = np.array([(draw(f"area {attempt}"), draw(f"ratio {attempt}")) for attempt in range(ATTEMPTS)])
-    by_sample = np.moveaxis(attempts, -1, 0).tolist(), draw("top").tolist(), draw("left").tolist()
+    attempts = [f"crop {what} {attempt}" for attempt in range(ATTEMPTS) for what in ("area", "ratio")]
+    drawn = uniforms(seed, epoch, samples, [*attempts, "crop top", "crop left"])
+    by_sample = drawn[:-2].T.reshape(len(samples), ATTEMPTS, 2).tolist(), drawn[-2].tolist(), drawn[-1].tolist()
     return [CropDraws(*draws) for draws in zip(*by_sample, strict=True)]
 
 
