@@ -11,6 +11,7 @@ COMMANDS = {
     "supervise": "start a training, and start it again from its newest checkpoint when it dies",
     "doctor": "tell whether a run would work here: devices, cores, disk, network",
     "rendezvous": "connect the ranks that SLURM's srun starts, without MPI and ssh",
+    "prepare": "put images into record files, or take them out, or check either",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
     "bench": "measure this machine: the step, the training around it, the reduction",
     "plan": "work out a job before it runs: steps, memory, predicted scaling; no GPU, no data, no MXNet",

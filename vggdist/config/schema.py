@@ -112,11 +112,12 @@ class ModelConfig:
 class DataConfig:
     """Which images are read, and in which batches."""
 
-    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "folder", "synthetic"] = "digits"
+    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "folder", "records", "synthetic"] = "digits"
     """digits: 1,797 scanned 8x8 digits that come with scikit-learn. cifar10, cifar100, mnist, fashion_mnist: the
     publishers' files in data.root. folder: images under data.root/train/<class>/ and data.root/test/<class>/ (or val);
-    without the second, or directly under data.root/<class>/, a part is held out. synthetic: noise with a
-    class-dependent pattern, made in memory."""
+    without the second, or directly under data.root/<class>/, a part is held out. records: train.rec, test.rec (or val.rec)
+    with their .idx, and classes.txt, as vggdist prepare writes them. synthetic: noise with a class-dependent pattern, made in
+    memory."""
     root: str = "data"
     """Folder that holds the data set's files."""
     download: bool = False
@@ -125,9 +126,9 @@ class DataConfig:
     image_size: int | None = None
     """Side of the square image that the network sees in pixels; null: the size of the data set's own images."""
     channels: Literal[1, 3] | None = None
-    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder: 3)."""
+    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder, records: 3)."""
     held_out: float = 0.2
-    """Share of the samples of each class that becomes the test set where the data set has none (digits, folder)."""
+    """Share of the samples of each class that becomes the test set where the data set has none (digits, folder, records)."""
     damaged: Literal["stop", "skip"] = "stop"
     """What an image that does not decode does: stop ends the run and names the file; skip names it and leaves it out."""
     last_batch: Literal["pad", "drop"] = "pad"
@@ -182,8 +183,8 @@ class AugmentConfig:
     mixup: float = 0.0
     """Alpha of the Beta(alpha, alpha) weight with which a second sample is mixed in (Zhang et al. 2018); 0 is off."""
     normalize: Literal["published", "computed", "none"] = "published"
-    """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder, 0.5 for
-    synthetic), computed over the training set, or none (values from 0 to 1)."""
+    """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder and records,
+    0.5 for synthetic), computed over the training set, or none (values from 0 to 1)."""
 
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")

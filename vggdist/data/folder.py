@@ -13,7 +13,8 @@ import numpy as np
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import DataConfig
-from vggdist.data.decode import DamagedImageError, decode
+from vggdist.data.decode import DamagedImageError, Encoded, decode, read_file
+from vggdist.data.encoded import Store
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -45,30 +46,34 @@ class Layout:
     test: Listing | None
 
 
-@dataclass(eq=False)
-class FolderSource:
-    """Images that are decoded each time they are read (a :class:`vggdist.data.sources.Source`)."""
+class FileStore:
+    """Images in files of their own (a :class:`vggdist.data.encoded.Store`)."""
 
-    listing: Listing
-    class_names: tuple[str, ...]
-    channels: int
-
-    @property
-    def labels(self) -> np.ndarray:
-        """``(N,) int32``."""
-        return self.listing.labels
-
-    @property
-    def image_shape(self) -> None:
-        """None: the images may differ in size."""
-        return None
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.paths)
 
-    def read(self, index: int) -> np.ndarray:
-        """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` names a file that does not decode."""
-        return decode(self.listing.paths[index], self.channels)
+    def name(self, index: int) -> str:
+        """The path."""
+        return str(self.paths[index])
+
+    def stamp(self, index: int) -> str:
+        """Size and time of the file; empty where there is none."""
+        try:
+            status = self.paths[index].stat()
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def read(self, index: int) -> Encoded:
+        """One file; ``RequestError`` where it cannot be read."""
+        return read_file(self.paths[index])
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> FileStore:
+        """Some of the files."""
+        return FileStore([self.paths[index] for index in indices])
 
 
 def scan(root: Path) -> Layout:
@@ -133,50 +138,58 @@ def _list(folder: Path, listed: Sequence[str], class_names: tuple[str, ...]) -> 
     return Listing(tuple(paths), labels)
 
 
-def read_part(listing: Listing, data: DataConfig, total: int) -> tuple[Listing, np.ndarray | None]:
-    """Decode a part now if that is worth while, and find its damaged files if they are to be left out.
+def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) -> tuple[Store, np.ndarray, np.ndarray | None]:
+    """Decode a part now if that is worth while, and find its damaged images if they are to be left out.
 
     Args:
-        listing: the files of the part.
-        data: channels, threads, and what a damaged file does. With ``skip`` every file is decoded once here, on every
+        store: the images of the part.
+        labels: ``(N,)`` their classes.
+        data: channels, threads, and what a damaged image does. With ``skip`` every image is decoded once here, on every
             rank, because the plan of samples must be the same on all ranks before the first step.
         total: images of all parts together, which share ``MEMORY_LIMIT``.
 
     Returns:
-        The listing without damaged files, and the images ``(N, H, W, C) uint8`` where all have one size and fit.
+        Images and labels without what is damaged, and the pixels ``(N, H, W, C) uint8`` where all have one size and fit.
 
     Raises:
-        DamagedImageError: a file that was decoded here is damaged and data.damaged is ``stop``.
-        RequestError: all files of a class are damaged.
+        DamagedImageError: an image that was decoded here is damaged and data.damaged is ``stop``.
+        RequestError: all images of a class are damaged.
     """
-    shape = _first_shape(listing, data)
+    shape = _first_shape(store, data)
     small = int(np.prod(shape)) * total <= MEMORY_LIMIT
-    images = np.empty((len(listing.paths), *shape), np.uint8) if small else None
+    images = np.empty((len(store), *shape), np.uint8) if small else None
     if images is None and data.damaged == "stop":
-        return listing, None
-    equal, damage = _decode_all(listing.paths, data, images)
+        return store, labels, None
+    equal, damage = _decode_all(store, data, images)
     if damage:
-        whole = np.setdiff1d(np.arange(len(listing.paths)), sorted(damage))
-        listing = _left_over(listing, whole, damage)
+        for _, message in sorted(damage.items()):
+            _log.warning("left out: %s", message)
+        _log.warning("%d of %d images are damaged and left out", len(damage), len(store))
+        whole = np.setdiff1d(np.arange(len(store)), sorted(damage))
+        lost = np.setdiff1d(labels, labels[whole])
+        if lost.size:
+            first = int(np.flatnonzero(labels == lost[0])[0])
+            raise RequestError(f"all images of the class of {store.name(first)} are damaged; replace them or remove the class")
+        store, labels = store.take(whole), labels[whole]
         images = images[whole] if equal and images is not None else None
-    return listing, images if equal else None
+    return store, labels, images if equal else None
 
 
-def _first_shape(listing: Listing, data: DataConfig) -> tuple[int, ...]:
-    for path in listing.paths:
+def _first_shape(store: Store, data: DataConfig) -> tuple[int, ...]:
+    for index in range(len(store)):
         try:
-            return decode(path, data.channels or 3).shape
+            return decode(store.read(index), data.channels or 3).shape
         except DamagedImageError:
             if data.damaged == "stop":
                 raise
-    raise RequestError(f"all {len(listing.paths)} images under {listing.paths[0].parent.parent} are damaged")
+    raise RequestError(f"all {len(store)} images, from {store.name(0)} to {store.name(len(store) - 1)}, are damaged")
 
 
-def _decode_all(paths: Sequence[Path], data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
-    """Decode every file once, into ``images`` where it has their size.
+def _decode_all(store: Store, data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
+    """Decode every image once, into ``images`` where it has their size.
 
     Returns:
-        Whether all have that size, and what is wrong with each damaged file. Where nobody looks for damage, the pass
+        Whether all have that size, and what is wrong with each damaged image. Where nobody looks for damage, the pass
         ends soon after the first image of another size.
     """
     damage: dict[int, str] = {}
@@ -185,7 +198,7 @@ def _decode_all(paths: Sequence[Path], data: DataConfig, images: np.ndarray | No
         equal = True
         for index in chunk:
             try:
-                image = decode(paths[index], data.channels or 3)
+                image = decode(store.read(index), data.channels or 3)
             except DamagedImageError as error:
                 if data.damaged == "stop":
                     raise
@@ -197,21 +210,10 @@ def _decode_all(paths: Sequence[Path], data: DataConfig, images: np.ndarray | No
                 equal = False
         return equal
 
-    chunks = [range(start, min(start + _CHUNK, len(paths))) for start in range(0, len(paths), _CHUNK)]
+    chunks = [range(start, min(start + _CHUNK, len(store))) for start in range(0, len(store), _CHUNK)]
     with ThreadPoolExecutor(data.threads) as pool:
         if data.damaged == "skip":
             return all(list(pool.map(visit, chunks))), damage
         # all() stops at the first False; the iterator is then dropped, which cancels the chunks that have not begun. (A
         # name for the iterator would keep it alive until they had all run.)
         return all(pool.map(visit, chunks)), damage
-
-
-def _left_over(listing: Listing, whole: np.ndarray, damage: dict[int, str]) -> Listing:
-    """The listing without its damaged files, each of which is named in the log."""
-    for _, message in sorted(damage.items()):
-        _log.warning("left out: %s", message)
-    lost = np.setdiff1d(listing.labels, listing.labels[whole])
-    if lost.size:
-        first = int(np.flatnonzero(listing.labels == lost[0])[0])
-        raise RequestError(f"all images of {listing.paths[first].parent} are damaged; replace them or remove the class")
-    return listing.take(whole)

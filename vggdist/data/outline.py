@@ -16,6 +16,7 @@ _SHAPES = {
     "mnist": (28, 1, 10),
     "fashion_mnist": (28, 1, 10),
     "folder": (224, 3, 1000),
+    "records": (224, 3, 1000),
 }
 # Training images in the publishers' files.
 _SAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}
@@ -32,7 +33,7 @@ class Outline:
 
 
 def outline(data: DataConfig) -> Outline:
-    """Shapes and classes; a folder stands for ImageNet's 224 px and 1,000 classes."""
+    """Shapes and classes; a folder or record files stand for ImageNet's 224 px and 1,000 classes."""
     image_size, channels, num_classes = _SHAPES.get(data.name, (32, 3, data.synthetic_classes))
     return Outline(data.image_size or image_size, data.channels or channels, num_classes)
 
@@ -48,11 +49,16 @@ def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
         return seen, _SAMPLES[data.name]
     if data.name == "synthetic":
         return seen, data.synthetic_samples
-    from vggdist.data import sources  # scikit-learn takes two seconds to import
+    from vggdist.data import records, sources  # scikit-learn takes two seconds to import
 
     if data.name == "digits":
         return seen, len(sources.load(data, seed).train)
     if not Path(data.root).is_dir():
         raise RequestError(f"data.root {data.root} is not a folder, so its images cannot be counted; set plan.samples")
-    class_names, train, _ = sources.folder_listings(data, seed)
-    return replace(seen, num_classes=len(class_names)), len(train.labels)
+    if data.name == "records":
+        class_names, found, test = records.find(Path(data.root), data.damaged)
+        labels = found.labels if test is not None else sources.held_out_split(found.labels, data.held_out, seed)[0]
+    else:
+        class_names, listing, _ = sources.folder_listings(data, seed)
+        labels = listing.labels
+    return replace(seen, num_classes=len(class_names)), len(labels)

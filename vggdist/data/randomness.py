@@ -7,6 +7,7 @@ A number is addressed by (seed, epoch, sample, stream) and hashed by the finalis
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,6 +47,13 @@ def uniform(seed: int, epoch: int, samples: np.ndarray, stream: str) -> np.ndarr
         ``(N,) float64`` with 53 random bits.
     """
     bits = hash64(seed, epoch, stream, np.asarray(samples))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def uniforms(seed: int, epoch: int, samples: np.ndarray, streams: Sequence[str]) -> np.ndarray:
+    """What :func:`uniform` gives for each of several streams, at once: ``(len(streams), N) float64``."""
+    names = np.array([zlib.crc32(stream.encode()) for stream in streams], np.uint64)[:, None]
+    bits = hash64(seed, epoch, names, np.asarray(samples)[None])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

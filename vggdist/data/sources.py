@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from vggdist.config.schema import DataConfig
-from vggdist.data import download, folder, formats
+from vggdist.data import download, folder, formats, records
 from vggdist.data.decode import convert_channels
+from vggdist.data.encoded import EncodedSource, Store
 from vggdist.data.randomness import hash64
 
 _DIGITS = tuple("0123456789")
@@ -85,13 +86,14 @@ class DataSet:
 
 # Mean and standard deviation over all pixels of the training images, each channel, on a scale from 0 to 1.
 # cifar10, cifar100, mnist, fashion_mnist: the figures in common use, those of the training files to four places.
-# folder: ImageNet's, of fb.resnet.torch and torchvision. digits: measured on all 1,797 images as loaded here.
+# folder, records: ImageNet's, of fb.resnet.torch and torchvision. digits: measured on all 1,797 images as loaded here.
 STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": ((0.1307,), (0.3081,)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "records": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "digits": ((0.3053,), (0.3759,)),
     "synthetic": ((0.5,), (0.5,)),
 }
@@ -107,7 +109,7 @@ def load(data: DataConfig, seed: int) -> DataSet:
     Raises:
         RequestError: a file is missing, cannot be fetched, or is not as it should be.
     """
-    loaders = {"digits": _digits, "synthetic": _synthetic, "folder": _folder}
+    loaders = {"digits": _digits, "synthetic": _synthetic, "folder": _folder, "records": _records}
     train, test = loaders.get(data.name, _published)(data, seed)
     mean, std = (_per_channel(values, train.channels) for values in STATISTICS[data.name])
     return DataSet(train, test, mean, std)
@@ -182,7 +184,9 @@ def _folder(data: DataConfig, seed: int) -> tuple[Source, Source]:
     """Images under data.root, in memory where they are small and of one size."""
     class_names, *listings = folder_listings(data, seed)
     total = sum(len(listing.paths) for listing in listings)
-    train_part, test_part = (_folder_part(listing, class_names, data, total) for listing in listings)
+    train_part, test_part = (
+        _encoded_part(folder.FileStore(listing.paths), listing.labels, class_names, data, total) for listing in listings
+    )
     return train_part, test_part
 
 
@@ -195,11 +199,30 @@ def folder_listings(data: DataConfig, seed: int) -> tuple[tuple[str, ...], folde
     return layout.class_names, layout.train.take(train), layout.train.take(test)
 
 
-def _folder_part(listing: folder.Listing, class_names: tuple[str, ...], data: DataConfig, total: int) -> Source:
-    listing, images = folder.read_part(listing, data, total)
+def _records(data: DataConfig, seed: int) -> tuple[Source, Source]:
+    """Record files in data.root, in memory where their images are small and of one size."""
+    names, train, test = records.find(Path(data.root), data.damaged)
+    if test is not None:
+        parts = [(train.store, train.labels), (test.store, test.labels)]
+    else:
+        split = held_out_split(train.labels, data.held_out, seed)
+        parts = [(train.store.take(chosen), train.labels[chosen]) for chosen in split]
+    total = sum(len(store) for store, _ in parts)
+    train_part, test_part = (_encoded_part(store, labels, names, data, total) for store, labels in parts)
+    return train_part, test_part
+
+
+def _encoded_part(
+    store: Store,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    data: DataConfig,
+    total: int,
+) -> Source:
+    store, labels, images = folder.read_part(store, labels, data, total)
     if images is None:
-        return folder.FolderSource(listing, class_names, data.channels or 3)
-    return ArraySource(images, listing.labels, class_names)
+        return EncodedSource(store, labels, class_names, data.channels or 3)
+    return ArraySource(images, labels, class_names)
 
 
 def _synthetic(data: DataConfig, seed: int) -> tuple[Source, Source]:

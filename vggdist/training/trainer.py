@@ -124,7 +124,7 @@ class Trainer:
     def _batches(self, first_step: int) -> Iterator[Batch]:
         """This rank's batches from a global step on, prepared ahead by threads."""
         data = self.setup.config.data
-        return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch)
+        return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch, self.setup.training_view.give_back)
 
     def _batch_tasks(self, first_step: int) -> Iterator[partial[Batch]]:
         setup, plan = self.setup, self.setup.plan

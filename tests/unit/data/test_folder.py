@@ -15,6 +15,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.schema import DataConfig
 from vggdist.data import folder
 from vggdist.data.decode import DamagedImageError, convert_channels, decode
+from vggdist.data.encoded import EncodedSource
 from vggdist.data.sources import ArraySource, DataSet, load
 
 _RED = (255, 0, 0)
@@ -123,7 +124,7 @@ def test_images_of_one_size_are_held_in_memory_in_sorted_order(root: Path) -> No
 def test_images_of_several_sizes_are_decoded_on_demand(root: Path, damaged: str) -> None:
     _save(root / "train" / "dog" / "2.png", size=(9, 9))
     data = _load(root, damaged=damaged)
-    assert isinstance(data.train, folder.FolderSource) and data.train.image_shape is None
+    assert isinstance(data.train, EncodedSource) and data.train.image_shape is None
     assert data.train.read(5).shape == (9, 9, 3) and data.train.read(0).shape == (3, 4, 3)
 
 
@@ -132,7 +133,7 @@ def test_images_above_the_memory_limit_are_decoded_on_demand(root: Path, monkeyp
     assert isinstance(_load(root).train, ArraySource)
     monkeypatch.setattr(folder, "MEMORY_LIMIT", 8 * 36 - 1)
     data = _load(root, channels=3)
-    assert isinstance(data.train, folder.FolderSource) and len(data.train) == 6
+    assert isinstance(data.train, EncodedSource) and len(data.train) == 6
 
 
 def test_grey_is_read_when_asked_for(root: Path) -> None:
@@ -172,7 +173,7 @@ def test_skipped_images_are_named_and_left_out_before_the_plan(
 def test_class_of_which_nothing_is_left_is_refused(root: Path) -> None:
     for path in (root / "train" / "dog").iterdir():
         _damage(path)
-    with pytest.raises(RequestError, match=r"all images of .*train/dog are damaged"):
+    with pytest.raises(RequestError, match=r"all images of .*train/dog/0\.png are damaged"):
         _load(root, damaged="skip")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vggdist.data.randomness import hash64, permutation, step_seed, uniform
+from vggdist.data.randomness import hash64, permutation, step_seed, uniform, uniforms
 
 SAMPLES = np.arange(20_000)
 
@@ -87,3 +87,9 @@ def test_the_largest_seed_is_hashed_without_a_warning(recwarn: pytest.WarningsRe
 
 def test_the_hash_is_the_same_on_every_machine() -> None:
     assert permutation(0, 0, 8).tolist() == [1, 3, 6, 5, 0, 7, 4, 2] and step_seed(0, 0, 0) == 1859902480
+
+
+def test_several_streams_at_once_are_the_streams_one_by_one() -> None:
+    samples, streams = np.array([5, 0, 2**40, 5]), ["crop top", "flip", "x"]
+    expected = [uniform(3, 7, samples, stream) for stream in streams]
+    np.testing.assert_array_equal(uniforms(3, 7, samples, streams), expected)

@@ -1,0 +1,226 @@
+"""Images per second of the input path: ``.venv/bin/python benchmarks/input.py --images FOLDER --json input.json``.
+
+FOLDER holds photographs as JPEG files. They are put into a record file in a temporary folder and brought to 224 pixels as in
+training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and colour jitter of --jitter, by
+
+- ours: record file, ``TrainingView`` and ``prefetch``, as a run uses them, to ``(B, 224, 224, 3) uint8``;
+- decoding: libjpeg-turbo alone, from memory, each file at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch needs,
+  the whole picture, into one buffer for each thread;
+- ImageRecordIter: MXNet's, on the same record file with the same threads and augmentations, to float32, and to bytes
+  (``ImageRecordUInt8Iter``). Its log tells how many threads it takes: at most half of the cores less one, and at least one;
+- DataLoader: gluon's on a folder of the same files, with ``mxnet.gluon.data.vision.transforms`` and as many worker threads.
+
+Each takes turns in each round; the table shows medians, and ratios of ours to each, round by round. On a machine that others
+use at the same time, the time of a core for an image tells more than images per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from vggdist.world import knobs
+
+knobs.apply()  # before anything imports MXNet
+
+import mxnet as mx  # noqa: E402
+import numpy as np  # noqa: E402
+import simplejpeg  # noqa: E402
+from mxnet.gluon.data import DataLoader  # noqa: E402
+from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
+
+from vggdist.config.schema import AugmentConfig, DataConfig  # noqa: E402
+from vggdist.data.augment import TrainingView  # noqa: E402
+from vggdist.data.encoded import EncodedSource  # noqa: E402
+from vggdist.data.framing import crop_draws, divisor_for, random_box  # noqa: E402
+from vggdist.data.loader import prefetch  # noqa: E402
+from vggdist.data.randomness import permutation  # noqa: E402
+from vggdist.data.sources import load  # noqa: E402
+from vggdist.prepare import main as prepare  # noqa: E402
+
+SIZE, BATCH, EPOCHS = 224, 25, 4
+Epoch = Callable[[int], int]
+
+
+def main() -> None:
+    """Measure, print a table, and write the figures where ``--json`` says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files, at least 50")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of each way (default 1 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default 7)")
+    parser.add_argument("--jitter", type=float, default=0.4, help="brightness, contrast and saturation (default 0.4)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = lay_out(options.images, Path(folder))
+        for threads in options.threads:
+            figures.append(measure(ways(root, threads, options.jitter), threads, options.rounds))
+            print_table(figures[-1])
+    if options.json:
+        options.json.write_text(json.dumps({"jitter": options.jitter, "threads": figures}, indent=2) + "\n")
+
+
+def lay_out(images: Path, root: Path) -> Path:
+    """The files in one class of a folder, and in a record file; two rows of links suffice for a test part."""
+    for part, count in (("train", None), ("test", 2)):
+        (root / part / "all").mkdir(parents=True)
+        for path in sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))[:count]:
+            shutil.copy(path, root / part / "all")
+    prepare([str(root), str(root / "records")])
+    return root
+
+
+def ways(root: Path, threads: int, jitter: float) -> dict[str, Epoch]:
+    """Name of each way and a function that takes it through one epoch and returns the images seen."""
+    source = load(DataConfig(name="records", root=str(root / "records"), threads=threads), 0).train
+    assert isinstance(source, EncodedSource)
+    return {
+        "ours": ours(source, threads, jitter),
+        "decoding": decoding(source, threads),
+        "ImageRecordIter": image_record_iter(mx.io.ImageRecordIter, root / "records" / "train.rec", threads, jitter),
+        "ImageRecordUInt8Iter": image_record_iter(mx.io.ImageRecordUInt8Iter, root / "records" / "train.rec", threads, jitter),
+        "DataLoader": data_loader(root / "train", threads, jitter),
+    }
+
+
+def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
+    """The input of a training run."""
+    config = AugmentConfig(random_resized_crop=True, flip=True, brightness=jitter, contrast=jitter, saturation=jitter)
+    view, mask = TrainingView(source, config, SIZE, 0, (0, 0, 0)), np.ones(BATCH, np.float32)
+
+    def epoch(number: int) -> int:
+        order = permutation(0, number, len(source))
+        starts = range(0, len(order) - BATCH + 1, BATCH)
+        tasks = [partial(view.batch, number, order[start : start + BATCH], mask) for start in starts]
+        return sum(len(batch.images) for batch in prefetch(tasks, threads, 4, view.give_back))
+
+    return epoch
+
+
+def decoding(source: EncodedSource, threads: int) -> Epoch:
+    """libjpeg-turbo and nothing else, at the scale of each crop."""
+    contents = [source.store.read(index).content for index in range(len(source))]
+    sizes = [simplejpeg.decode_jpeg_header(content)[:2] for content in contents]
+    buffers = [np.empty(max(height * width for height, width in sizes) * 3, np.uint8) for _ in range(threads)]
+
+    def one(thread: int, places: list[tuple[int, int]]) -> None:
+        for place, divisor in places:
+            height, width = (-(-side // divisor) if divisor > 1 else 0 for side in sizes[place])
+            simplejpeg.decode_jpeg(contents[place], "RGB", min_height=height, min_width=width, buffer=buffers[thread])
+
+    def epoch(number: int) -> int:
+        boxes = [
+            random_box(*size, AugmentConfig(), draws)
+            for size, draws in zip(sizes, crop_draws(0, number, np.arange(len(sizes))))
+        ]
+        places = [(place, divisor_for(box, SIZE)) for place, box in enumerate(boxes)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, range(threads), [places[thread::threads] for thread in range(threads)]))
+        return len(places)
+
+    return epoch
+
+
+def image_record_iter(kind: Callable[..., mx.io.DataIter], record_file: Path, threads: int, jitter: float) -> Epoch:
+    """MXNet's own, written in C++."""
+    iterator = kind(
+        path_imgrec=str(record_file),
+        path_imgidx=str(record_file.with_suffix(".idx")),
+        data_shape=(3, SIZE, SIZE),
+        batch_size=BATCH,
+        preprocess_threads=threads,
+        shuffle=True,
+        random_resized_crop=True,
+        min_random_area=0.08,
+        max_random_area=1.0,
+        min_aspect_ratio=0.75,
+        max_aspect_ratio=4 / 3,
+        rand_mirror=True,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+    )
+
+    def epoch(number: int) -> int:
+        seen = 0
+        iterator.reset()
+        for batch in iterator:
+            batch.data[0].wait_to_read()
+            seen += BATCH - batch.pad
+        return seen
+
+    return epoch
+
+
+def data_loader(folder: Path, threads: int, jitter: float) -> Epoch:
+    """Gluon's, with a transform in Python."""
+    jitters = [transforms.RandomColorJitter(jitter, jitter, jitter)] if jitter else []
+    crop = transforms.RandomResizedCrop(SIZE, scale=(0.08, 1.0), ratio=(0.75, 4 / 3))
+    transform = transforms.Compose([crop, transforms.RandomFlipLeftRight(), *jitters, transforms.ToTensor()])
+    data = ImageFolderDataset(str(folder)).transform_first(transform)
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=threads, thread_pool=True, last_batch="discard")
+
+    def epoch(number: int) -> int:
+        seen = 0
+        for images, _ in loader:
+            images.wait_to_read()
+            seen += len(images)
+        return seen
+
+    return epoch
+
+
+def measure(epochs: dict[str, Epoch], threads: int, rounds: int) -> dict[str, object]:
+    """Images per second of each way in each round, and the ratios of ours to the others in the same round."""
+    for epoch in epochs.values():
+        epoch(0)
+    speeds: dict[str, list[float]] = {name: [] for name in epochs}
+    costs: dict[str, list[float]] = {name: [] for name in epochs}
+    loads = []
+    for round_number in range(rounds):
+        loads.append(round(os.getloadavg()[0], 2))
+        for name, epoch in epochs.items():
+            repeats = 1 if name == "DataLoader" else EPOCHS
+            started, used = time.perf_counter(), time.process_time()
+            seen = sum(epoch(1 + round_number * EPOCHS + repeat) for repeat in range(repeats))
+            speeds[name].append(seen / (time.perf_counter() - started))
+            costs[name].append(1000 * (time.process_time() - used) / seen)
+    ratios = {
+        name: statistics.median(own / other for own, other in zip(speeds["ours"], values)) for name, values in speeds.items()
+    }
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    cpu = {name: statistics.median(values) for name, values in costs.items()}
+    return {
+        "threads": threads,
+        "images_per_s": medians,
+        "ours_to": ratios,
+        "cpu_ms_per_image": cpu,
+        "rounds": speeds,
+        "load_average": loads,
+    }
+
+
+def print_table(figures: dict) -> None:
+    """One line for each way."""
+    print(f"{figures['threads']} thread(s), {len(os.sched_getaffinity(0))} cores, load average {figures['load_average']}")
+    for name, speed in figures["images_per_s"].items():
+        spread = sorted(figures["rounds"][name])
+        print(
+            f"{name:>22} {speed:8.0f} images/s ({spread[0]:.0f}-{spread[-1]:.0f})   ours is {figures['ours_to'][name]:.2f} x"
+            f"   {figures['cpu_ms_per_image'][name]:.2f} ms of a core for an image",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A photograph is decoded at the scale that is needed, upright, and what it shows is what Pillow shows."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from vggdist.config.schema import AugmentConfig
+from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
+from vggdist.data.framing import Box, crop_draws, crop_photograph, random_box
+
+
+def _scene(width: int = 640, height: int = 480) -> Image.Image:
+    """Smooth waves with edges between them: something that a scale can be wrong about."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = [128 + 100 * np.sin(columns / (20 + 9 * c) + c) * np.cos(rows / (25 + 5 * c)) for c in range(3)]
+    pixels = np.stack(waves, axis=-1).astype(np.uint8)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = (250, 20, 40)
+    return Image.fromarray(pixels)
+
+
+def _jpeg(image: Image.Image, name: str = "scene.jpg", **options: Any) -> Encoded:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 92, **options})
+    return Encoded(file.getvalue(), name)
+
+
+def _pillows(encoded: Encoded, mode: str = "RGB") -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.content))).convert(mode))
+
+
+def _oriented(orientation: int) -> Encoded:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return _jpeg(_scene(), exif=exif)
+
+
+def _crop(encoded: Encoded, box: Box, size: int) -> np.ndarray:
+    out = np.empty((size, size, 3), np.uint8)
+    crop_photograph(Photograph(encoded), box, out)
+    return out
+
+
+def _pillows_crop(encoded: Encoded, box: Box, size: int) -> np.ndarray:
+    image = Image.fromarray(_pillows(encoded)).crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 30}])
+def test_the_whole_image_is_pillows_bit_for_bit(options: dict[str, Any]) -> None:
+    encoded = _jpeg(_scene(), **options)
+    np.testing.assert_array_equal(decode(encoded, 3), _pillows(encoded))
+    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], _pillows(encoded, "L"))
+
+
+@pytest.mark.parametrize("side", [1, 3, 7, 8, 9, 17])
+def test_tiny_images_are_not_scaled(side: int) -> None:
+    encoded = _jpeg(_scene(side, side + 1))
+    np.testing.assert_array_equal(decode(encoded, 3), _pillows(encoded))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright_at_every_scale(orientation: int) -> None:
+    encoded = _oriented(orientation)
+    whole = _pillows(encoded)
+    photograph = Photograph(encoded)
+    assert (photograph.height, photograph.width) == whole.shape[:2]
+    np.testing.assert_array_equal(photograph.pixels(3), whole)
+    half = Image.fromarray(whole).resize((whole.shape[1] // 2, whole.shape[0] // 2), Image.Resampling.BOX)
+    assert np.abs(photograph.pixels(3, divisor=2).astype(int) - np.asarray(half)).mean() < 2
+
+
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_a_scaled_image_is_the_mean_of_its_squares(divisor: int) -> None:
+    encoded = _jpeg(_scene())
+    squares = _pillows(encoded).reshape(480 // divisor, divisor, 640 // divisor, divisor, 3).mean(axis=(1, 3))
+    assert np.abs(Photograph(encoded).pixels(3, divisor) - squares).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_photographs_become_rgb(mode: str) -> None:
+    encoded = _jpeg(_scene().convert(mode))
+    np.testing.assert_array_equal(decode(encoded, 3), _pillows(encoded))
+    assert _crop(encoded, Box(0, 0, 480, 640), 100).shape == (100, 100, 3)
+
+
+def test_a_png_named_jpg_is_decoded() -> None:
+    file = io.BytesIO()
+    _scene().save(file, "PNG")
+    np.testing.assert_array_equal(decode(Encoded(file.getvalue(), "scene.jpg"), 3), np.asarray(_scene()))
+
+
+def test_a_truncated_photograph_is_damaged_whatever_part_of_it_is_wanted() -> None:
+    whole = _jpeg(_scene()).content
+    for kept in (0, 1, 2, 20, 300, len(whole) // 2, len(whole) - 40):
+        encoded = Encoded(whole[:kept], "part.jpg")
+        with pytest.raises(DamagedImageError, match=rf"part.jpg \({kept} bytes\) does not decode"):
+            _crop(encoded, Box(0, 0, 300, 300), 100)
+
+
+def test_stray_bytes_before_the_end_are_forgiven_as_pillow_forgives_them() -> None:
+    whole = _jpeg(_scene()).content
+    encoded = Encoded(whole[:-2] + b"\0\0" + whole[-2:], "stray.jpg")
+    np.testing.assert_array_equal(decode(encoded, 3), _pillows(encoded))
+
+
+def test_any_bytes_decode_or_are_damaged_and_nothing_else() -> None:
+    whole, random = np.frombuffer(_oriented(6).content, np.uint8), np.random.default_rng(0)
+    for _ in range(150):
+        damaged = whole.copy()
+        damaged[random.integers(0, len(whole), 8)] = random.integers(0, 256, 8)
+        try:
+            image = decode(Encoded(damaged.tobytes(), "damaged.jpg"), 3)
+        except DamagedImageError:
+            continue
+        assert image.ndim == 3 and image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [
+        (Box(10, 20, 100, 100), 100),
+        (Box(0, 0, 480, 640), 224),
+        (Box(31, 57, 301, 333), 224),
+        (Box(5, 5, 60, 80), 224),
+        (Box(101, 33, 333, 401), 32),
+        (Box(0, 0, 480, 640), 24),
+    ],
+)
+def test_a_crop_is_pillows_within_four_levels_in_the_mean(box: Box, size: int) -> None:
+    encoded = _jpeg(_scene())
+    difference = np.abs(_crop(encoded, box, size).astype(int) - _pillows_crop(encoded, box, size))
+    assert difference.mean() < 4
+
+
+@pytest.mark.skipif("VGGDIST_TEST_DATA" not in os.environ, reason="VGGDIST_TEST_DATA names no folder of real images")
+@pytest.mark.parametrize(("size", "mean", "largest"), [(224, 2, 10), (64, 5, 20)])
+def test_random_crops_of_real_photographs_are_pillows_within_these_levels(size: int, mean: float, largest: float) -> None:
+    differences = []
+    with tarfile.open(Path(os.environ["VGGDIST_TEST_DATA"]) / "imagenet-sample.tar") as archive:
+        files = [member for member in archive.getmembers() if member.isfile()][:80]
+        for member, draws in zip(files, crop_draws(0, 0, np.arange(len(files)))):
+            encoded = Encoded(archive.extractfile(member).read(), member.name)  # type: ignore[union-attr]
+            photograph = Photograph(encoded)
+            box = random_box(photograph.height, photograph.width, AugmentConfig(), draws)
+            difference = _crop(encoded, box, size).astype(int) - _pillows_crop(encoded, box, size)
+            differences.append(np.abs(difference).mean())
+    assert np.mean(differences) < mean and np.max(differences) < largest

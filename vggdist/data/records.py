@@ -1,0 +1,100 @@
+"""Data sets in RecordIO files: ``train.rec`` and ``test.rec`` (or val), each with its ``.idx``, and ``classes.txt``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vggdist.config.errors import RequestError
+from vggdist.data.decode import DamagedImageError, Encoded
+from vggdist.data.recordio import RecordReader
+
+_log = logging.getLogger(__name__)
+CLASSES = "classes.txt"
+"""File of the class names, one on a line, in the order of the labels."""
+_TEST_FILES = ("test.rec", "val.rec", "validation.rec")
+
+
+class RecordStore:
+    """Images in a record file (a :class:`vggdist.data.encoded.Store`)."""
+
+    def __init__(self, reader: RecordReader, places: np.ndarray) -> None:
+        """Take the records at ``(N,)`` places in the index."""
+        self._reader, self._places = reader, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def name(self, index: int) -> str:
+        """The file and the record's key."""
+        return self._reader.name(self._places[index])
+
+    def stamp(self, index: int) -> str:
+        """Size and time of the record file when it was opened."""
+        return self._reader.stamp
+
+    def read(self, index: int) -> Encoded:
+        """One record; ``DamagedImageError`` where it is not as the format says."""
+        return Encoded(self._reader.read(int(self._places[index])).content, self.name(index))
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> RecordStore:
+        """Some of the records."""
+        return RecordStore(self._reader, self._places[np.asarray(indices)])
+
+
+class RecordPart:
+    """One record file: its images and their ``(N,) int32`` labels, without those whose header is damaged."""
+
+    def __init__(self, path: Path, damaged: str) -> None:
+        """Read the index and every label.
+
+        Raises:
+            DamagedImageError: a record's header is damaged, unless ``damaged`` is ``skip``.
+            RequestError: the files cannot be read, or are no record file and its index.
+        """
+        reader = RecordReader(path)
+        labels, damage = reader.labels()
+        if damage and damaged == "stop":
+            raise DamagedImageError(next(iter(damage.values())))
+        for message in damage.values():
+            _log.warning("left out: %s", message)
+        whole = np.setdiff1d(np.arange(len(reader)), sorted(damage))
+        if not whole.size:
+            raise RequestError(f"all {len(reader)} records of {path} are damaged")
+        self.path, self.store, self.labels = path, RecordStore(reader, whole), labels[whole].astype(np.int32)
+
+
+def find(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart, RecordPart | None]:
+    """The class names and the parts of a data set; the second part is None where it has to be held out.
+
+    Raises:
+        RequestError: ``root`` holds no ``train.rec``, or a label has no class name.
+    """
+    train_file = root / "train.rec"
+    if not train_file.is_file():
+        raise RequestError(
+            f"{train_file} is missing; data.root must hold train.rec and train.idx, as vggdist prepare makes them"
+        )
+    train = RecordPart(train_file, damaged)
+    test = next((RecordPart(root / name, damaged) for name in _TEST_FILES if (root / name).is_file()), None)
+    highest = max(int(part.labels.max()) for part in (train, test) if part is not None)
+    names = class_names(root / CLASSES) or tuple(f"class {label}" for label in range(highest + 1))
+    if highest >= len(names):
+        raise RequestError(f"{root / CLASSES} names {len(names)} classes, but a record has label {highest}; expected one more")
+    return names, train, test
+
+
+def class_names(path: Path) -> tuple[str, ...] | None:
+    """The lines of a file of class names; None where there is no such file."""
+    try:
+        names = tuple(path.read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read: {error}") from error
+    if len(set(names)) < len(names) or "" in names:
+        raise RequestError(f"{path} has an empty line or a name twice; expected the name of each class on a line of its own")
+    return names
