@@ -94,7 +94,7 @@ class Supervisor:
         self.unopened = _stamp(self.directory / "config.yaml")
         self.received: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
                 signal.signal(number, lambda number, frame: self.received.append(number))
 
     def run(self) -> int:
