@@ -188,9 +188,9 @@ def test_ranks_that_rest_may_take_any_time_but_not_die(start: Any) -> None:
 
 
 def test_a_slow_rank_that_moves_is_waited_for(start: Any) -> None:
-    ranks = start("wait_for_the_stop", "move_alone", timeout=0.6)
+    ranks = start("wait_for_the_stop", "move_alone", timeout=2)
     ranks.running()
-    time.sleep(1.2)
+    time.sleep(3)
     (ranks.directory / "stop").touch()
     assert ranks.codes() == [0, 0] and ranks.outputs == ["", ""]
 
