@@ -7,7 +7,7 @@ training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and co
 - decoding: libjpeg-turbo alone, from memory, each file at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch needs,
   the whole picture, into one buffer for each thread;
 - ImageRecordIter: MXNet's, on the same record file with the same threads and augmentations, to float32, and to bytes
-  (``ImageRecordUInt8Iter``). Its log tells how many threads it takes: at most half of the cores less one, and at least one;
+  (``ImageRecordUInt8Iter``). Its log tells how many threads it takes, which can be fewer than were asked for;
 - DataLoader: gluon's on a folder of the same files, with ``mxnet.gluon.data.vision.transforms`` and as many worker threads.
 
 Each takes turns in each round; the table shows medians, and ratios of ours to each, round by round. On a machine that others

@@ -11,5 +11,5 @@ WORKDIR /vggdist
 COPY . .
 RUN pip install --no-cache-dir uv==0.13.8 && uv sync --no-dev --no-cache
 ENV PATH=/vggdist/.venv/bin:$PATH
-WORKDIR /work
+WORKDIR /srv/vggdist
 CMD ["python", "-m", "vggdist.train"]

@@ -20,5 +20,5 @@ RUN ln -s libcuda.so /usr/local/cuda/lib64/stubs/libcuda.so.1 \
     && LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs:$LD_LIBRARY_PATH \
        HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 \
        pip install --no-build-isolation --no-cache-dir '.[gpu]'
-WORKDIR /work
+WORKDIR /srv/vggdist
 CMD ["python", "-m", "vggdist.train"]

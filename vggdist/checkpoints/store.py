@@ -1,9 +1,8 @@
-"""Checkpoints as folders that are whole or absent.
+"""Which checkpoints of a run are there? Folders that are whole or absent, whatever kills the process.
 
-``checkpoints/step-00001234/`` holds ``arrays.npz`` (no pickle inside), ``state.json`` (counters and what a later run must
-match) and ``manifest.json`` (SHA-256 and size of both); the small file ``checkpoints/latest`` names the newest folder. A
-folder is written under a hidden name, synced and renamed; one whose files do not match its manifest is never used. A hidden
-name, ``.step-00001234.<kind>.<process>.<random>``, tells :meth:`CheckpointStore.tidy` what a killed process was about:
+``checkpoints/step-00001234/`` holds the files of :mod:`~vggdist.checkpoints.contents`; the small file ``checkpoints/latest``
+names the newest folder. A folder is written under a hidden name, synced and renamed. A hidden name,
+``.step-00001234.<kind>.<process>.<random>``, tells :meth:`CheckpointStore.tidy` what a killed process was about:
 
 - ``writing``: a checkpoint that is not complete.
 - ``replaced``: the old checkpoint of a step that is being saved again, whole until the new one is in its place.
@@ -14,43 +13,27 @@ One process writes (rank 0); any process may read at the same time.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
 import os
 import re
 import shutil
 import uuid
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vggdist.checkpoints import contents
+from vggdist.checkpoints.contents import Checkpoint, sync
 from vggdist.config.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-([0-9]{8,18})")
 _HIDDEN = re.compile(r"\.(step-[0-9]{8,18}|latest)\.(writing|replaced|removed)\.([0-9]+)-([0-9]+)\.[0-9a-f]+")
-_ARRAYS, _STATE, _MANIFEST, _LATEST = "arrays.npz", "state.json", "manifest.json", "latest"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint holds.
-
-    Attributes:
-        arrays: name -> array, ``parameter/<name>`` and ``optimizer/<name>/<state>``.
-        state: JSON values; ``step`` is the number of finished steps.
-    """
-
-    arrays: Mapping[str, np.ndarray]
-    state: Mapping[str, Any]
+_LATEST = "latest"
 
 
 class CheckpointStore:
@@ -75,7 +58,7 @@ class CheckpointStore:
         Their content is not read again, which would take seconds for each; a checkpoint that this object has read before
         and found damaged is left out.
         """
-        return [step for step in self.steps() if step not in self._damaged and _is_complete(self.path(step))]
+        return [step for step in self.steps() if step not in self._damaged and contents.is_complete(self.path(step))]
 
     def save(
         self,
@@ -99,14 +82,10 @@ class CheckpointStore:
         aside = self._hidden(final.name, "writing")
         if not self.directory.is_dir():
             self.directory.mkdir(parents=True)
-            _sync(self.directory.parent)
+            sync(self.directory.parent)
         try:
             aside.mkdir()
-            _write_arrays(aside / _ARRAYS, arrays)
-            (aside / _STATE).write_text(json.dumps(state, indent=2, allow_nan=False))
-            (aside / _MANIFEST).write_text(json.dumps({name: _fingerprint(aside / name) for name in (_ARRAYS, _STATE)}))
-            for path in (aside / _ARRAYS, aside / _STATE, aside / _MANIFEST, aside):
-                _sync(path)
+            contents.write(aside, arrays, state)
             confirm()
             self._put_in_place(aside, final)
         finally:
@@ -146,14 +125,8 @@ class CheckpointStore:
         Raises:
             RequestError: when a file is missing, differs from the manifest or is not what it should be, naming the file.
         """
-        folder = self.path(step)
         try:
-            manifest = _read_manifest(folder / _MANIFEST)
-            for name, expected in manifest.items():
-                with _naming(folder / name):
-                    if _fingerprint(folder / name) != expected:
-                        raise ValueError("it does not match its SHA-256")
-            checkpoint = Checkpoint(_read_arrays(folder / _ARRAYS), _read_state(folder / _STATE, step))
+            checkpoint = contents.read(self.path(step), step)
         except RequestError:
             self._damaged.add(step)
             raise
@@ -182,7 +155,7 @@ class CheckpointStore:
                     hidden.append(path.rename(self._hidden(path.name, "removed")))
         if hidden:
             with _warning_of_leftover(self.directory):
-                _sync(self.directory)
+                sync(self.directory)
         for path in hidden:
             with _warning_of_leftover(path):
                 _remove(path)
@@ -199,7 +172,7 @@ class CheckpointStore:
             with _warning_of_leftover(path):
                 if kind == "replaced" and not os.path.lexists(self.directory / name):
                     path.rename(self.directory / name)
-                    _sync(self.directory)
+                    sync(self.directory)
                     logger.warning("%s is back, which a killed process had set aside", self.directory / name)
                 else:
                     _remove(path)
@@ -228,7 +201,7 @@ class CheckpointStore:
             if former:
                 former.rename(final)
             raise
-        _sync(self.directory)
+        sync(self.directory)
         if former:
             with _warning_of_leftover(former):
                 _remove(former)
@@ -238,9 +211,9 @@ class CheckpointStore:
         aside = self._hidden(_LATEST, "writing")
         try:
             aside.write_text(f"{name}\n")
-            _sync(aside)
+            sync(aside)
             aside.replace(self.directory / _LATEST)
-            _sync(self.directory)
+            sync(self.directory)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -259,97 +232,6 @@ class CheckpointStore:
         return True
 
 
-def _write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """What ``np.savez`` writes, without having all arrays at hand, and with equal bytes for equal arrays."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, given in arrays:
-            array = np.asarray(given, order="C")
-            if array.dtype.hasobject:
-                raise ValueError(f"{name} holds objects, which would have to be pickled")
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
-                # Not np.lib.format.write_array: it copies, and keeps the other threads from running Python meanwhile.
-                member.write(array.data)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with _naming(path), zipfile.ZipFile(path) as archive:
-        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in archive.infolist()}
-
-
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{member.filename} is compressed")
-    with archive.open(member) as stream:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise ValueError(f"{member.filename} is not an array of numbers")
-        # Ours have about 100 characters; what comes nested thousands deep brings Python's parser to a MemoryError.
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=500)  # type: ignore[call-arg]
-        if dtype.hasobject:
-            raise ValueError(f"{member.filename} holds objects, which would have to be unpickled")
-        # Before the memory is asked for: a header may claim any size.
-        if math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
-            raise ValueError(f"{member.filename} is not of the size that its header tells")
-        stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _read_state(path: Path, step: int) -> dict[str, Any]:
-    with _naming(path):
-        state = _parse(path.read_text())
-        if not isinstance(state, dict):
-            raise ValueError("it is not a JSON object")
-        found = state.get("step")
-        if type(found) is not int or found != step:
-            raise ValueError(f"its step is {found!r:.40}, not {step}")
-        return state
-
-
-def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
-    with _naming(path):
-        manifest = _parse(path.read_text())
-        if not isinstance(manifest, dict) or set(manifest) != {_ARRAYS, _STATE}:
-            raise ValueError("it does not name the checkpoint's files")
-        for name, expected in manifest.items():
-            if not isinstance(expected, dict) or set(expected) != {"sha256", "bytes"}:
-                raise ValueError(f"it lacks SHA-256 and size of {name}")
-        return manifest
-
-
-def _parse(text: str) -> Any:
-    """JSON by its standard, which has no number that is not finite."""
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is not a finite number")
-    return value
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether all files are there in the sizes that the manifest tells."""
-    try:
-        manifest = _read_manifest(folder / _MANIFEST)
-        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in manifest.items())
-    except (OSError, RequestError):
-        return False
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged or hostile file raises into an error that names the file."""
-    try:
-        yield
-    except (MemoryError, RequestError):
-        raise  # too little memory is no damage
-    except OSError as error:
-        raise RequestError(f"checkpoint file {path} cannot be read: {error}") from None
-    except Exception as error:  # the parsers of zip, npy and JSON raise what they like
-        raise RequestError(f"checkpoint file {path} is damaged: {error or type(error).__name__}") from None
-
-
 @contextmanager
 def _warning_of_leftover(path: Path) -> Iterator[None]:
     try:
@@ -364,21 +246,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _fingerprint(path: Path) -> dict[str, str | int]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
-
-
-def _sync(path: Path) -> None:
-    """Force a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _start_time(process: int) -> int:

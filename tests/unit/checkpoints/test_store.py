@@ -20,8 +20,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from vggdist.checkpoints import contents
 from vggdist.checkpoints import store as store_module
-from vggdist.checkpoints.store import Checkpoint, CheckpointStore
+from vggdist.checkpoints.contents import Checkpoint
+from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 
 FILES = ("arrays.npz", "state.json", "manifest.json")
@@ -85,7 +87,7 @@ def names(store: CheckpointStore) -> list[str]:
 
 def sign(folder: Path) -> None:
     """Make the manifest fit the files, as one who forges a checkpoint would."""
-    manifest = {name: store_module._fingerprint(folder / name) for name in ("arrays.npz", "state.json")}
+    manifest = {name: contents.fingerprint(folder / name) for name in ("arrays.npz", "state.json")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -157,7 +159,8 @@ def test_files_folders_and_pointer_are_synced_in_the_order_in_which_they_must_re
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, events = CheckpointStore(tmp_path / "checkpoints"), []
-    monkeypatch.setattr(store_module, "_sync", lambda path: events.append(path.name.split(".writing")[0]))
+    for module in (contents, store_module):
+        monkeypatch.setattr(module, "sync", lambda path: events.append(path.name.split(".writing")[0]))
     rename = os.rename
     monkeypatch.setattr(os, "rename", lambda source, target: (events.append("rename"), rename(source, target)))
     replace = os.replace
@@ -709,7 +712,7 @@ def test_a_flipped_bit_does_not_count_among_the_last_once_it_was_read(store: Che
 
 
 def test_pruning_does_not_read_the_arrays(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_fingerprint", full_disk)
+    monkeypatch.setattr(contents, "fingerprint", full_disk)
     store.prune(keep_last=2, keep_every=0, best_step=None)
     assert store.steps() == [20, 30]
 
