@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,14 +50,16 @@ class Roster:
         self._expected = set(expected)
         self._timeout = timeout
         self._beats: dict[int, Beat] = {}
+        self._left_at = -math.inf
 
     def hear(self, rank: int, count: int, age: float, phase: str, now: float) -> None:
         """A rank tells its newest beat, which is ``age`` seconds old; a rank that has left is not heard again."""
         if rank in self._expected:
             self._beats[rank] = Beat(count, now - max(0.0, age), now, phase)
 
-    def leave(self, rank: int) -> None:
-        """A rank has come to its orderly end: from now on nobody waits for it."""
+    def leave(self, rank: int, now: float) -> None:
+        """A rank has come to its orderly end: from now on nobody waits for it, though some may have until now."""
+        self._left_at = now
         self._expected.discard(rank)
         self._beats.pop(rank, None)
 
@@ -78,16 +81,17 @@ class Roster:
     def judge(self, now: float) -> Finding | None:
         """Find the culprit when the job stands still.
 
-        It stands still when none of the ranks furthest behind has moved within the timeout: as long as one of them moves, the
-        others wait for it and do not hang. A rank that gives no sign of life is then the culprit (it may be stopped, or its
-        host or network is gone), else the one that is furthest behind, of several the one that moved least recently.
+        It stands still when none of the ranks furthest behind has moved, and none has left, within the timeout: as long as
+        one of them moves, the others wait for it and do not hang. A rank that gives no sign of life is then the culprit (it
+        may be stopped, or its host or network is gone), else the one that is furthest behind, of several the one that moved
+        least recently.
         """
         audible = {rank: beat for rank, beat in self._beats.items() if self.audible(rank, now)}
         if not audible:
             return None
         fewest = min(beat.count for beat in audible.values())
         behind = {rank: beat.moved_at for rank, beat in audible.items() if beat.count == fewest}
-        if now - max(behind.values()) <= self._timeout:
+        if now - max(self._left_at, *behind.values()) <= self._timeout:
             return None
         if silent := {rank: beat.heard_at for rank, beat in self._beats.items() if rank not in audible}:
             culprit = min(silent, key=silent.__getitem__)

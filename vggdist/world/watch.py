@@ -202,7 +202,7 @@ class Watch:
                 verdict = Verdict(int(message["rank"]), str(message["text"]), int(message["exit_code"]))
                 self._fail(verdict, message["how"], tuple(message["behind"]), tell=self._rank == 0)
             elif message["kind"] == "bye":
-                self._roster.leave(rank)
+                self._roster.leave(rank, now)
                 self._peers.disconnect(rank)
         except (KeyError, TypeError, ValueError, OverflowError):
             pass  # no rank of this version says this

@@ -68,7 +68,10 @@ def test_this_process_is_counted_by_its_affinity() -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be divided")
 def test_what_mpirun_has_bound_is_recognised(tmp_path: Path) -> None:
-    program = "from vggdist.world.cores import find_cores; c = find_cores({}); print('bound:', c.mask < c.launcher_mask)"
+    program = (
+        "import os; from vggdist.world.cores import find_cores; cores = find_cores({});"
+        "os.write(1, b'bound: %r;' % (cores.mask < cores.launcher_mask))"  # in one piece, beside the other rank's
+    )
     for binding, told in (("core", "bound: True"), ("none", "bound: False")):
         command = [binding if word == "none" else word for word in command_line("mpirun", 2)]
         finished = execute([*command, "-c", program], tmp_path, 60)

@@ -73,9 +73,17 @@ def test_silence_alone_is_no_failure_while_the_job_moves() -> None:
 
 def test_a_rank_that_has_left_is_not_waited_for_and_not_heard_again() -> None:
     known = heard(50, (9, 1), (7, 60), (9, 1))
-    known.leave(1)
+    known.leave(1, 50)
     known.hear(1, 7, 60, "late", 50)
     assert known.judge(50) is None and not known.expects(1)
+
+
+def test_who_waited_for_a_rank_until_it_left_does_not_hang() -> None:
+    known = heard(50, (9, 60), (7, 1), size=2)
+    known.leave(1, 50)
+    for now, hangs in ((50 + TIMEOUT, False), (51 + TIMEOUT, True)):
+        known.hear(0, 9, now + 10, "step 9", now)
+        assert (known.judge(now) is not None) == hangs
 
 
 def test_ranks_that_were_never_heard_are_told() -> None:
