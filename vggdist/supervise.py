@@ -75,9 +75,9 @@ def made_progress(before: Sequence[int], after: Sequence[int]) -> bool:
     return max(after, default=0) > (max(before) if continued else 0)
 
 
-def fewer_ranks(size: int, global_batch: int, accumulation: int) -> int | None:
-    """The largest smaller number of ranks that can share a global batch, if there is one."""
-    return next((fewer for fewer in range(size - 1, 0, -1) if global_batch % (fewer * accumulation) == 0), None)
+def fewer_ranks(size: int, global_batch: int, accumulation: int, begun: bool) -> int | None:
+    """The next smaller number of ranks, if there is one; a run that has not begun needs equal shares of the global batch."""
+    return next((fewer for fewer in range(size - 1, 0, -1) if begun or global_batch % (fewer * accumulation) == 0), None)
 
 
 class Supervisor:
@@ -165,9 +165,8 @@ class Supervisor:
         told = f"continuing from step {steps[-1]}" if steps else "starting anew"
         if self.asked.shrink:
             batch, accumulation = self._global_batch(steps), self.config.train.accumulation
-            fewer = fewer_ranks(self.size, batch, accumulation)
-            why = f" again: no fewer can share {batch} samples in {accumulation} part(s) each"
-            told += f" on {fewer or self.size} rank(s){'' if fewer else why}"
+            fewer = fewer_ranks(self.size, batch, accumulation, bool(steps))
+            told += f" on {fewer or self.size} rank(s){'' if fewer else ' again'}"
             self.size = fewer or self.size
             self.added += ["--train.global_batch_size", str(batch)]
         return f"{told}, adding {shlex.join(self.added)}" if self.added else told
@@ -218,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-restarts", type=int, default=3, metavar="N", help=restarts)
     wait = "seconds before a restart; doubled after each without a newer checkpoint, up to 300 (default: %(default)g)"
     add("--backoff", type=float, default=1.0, metavar="S", help=wait)
-    fewer = "restart on the next smaller number of ranks that can share the global batch (default: on the same number)"
+    fewer = "restart on one rank less; before the first checkpoint on the next number that can share the global batch evenly"
     add("--shrink", action="store_true", help=fewer)
     return made
 
