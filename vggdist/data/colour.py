@@ -5,12 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 def brightness(images: np.ndarray, factors: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Blend ``(B, H, W, C) uint8`` with black by ``(B,)`` factors, into ``out`` (which may be ``images``)."""
     out = np.empty_like(images) if out is None else out
     for image, factor, result in zip(images, factors.tolist(), out, strict=True):
-        cv2.addWeighted(image, factor, image, 0, 0, dst=result)
+        cv2.convertScaleAbs(image, dst=result, alpha=factor)
     return out
 
 
@@ -27,9 +28,8 @@ def saturation(images: np.ndarray, factors: np.ndarray, out: np.ndarray | None =
     if images.shape[-1] == 1:
         return images
     out = np.empty_like(images) if out is None else out
-    for image, factor, result in zip(images, factors.tolist(), out, strict=True):
-        grey = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
-        cv2.addWeighted(image, factor, grey, 1 - factor, 0, dst=result)
+    for image, factor, result in zip(images, factors, out, strict=True):
+        cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA, dst=result)
     return out
 
 
