@@ -7,6 +7,7 @@ import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
+
 def brightness(images: np.ndarray, factors: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Blend ``(B, H, W, C) uint8`` with black by ``(B,)`` factors, into ``out`` (which may be ``images``)."""
     out = np.empty_like(images) if out is None else out

@@ -31,3 +31,11 @@ def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/pro
     if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
     amp.init(target_dtype="bfloat16")
+
+
+def fuses_norm(precision: str, device: mx.Context) -> bool:
+    """Whether batch normalisation and the ReLU after it are faster as one operation, which only oneDNN has.
+
+    A step of VGG-11 then takes about 4 % less time in float32; in bfloat16, for which MXNet casts around it, more than before.
+    """
+    return precision == "float32" and device.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN")

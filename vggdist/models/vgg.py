@@ -19,12 +19,17 @@ class VGG(nn.HybridSequential):
     networks it made before; every layer is told its input size, so all parameters exist before the first forward pass.
     """
 
-    def __init__(self, model: ModelConfig, *, channels: int, image_size: int, num_classes: int) -> None:
+    def __init__(self, model: ModelConfig, *, channels: int, image_size: int, num_classes: int, fused: bool = False) -> None:
+        """Define the blocks; the parameters have no values yet.
+
+        Args:
+            fused: normalise and cut off at 0 in one operation, which only oneDNN has. It gives the same bits.
+        """
         super().__init__(prefix="vgg_")
         inputs = channels
         with self.name_scope():
             for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
-                self.add(_block(layer, inputs, model))
+                self.add(_block(layer, inputs, model, fused))
                 inputs = layer.output_shape[0]
 
 
@@ -36,6 +41,7 @@ def build_vgg(
     num_classes: int,
     seed: int,
     context: mx.Context | Sequence[mx.Context] | None = None,
+    fused: bool = False,
 ) -> VGG:
     """A network that is ready to train: hybridized, with initial parameters that depend on the seed alone.
 
@@ -44,11 +50,12 @@ def build_vgg(
 
     Args:
         context: the device or devices that hold the parameters; None is the CPU.
+        fused: see :class:`VGG` and :func:`~vggdist.models.precision.fuses_norm`.
 
     Raises:
         RequestError: where the image is too small for the network; see :func:`~vggdist.models.layers.describe`.
     """
-    network = VGG(model, channels=channels, image_size=image_size, num_classes=num_classes)
+    network = VGG(model, channels=channels, image_size=image_size, num_classes=num_classes, fused=fused)
     mx.random.seed(seed)
     network.initialize(_initializer(model), ctx=mx.cpu() if context is None else context)
     network.hybridize(static_alloc=True, static_shape=True)
@@ -67,11 +74,11 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
     return mx.init.Xavier(rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
 
 
-def _block(layer: Layer, inputs: int, model: ModelConfig) -> nn.HybridBlock:
+def _block(layer: Layer, inputs: int, model: ModelConfig, fused: bool) -> nn.HybridBlock:
     """The block of a row; ``inputs`` is the number of channels or units that reach it."""
     prefix = layer.name.replace(".", "_") + "_"
     if layer.kind == "convolution":
-        return _convolution(prefix, inputs, layer.output_shape[0], model)
+        return _convolution(prefix, inputs, layer.output_shape[0], model, fused)
     if layer.kind == "pool":
         return nn.MaxPool2D(pool_size=2, strides=2, prefix=prefix)
     if layer.kind == "dense":
@@ -90,17 +97,15 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
     return chain
 
 
-def _convolution(prefix: str, inputs: int, channels: int, model: ModelConfig) -> nn.HybridSequential:
+def _convolution(prefix: str, inputs: int, channels: int, model: ModelConfig, fused: bool) -> nn.HybridSequential:
     """3x3 convolution, batch normalisation where asked for, and ReLU."""
     # The normalisation subtracts the mean of each channel, and with it any bias.
     bias = not model.batch_norm
-    parts: list[nn.HybridBlock] = [
-        nn.Conv2D(channels, 3, padding=model.padding, use_bias=bias, in_channels=inputs, prefix=prefix)
-    ]
-    if model.batch_norm:
-        parts.append(nn.BatchNorm(in_channels=channels, prefix=f"{prefix}norm_"))
-    parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
-    return _chain(prefix, parts)
+    convolution = nn.Conv2D(channels, 3, padding=model.padding, use_bias=bias, in_channels=inputs, prefix=prefix)
+    if model.batch_norm and fused:
+        return _chain(prefix, [convolution, nn.BatchNormReLU(in_channels=channels, prefix=f"{prefix}norm_")])
+    norm = [nn.BatchNorm(in_channels=channels, prefix=f"{prefix}norm_")] if model.batch_norm else []
+    return _chain(prefix, [convolution, *norm, nn.Activation("relu", prefix=f"{prefix}relu_")])
 
 
 def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) -> nn.HybridSequential:

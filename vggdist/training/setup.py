@@ -21,7 +21,7 @@ from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sources import DataSet, load
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
-from vggdist.models.precision import use_precision
+from vggdist.models.precision import fuses_norm, use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
 from vggdist.training.metrics import MovingAverage
@@ -99,7 +99,8 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     layers = world.together(lambda: describe(config.model, **shape))
     logger.info("%s", summary_table(layers))
     world.together(lambda: use_precision(config.train.precision, device))
-    network = build_vgg(config.model, **shape, context=device, seed=config.run.seed)
+    fused = fuses_norm(config.train.precision, device)
+    network = build_vgg(config.model, **shape, context=device, seed=config.run.seed, fused=fused)
     forward, objective = _graphs(Normalize(mean, std), network, config, device)
 
     parameters = dict(network.collect_params().items())

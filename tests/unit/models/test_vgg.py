@@ -124,3 +124,18 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
     loss.backward()
     for name, parameter in network.collect_params().items():
         assert parameter.grad_req == "null" or np.abs(parameter.grad().asnumpy()).max() > 0, name
+
+
+def test_the_fused_normalisation_gives_the_same_bits_in_both_modes_and_the_same_gradients() -> None:
+    model, channels, size = CONFIGURATIONS["batch_norm"]
+    shape = {"channels": channels, "image_size": size, "num_classes": 10}
+    networks = [build_vgg(model, **shape, seed=3, fused=fused) for fused in (False, True)]
+    x, results = images(6, channels, size), []
+    for network in networks:
+        mx.random.seed(4)  # dropout
+        with mx.autograd.record():
+            trained = network(x)
+        trained.backward()
+        gradients = [p.grad() for p in network.collect_params().values() if p.grad_req != "null"]
+        results.append([array.asnumpy() for array in (trained, network(x), *gradients)] + list(values(network).values()))
+    assert len(results[0]) > 60 and all(np.array_equal(*pair) for pair in zip(*results, strict=True))
