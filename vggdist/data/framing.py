@@ -14,7 +14,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource
-from vggdist.data.randomness import uniforms
+from vggdist.data.randomness import Draws
 from vggdist.data.sources import ArraySource, Source
 
 cv2.setNumThreads(0)  # the loader's threads already take a core each
@@ -83,26 +83,24 @@ def frame_centre(source: Source, samples: np.ndarray, short: int, size: int) -> 
     return _each(source, samples, size, lambda _, image: centre_crop(image, short, size))
 
 
-def frame_random(
-    source: Source, samples: np.ndarray, config: AugmentConfig, framed: np.ndarray, seed: int, epoch: int
-) -> np.ndarray:
+def frame_random(source: Source, config: AugmentConfig, framed: np.ndarray, draws: Draws) -> np.ndarray:
     """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's ten attempts).
 
     Args:
         framed: ``(B, S, S, C) uint8`` to write to.
 
     Returns:
-        ``framed``; each image a function of (seed, epoch, its sample).
+        ``framed``.
     """
-    draws, size = crop_draws(seed, epoch, samples), framed.shape[1]
-    for slot, sample in enumerate(samples.tolist()):
+    drawn, size = crop_draws(draws), framed.shape[1]
+    for slot, sample in enumerate(draws.samples.tolist()):
         if isinstance(source, EncodedSource):
             photograph = source.photograph(sample)
-            box = random_box(photograph.height, photograph.width, config, draws[slot])
+            box = random_box(photograph.height, photograph.width, config, drawn[slot])
             crop_photograph(photograph, box, framed[slot])
         else:
             image = source.read(sample)
-            box = random_box(image.shape[0], image.shape[1], config, draws[slot])
+            box = random_box(image.shape[0], image.shape[1], config, drawn[slot])
             framed[slot] = resize(box.of(image), size, size)
     return framed
 
@@ -158,13 +156,12 @@ def _centre(height: int, width: int, box_height: int, box_width: int) -> Box:
     return Box(round((height - box_height) / 2), round((width - box_width) / 2), box_height, box_width)
 
 
-def crop_draws(seed: int, epoch: int, samples: np.ndarray) -> list[CropDraws]:
-    """The draws of each of ``(B,)`` samples at an epoch."""
-
+def crop_draws(draws: Draws) -> list[CropDraws]:
+    """The numbers of each of ``(B,)`` samples."""
     attempts = [f"crop {what} {attempt}" for attempt in range(ATTEMPTS) for what in ("area", "ratio")]
-    drawn = uniforms(seed, epoch, samples, [*attempts, "crop top", "crop left"])
-    by_sample = drawn[:-2].T.reshape(len(samples), ATTEMPTS, 2).tolist(), drawn[-2].tolist(), drawn[-1].tolist()
-    return [CropDraws(*draws) for draws in zip(*by_sample, strict=True)]
+    drawn = draws.uniforms([*attempts, "crop top", "crop left"])
+    by_sample = drawn[:-2].T.reshape(-1, ATTEMPTS, 2).tolist(), drawn[-2].tolist(), drawn[-1].tolist()
+    return [CropDraws(*numbers) for numbers in zip(*by_sample, strict=True)]
 
 
 def random_box(height: int, width: int, config: AugmentConfig, draws: CropDraws) -> Box:

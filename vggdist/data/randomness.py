@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,6 +56,27 @@ def uniforms(seed: int, epoch: int, samples: np.ndarray, streams: Sequence[str])
     names = np.array([zlib.crc32(stream.encode()) for stream in streams], np.uint64)[:, None]
     bits = hash64(seed, epoch, names, np.asarray(samples)[None])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The random numbers of ``(B,)`` samples at an epoch, by what they are for."""
+
+    seed: int
+    epoch: int
+    samples: np.ndarray
+
+    def uniform(self, stream: str) -> np.ndarray:
+        """``(B,)`` numbers in [0, 1)."""
+        return uniform(self.seed, self.epoch, self.samples, stream)
+
+    def uniforms(self, streams: Sequence[str]) -> np.ndarray:
+        """``(len(streams), B)`` numbers in [0, 1)."""
+        return uniforms(self.seed, self.epoch, self.samples, streams)
+
+    def integers(self, stream: str, count: int) -> np.ndarray:
+        """``(B,) int64`` from 0 to ``count - 1``."""
+        return (self.uniform(stream) * count).astype(np.int64)
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:

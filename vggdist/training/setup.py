@@ -16,9 +16,10 @@ from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
-from vggdist.data.augment import EvaluationView, TrainingView, statistics
+from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sources import DataSet, load
+from vggdist.data.statistics import statistics
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
 from vggdist.models.precision import fuses_norm, use_precision

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image
 from scipy import stats  # type: ignore[import-untyped]
 
+from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
-from vggdist.data import augment, framing
+from vggdist.data import framing
 from vggdist.data.augment import Batch, EvaluationView, TrainingView
+from vggdist.data.randomness import Draws
 from vggdist.data.sources import ArraySource
 
 _SAMPLES = np.arange(12)
@@ -30,39 +30,6 @@ _EVERYTHING: dict[str, Any] = {
 }
 
 
-@dataclass
-class MixedSizes:
-    """A source in which each image has a size of its own, as a folder of photographs has."""
-
-    images: list[np.ndarray]
-    labels: np.ndarray
-    class_names: tuple[str, ...] = ("a", "b")
-    image_shape: None = None
-
-    @property
-    def channels(self) -> int:
-        return self.images[0].shape[2]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, index: int) -> np.ndarray:
-        return self.images[index]
-
-
-def _noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
-
-
-def _one_size(samples: int = 40, side: int = 16, channels: int = 3) -> ArraySource:
-    return ArraySource(_noise(samples, side, side, channels), np.arange(samples, dtype=np.int32), ("a",) * samples)
-
-
-def _mixed_sizes(samples: int = 12, channels: int = 3) -> MixedSizes:
-    images = [_noise(20 + 7 * number % 31, 20 + 11 * number % 37, channels) for number in range(samples)]
-    return MixedSizes(images, np.arange(samples, dtype=np.int32) % 2)
-
-
 def _training(source: Any, size: int = 16, seed: int = 3, **settings: Any) -> TrainingView:
     return TrainingView(source, AugmentConfig(**settings), size, seed, (9,) * source.channels)
 
@@ -75,7 +42,7 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
 # What is seen does not depend on how it is asked for
 
 
-@pytest.mark.parametrize("source", [_one_size(), _mixed_sizes(), _mixed_sizes(channels=1)])
+@pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
 @pytest.mark.parametrize("random_crop", [False, True])
 def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, random_crop: bool) -> None:
     view = _training(source, random_resized_crop=random_crop, **_EVERYTHING)
@@ -89,7 +56,7 @@ def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, random_crop:
 
 @pytest.mark.parametrize("change", [{"random_resized_crop": True}, *({key: _EVERYTHING[key]} for key in _EVERYTHING)])
 def test_each_augmentation_changes_with_epoch_and_seed_and_leaves_the_source_alone(change: dict[str, Any]) -> None:
-    source, untouched = _one_size(), _one_size().images
+    source, untouched = one_size(), one_size().images
     first = _training(source, **change).batch(0, _SAMPLES, _MASK).images
     assert not np.array_equal(first, _training(source, **change).batch(1, _SAMPLES, _MASK).images)
     assert not np.array_equal(first, _training(source, seed=4, **change).batch(0, _SAMPLES, _MASK).images)
@@ -97,7 +64,7 @@ def test_each_augmentation_changes_with_epoch_and_seed_and_leaves_the_source_alo
 
 
 def test_without_augmentation_a_batch_is_the_samples_themselves() -> None:
-    source = _one_size()
+    source = one_size()
     batch = _training(source).batch(0, _SAMPLES[::-1], _MASK)
     np.testing.assert_array_equal(batch.images, source.images[11::-1])
     np.testing.assert_array_equal(batch.labels, source.labels[11::-1])
@@ -106,7 +73,7 @@ def test_without_augmentation_a_batch_is_the_samples_themselves() -> None:
     assert not np.shares_memory(batch.images, source.images)
 
 
-@pytest.mark.parametrize("source", [_one_size(), _mixed_sizes()])
+@pytest.mark.parametrize("source", [one_size(), mixed_sizes()])
 @pytest.mark.parametrize("settings", [{}, {"random_resized_crop": True, **_EVERYTHING}])
 def test_a_batch_has_the_types_that_the_device_expects(source: Any, settings: dict[str, Any]) -> None:
     batch = _training(source, size=10, **settings).batch(0, _SAMPLES, _MASK)
@@ -123,7 +90,7 @@ def test_a_batch_has_the_types_that_the_device_expects(source: Any, settings: di
 
 
 def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
-    source = _mixed_sizes()
+    source = mixed_sizes()
     config = AugmentConfig(random_resized_crop=True, **_EVERYTHING)
     batch = EvaluationView(source, config, 16).batch(_SAMPLES, _MASK)
     _assert_equal(batch, EvaluationView(source, AugmentConfig(), 16).batch(_SAMPLES, _MASK))
@@ -136,7 +103,7 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resize_and_centre_crop_are_pillows(channels: int) -> None:
-    image = _noise(60, 43, channels)
+    image = noise(60, 43, channels)
     pillow = Image.fromarray(image.squeeze()).resize((24, 24 * 60 // 43), Image.Resampling.BILINEAR)
     expected = np.asarray(pillow.crop((2, 6, 22, 26))).reshape(20, 20, channels)  # 33 x 24: 6.5 rounds to 6
     source = MixedSizes([image], np.zeros(1, np.int32))
@@ -150,7 +117,7 @@ def _array(image: np.ndarray) -> ArraySource:
 
 
 def test_images_that_already_have_the_scale_are_only_cropped() -> None:
-    image = _noise(16, 20, 3)
+    image = noise(16, 20, 3)
     for source in (_array(image), MixedSizes([image], np.zeros(1, np.int32))):
         just_covered = EvaluationView(source, AugmentConfig(), 16).batch(np.array([0]), _MASK[:1]).images[0]
         cropped = EvaluationView(source, AugmentConfig(resize=16), 10).batch(np.array([0]), _MASK[:1]).images[0]
@@ -161,54 +128,21 @@ def test_images_that_already_have_the_scale_are_only_cropped() -> None:
 def test_a_resize_below_the_image_size_names_both_keys() -> None:
     expected = r"augment\.resize .* 12 pixels.*data\.image_size 16"
     with pytest.raises(RequestError, match=expected):
-        _training(_one_size(), resize=12)
+        _training(one_size(), resize=12)
     with pytest.raises(RequestError, match=expected):
-        EvaluationView(_one_size(), AugmentConfig(resize=12), 16)
-
-
-def test_random_crops_stay_inside_with_uniform_areas_and_log_uniform_ratios() -> None:
-    config = AugmentConfig(crop_scale=(0.1, 0.5), crop_ratio=(0.5, 2.0))
-    drawn = framing.crop_draws(0, 0, np.arange(3000))
-    top, left, height, width = np.array([framing.random_box(600, 600, config, draws) for draws in drawn]).T
-    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 600).all() and (left + width <= 600).all()
-    areas, ratios = height * width / 600**2, width / height
-    slack = 0.02  # sides are whole pixels
-    assert 0.1 - slack < areas.min() and areas.max() < 0.5 + slack
-    assert 0.5 - slack < ratios.min() and ratios.max() < 2 + slack
-    assert stats.kstest(areas, stats.uniform(0.1, 0.4).cdf).pvalue > 0.01
-    assert stats.kstest(np.log2(ratios), stats.uniform(-1, 2).cdf).pvalue > 0.01
-    assert stats.kstest(top / (600 - height), "uniform").pvalue > 0.01
-    assert abs(np.corrcoef(areas, ratios)[0, 1]) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "expected"), [(10, 401, (0, 194, 10, 13)), (401, 10, (194, 0, 13, 10)), (1, 1, (0, 0, 1, 1))]
-)
-def test_extreme_shapes_get_the_largest_central_crop(height: int, width: int, expected: tuple[int, ...]) -> None:
-    config = AugmentConfig(crop_scale=(0.9, 1.0))
-    for draws in framing.crop_draws(0, 0, np.arange(20)):
-        assert framing.random_box(height, width, config, draws) == expected
+        EvaluationView(one_size(), AugmentConfig(resize=12), 16)
 
 
 def test_a_random_crop_is_pillows_resize_of_its_box() -> None:
-    source, config = _mixed_sizes(), AugmentConfig(random_resized_crop=True)
+    source, config = mixed_sizes(), AugmentConfig(random_resized_crop=True)
     framed = _training(source, random_resized_crop=True).batch(2, _SAMPLES, _MASK).images
-    for image, result, draws in zip(source.images, framed, framing.crop_draws(3, 2, _SAMPLES), strict=True):
+    for image, result, draws in zip(source.images, framed, framing.crop_draws(Draws(3, 2, _SAMPLES)), strict=True):
         top, left, height, width = framing.random_box(image.shape[0], image.shape[1], config, draws)
         pillow = Image.fromarray(image).crop((left, top, left + width, top + height))
         np.testing.assert_array_equal(result, np.asarray(pillow.resize((16, 16), Image.Resampling.BILINEAR)))
 
 
 # Augmentations
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pad_crop_is_a_slice_of_the_padded_image(channels: int) -> None:
-    images = _noise(81, 6, 7, channels)
-    tops, lefts = np.divmod(np.arange(81), 9)
-    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    for image, result, top, left in zip(padded, augment.pad_crop(images, 4, tops, lefts), tops, lefts, strict=True):
-        np.testing.assert_array_equal(result, image[top : top + 6, left : left + 7])
 
 
 def test_every_shift_of_pad_crop_is_equally_likely() -> None:
@@ -220,7 +154,7 @@ def test_every_shift_of_pad_crop_is_equally_likely() -> None:
 
 
 def test_half_of_the_images_are_mirrored() -> None:
-    images = np.repeat(_noise(1, 4, 4, 3), 4000, axis=0)
+    images = np.repeat(noise(1, 4, 4, 3), 4000, axis=0)
     view = _training(ArraySource(images, np.zeros(4000, np.int32), ("a",)), size=4, flip=True)
     seen = view.batch(0, np.arange(4000), np.ones(4000, np.float32)).images
     mirrored = (seen == images[:, :, ::-1]).all(axis=(1, 2, 3))
@@ -228,39 +162,11 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert abs(mirrored.mean() - 0.5) < 0.03
 
 
-@pytest.mark.parametrize(
-    ("change", "pillows"),
-    [
-        (augment.brightness, ImageEnhance.Brightness),
-        (augment.contrast, ImageEnhance.Contrast),
-        (augment.saturation, ImageEnhance.Color),
-    ],
-)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_colour_jitter_is_pillows_within_one(change: Callable[..., np.ndarray], pillows: Any, channels: int) -> None:
-    factors = np.array([0.0, 0.3, 1.0, 1.6, 2.0])
-    images = _noise(5, 16, 16, channels)
-    for image, result, factor in zip(images, change(images, factors), factors, strict=True):
-        expected = np.asarray(pillows(Image.fromarray(image.squeeze())).enhance(factor)).reshape(image.shape)
-        assert np.abs(result.astype(int) - expected).max() <= 1
-
-
 def test_factors_fill_the_range_that_was_asked_for() -> None:
     images = np.full((2000, 1, 1, 1), 100, np.uint8)
     view = _training(ArraySource(images, np.zeros(2000, np.int32), ("a",)), size=1, brightness=0.4)
     seen = view.batch(0, np.arange(2000), np.ones(2000, np.float32)).images
     assert seen.min() == 60 and seen.max() == 140 and abs(seen.mean() - 100) < 2
-
-
-@pytest.mark.parametrize("side", [1, 4, 5, 40])
-def test_cutout_fills_a_square_around_its_centre(side: int) -> None:
-    images = np.full((256, 16, 16, 3), 200, np.uint8)
-    rows, columns = np.divmod(np.arange(256), 16)
-    cut = (augment.cutout(images, side, rows, columns, np.array([1, 2, 3], np.uint8)) == (1, 2, 3)).all(axis=-1)
-    first = np.arange(16) - side // 2
-    covered = np.minimum(first + side, 16) - np.maximum(first, 0)  # rows or columns that a centre's square covers
-    assert cut[np.arange(256), rows, columns].all()
-    np.testing.assert_array_equal(cut.sum(axis=(1, 2)), covered[rows] * covered[columns])
 
 
 def test_cutout_centres_lie_anywhere_and_take_the_mean_colour() -> None:
@@ -272,7 +178,7 @@ def test_cutout_centres_lie_anywhere_and_take_the_mean_colour() -> None:
 
 
 def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself() -> None:
-    source = _one_size()
+    source = one_size()
     mixing = {key: value for key, value in _EVERYTHING.items() if key != "mixup"}
     alone = _training(source, **mixing).batch(4, np.arange(40), np.ones(40, np.float32)).images.astype(np.float64)
     batch = _training(source, **_EVERYTHING).batch(4, _SAMPLES, _MASK)  # labels are indices in this source
@@ -290,25 +196,3 @@ def test_mixup_weights_follow_beta_and_partners_come_from_the_whole_set(alpha: f
     assert stats.kstest(batch.weights, stats.beta(alpha, alpha).cdf).pvalue > 0.01
     assert stats.kstest(batch.partners / 5000, "uniform").pvalue > 0.01
     assert abs(np.corrcoef(batch.weights, batch.partners)[0, 1]) < 0.05
-
-
-@pytest.mark.parametrize("alpha", [1e-3, 0.05, 1000.0])
-def test_mixup_weights_are_finite_for_any_alpha(alpha: float) -> None:
-    weights = augment.mixup_weights(alpha, np.linspace(0, 1 - 2**-53, 1001))
-    assert ((weights >= 0) & (weights <= 1)).all()
-
-
-# Statistics
-
-
-@pytest.mark.parametrize("source", [_one_size(2500, 5), _one_size(3, 7, 1), _mixed_sizes(), _mixed_sizes(channels=1)])
-def test_statistics_are_numpys_over_all_pixels(source: Any) -> None:
-    pixels = np.concatenate([image.reshape(-1, source.channels) for image in source.images]) / 255
-    mean, std = augment.statistics(source)
-    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-12)
-
-
-def test_statistics_refuse_a_channel_without_contrast() -> None:
-    with pytest.raises(RequestError, match=r"augment\.normalize computed"):
-        augment.statistics(ArraySource(np.full((2, 3, 3, 1), 7, np.uint8), np.zeros(2, np.int32), ("a",)))

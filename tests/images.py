@@ -1,0 +1,42 @@
+"""Images to test with, and sources of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vggdist.data.sources import ArraySource
+
+
+@dataclass
+class MixedSizes:
+    """A source in which each image has a size of its own, as a folder of photographs has."""
+
+    images: list[np.ndarray]
+    labels: np.ndarray
+    class_names: tuple[str, ...] = ("a", "b")
+    image_shape: None = None
+
+    @property
+    def channels(self) -> int:
+        return self.images[0].shape[2]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+
+
+def one_size(samples: int = 40, side: int = 16, channels: int = 3) -> ArraySource:
+    return ArraySource(noise(samples, side, side, channels), np.arange(samples, dtype=np.int32), ("a",) * samples)
+
+
+def mixed_sizes(samples: int = 12, channels: int = 3) -> MixedSizes:
+    images = [noise(20 + 7 * number % 31, 20 + 11 * number % 37, channels) for number in range(samples)]
+    return MixedSizes(images, np.arange(samples, dtype=np.int32) % 2)

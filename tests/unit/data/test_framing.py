@@ -1,0 +1,35 @@
+"""Random crops are what their paper says, whatever the image's shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped]
+
+from vggdist.config.schema import AugmentConfig
+from vggdist.data import framing
+from vggdist.data.randomness import Draws
+
+
+def test_random_crops_stay_inside_with_uniform_areas_and_log_uniform_ratios() -> None:
+    config = AugmentConfig(crop_scale=(0.1, 0.5), crop_ratio=(0.5, 2.0))
+    drawn = framing.crop_draws(Draws(0, 0, np.arange(3000)))
+    top, left, height, width = np.array([framing.random_box(600, 600, config, draws) for draws in drawn]).T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 600).all() and (left + width <= 600).all()
+    areas, ratios = height * width / 600**2, width / height
+    slack = 0.02  # sides are whole pixels
+    assert 0.1 - slack < areas.min() and areas.max() < 0.5 + slack
+    assert 0.5 - slack < ratios.min() and ratios.max() < 2 + slack
+    assert stats.kstest(areas, stats.uniform(0.1, 0.4).cdf).pvalue > 0.01
+    assert stats.kstest(np.log2(ratios), stats.uniform(-1, 2).cdf).pvalue > 0.01
+    assert stats.kstest(top / (600 - height), "uniform").pvalue > 0.01
+    assert abs(np.corrcoef(areas, ratios)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(10, 401, (0, 194, 10, 13)), (401, 10, (194, 0, 13, 10)), (1, 1, (0, 0, 1, 1))]
+)
+def test_extreme_shapes_get_the_largest_central_crop(height: int, width: int, expected: tuple[int, ...]) -> None:
+    config = AugmentConfig(crop_scale=(0.9, 1.0))
+    for draws in framing.crop_draws(Draws(0, 0, np.arange(20))):
+        assert framing.random_box(height, width, config, draws) == expected
