@@ -40,8 +40,9 @@ from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 
 from vggdist.config.schema import AugmentConfig, DataConfig  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
+from vggdist.data.boxes import box_draws, random_box  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
-from vggdist.data.framing import crop_draws, divisor_for, random_box  # noqa: E402
+from vggdist.data.framing import divisor_for  # noqa: E402
 from vggdist.data.loader import prefetch  # noqa: E402
 from vggdist.data.randomness import Draws, permutation  # noqa: E402
 from vggdist.data.sources import load  # noqa: E402
@@ -121,7 +122,7 @@ def decoding(source: EncodedSource, threads: int) -> Epoch:
     def epoch(number: int) -> int:
         boxes = [
             random_box(*size, AugmentConfig(), draws)
-            for size, draws in zip(sizes, crop_draws(Draws(0, number, np.arange(len(sizes)))))
+            for size, draws in zip(sizes, box_draws(Draws(0, number, np.arange(len(sizes))), "crop"))
         ]
         places = [(place, divisor_for(box, SIZE)) for place, box in enumerate(boxes)]
         with ThreadPoolExecutor(threads) as pool:

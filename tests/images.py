@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.datasets import load_sample_image
 
 from vggdist.data.sources import ArraySource
 
@@ -40,3 +41,9 @@ def one_size(samples: int = 40, side: int = 16, channels: int = 3) -> ArraySourc
 def mixed_sizes(samples: int = 12, channels: int = 3) -> MixedSizes:
     images = [noise(20 + 7 * number % 31, 20 + 11 * number % 37, channels) for number in range(samples)]
     return MixedSizes(images, np.arange(samples, dtype=np.int32) % 2)
+
+
+def photograph(side: int, channels: int = 3) -> np.ndarray:
+    """``(side, side, C) uint8`` out of a photograph that comes with scikit-learn."""
+    image = load_sample_image("flower.jpg")[100 : 100 + side, 150 : 150 + side]
+    return np.ascontiguousarray(image if channels == 3 else image[..., :1])

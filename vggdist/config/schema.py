@@ -156,32 +156,46 @@ class DataConfig:
 class AugmentConfig:
     """What happens to a training image; each is a function of (seed, epoch, sample) alone.
 
-    They are applied in the order of these fields. Test images are resized and cropped in the centre only.
+    They are applied in the order of these fields. Test images are only resized and cropped (evaluation.crops).
     """
 
     resize: int | None = None
     """Short side in pixels to which an image is scaled before the centre crop of the image size; null: scaled so that the
-    image size is just covered. Used where augment.random_resized_crop does not apply."""
+    image size is just covered. Used in evaluation, and in training where no random crop applies."""
     random_resized_crop: bool = False
     """Crop a random part of the area and scale it to the image size (Szegedy et al. 2015)."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest share of the area in the random resized crop."""
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Smallest and largest ratio of width to height in the random resized crop."""
+    scale_jitter: tuple[int, int] | None = None
+    """Smallest and largest short side in pixels, between which an image is scaled at random before the image size is cropped
+    at random (Simonyan & Zisserman 2015, section 3.1: [256, 512]), instead of the random resized crop."""
     pad_crop: int = 0
     """Pad each side with this many black pixels and crop the image size at random (He et al. 2016, section 4.2)."""
     flip: bool = False
     """Mirror left and right with probability 1/2."""
+    randaugment: tuple[int, int] | None = None
+    """Number of random operations and their magnitude from 0 to 30, [2, 9] for instance (Cubuk et al. 2020, RandAugment;
+    torchvision's fourteen operations and ranges)."""
     brightness: float = 0.0
     """Colour jitter: brightness is multiplied by a factor from [1 - x, 1 + x]."""
     contrast: float = 0.0
     """Colour jitter: contrast is multiplied by a factor from [1 - x, 1 + x]."""
     saturation: float = 0.0
     """Colour jitter: saturation is multiplied by a factor from [1 - x, 1 + x]."""
+    lighting: float = 0.0
+    """Standard deviation of the shift along the principal components of ImageNet's colours, 0.1 in the paper (Krizhevsky et
+    al. 2012, section 4.1); RGB only."""
     cutout: int = 0
     """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017)."""
+    erasing: float = 0.0
+    """Probability that a random rectangle, of 2 to 33 % of the area, is set to the mean colour (Zhong et al. 2017)."""
     mixup: float = 0.0
     """Alpha of the Beta(alpha, alpha) weight with which a second sample is mixed in (Zhang et al. 2018); 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of the Beta(alpha, alpha) share that is kept when a box of a second sample is pasted in (Yun et al. 2019); 0 is
+    off. With augment.mixup as well, one of the two is chosen for each sample with probability 1/2."""
     normalize: Literal["published", "computed", "none"] = "published"
     """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder and records,
     0.5 for synthetic), computed over the training set, or none (values from 0 to 1)."""
@@ -192,9 +206,18 @@ class AugmentConfig:
         require(0 < low <= high <= 1, "augment.crop_scale", self.crop_scale, "0 < smallest <= largest <= 1")
         low, high = self.crop_ratio
         require(0 < low <= high, "augment.crop_ratio", self.crop_ratio, "0 < smallest <= largest")
-        for key in ("brightness", "contrast", "saturation"):
+        if self.scale_jitter is not None:
+            smallest, largest = self.scale_jitter
+            expected = "1 <= smallest <= largest, and augment.random_resized_crop false"
+            allowed = 1 <= smallest <= largest and not self.random_resized_crop
+            require(allowed, "augment.scale_jitter", self.scale_jitter, expected)
+        if self.randaugment is not None:
+            count, magnitude = self.randaugment
+            expected = "at least 1 operation and a magnitude from 0 to 30"
+            require(count >= 1 and 0 <= magnitude <= 30, "augment.randaugment", self.randaugment, expected)
+        for key in ("brightness", "contrast", "saturation", "erasing"):
             require(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "a number from 0 to 1")
-        for key in ("pad_crop", "cutout", "mixup"):
+        for key in ("pad_crop", "lighting", "cutout", "mixup", "cutmix"):
             require(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "0 or more")
 
 
@@ -318,7 +341,10 @@ class EvaluationConfig:
     every_epochs: int = 1
     """Epochs between two evaluations of the test set; it is always evaluated at the end. 0: only at the end."""
     batch_size: int = 128
-    """Samples that a rank evaluates at once."""
+    """Images that a rank evaluates at once; with several crops, each counts."""
+    crops: Literal[1, 5, 10] = 1
+    """Crops of each image whose softmax is averaged: 1: the centre; 5: this and the corners; 10: these and their mirror
+    images (Krizhevsky et al. 2012, section 4.1). Several need augment.resize above the image size."""
     training_set: bool = False
     """Evaluate the training set as well (without augmentation)."""
 

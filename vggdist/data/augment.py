@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
-from vggdist.data.colour import brightness, contrast, saturation
-from vggdist.data.erase import cutout
-from vggdist.data.framing import frame_centre, frame_random, short_side
+from vggdist.data.colour import brightness, contrast, lighting, saturation
+from vggdist.data.erase import cutout, erase
+from vggdist.data.framing import frame_crops, frame_random, short_side
 from vggdist.data.geometry import flip, pad_crop
-from vggdist.data.mix import beta_quantiles, blend
+from vggdist.data.mix import mix
+from vggdist.data.randaugment import randaugment
 from vggdist.data.randomness import Draws
 from vggdist.data.ring import Ring
 from vggdist.data.sources import Source
@@ -23,13 +25,13 @@ class Batch:
     """What travels to the device."""
 
     images: np.ndarray
-    """``(B, S, S, C) uint8``."""
+    """``(B, S, S, C) uint8``; to be measured by several crops ``(B * crops, S, S, C)``, those of a sample together."""
     labels: np.ndarray
     """``(B,) int32``."""
     partners: np.ndarray
-    """``(B,) int32`` labels of the samples mixed in; ``labels`` without mixup."""
+    """``(B,) int32`` labels of the samples mixed in; ``labels`` where none is."""
     weights: np.ndarray
-    """``(B,) float32`` share of ``labels`` in the target, the rest is of ``partners``; 1 without mixup."""
+    """``(B,) float32`` share of ``labels`` in the target, the rest is of ``partners``; 1 where none is."""
     mask: np.ndarray
     """``(B,) float32``, 0 for slots that only fill up the batch."""
     samples: np.ndarray
@@ -45,11 +47,16 @@ class TrainingView:
         Args:
             image_size: side of the images in pixels, S.
             seed: with epoch and sample it decides everything random.
-            fill: ``(C,)`` mean colour from 0 to 255, for cutout.
+            fill: ``(C,)`` mean colour from 0 to 255, for what is erased.
 
         Raises:
-            RequestError: ``augment.resize`` leaves less than ``image_size``.
+            RequestError: ``augment.resize`` or ``augment.scale_jitter`` leaves less than ``image_size``, or
+                ``augment.lighting`` is asked for grey images.
         """
+        if config.lighting and source.channels != 3:
+            raise RequestError(
+                "augment.lighting shifts colours, and these images are grey; set augment.lighting to 0 or data.channels to 3"
+            )
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)
         self._short_side = short_side(config, image_size)
@@ -74,49 +81,65 @@ class TrainingView:
         draws = Draws(self._seed, epoch, samples)
         images = self._augmented(draws)
         partners, weights = samples, np.ones(len(samples), np.float32)
-        if config.mixup:
+        if config.mixup or config.cutmix:
             partners = draws.integers("mixup partner", len(self._source))
-            weights = beta_quantiles(config.mixup, draws.uniform("mixup weight"))
             others = self._augmented(Draws(self._seed, epoch, partners))
-            blend(images, others, weights)
+            weights = mix(images, others, config.mixup, config.cutmix, draws)
             self._ring.give(others)
         return Batch(images, labels[samples], labels[partners], weights, mask, samples)
 
     def _augmented(self, draws: Draws) -> np.ndarray:
         """``(B, S, S, C) uint8`` before samples are mixed."""
         config, size = self._config, self._size
-        if config.random_resized_crop:
+        if config.random_resized_crop or config.scale_jitter:
             framed = self._ring.take((len(draws.samples), size, size, self._source.channels))
             images = frame_random(self._source, config, framed, draws)
         else:
-            images = frame_centre(self._source, draws.samples, self._short_side, size)
+            images = frame_crops(self._source, draws.samples, self._short_side, size)
         if config.pad_crop:
             tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
             images = pad_crop(images, config.pad_crop, tops, lefts)
         if config.flip:
             images = flip(images, draws.uniform("flip") < 0.5)
+        if config.randaugment is not None:
+            images = randaugment(images, *config.randaugment, draws)
         for change in (brightness, contrast, saturation):
             if strength := getattr(config, change.__name__):
                 factors = 1 + strength * (2 * draws.uniform(change.__name__) - 1)
                 images = change(images, factors, out=images)
+        if config.lighting:
+            shares = config.lighting * draws.normals([f"lighting {component}" for component in range(3)])
+            images = lighting(images, shares.T)
         if config.cutout:
             rows, columns = (draws.integers(f"cutout {axis}", size) for axis in ("row", "column"))
             images = cutout(images, config.cutout, rows, columns, self._fill)
+        if config.erasing:
+            images = erase(images, config.erasing, self._fill, draws)
         return images
 
 
 class EvaluationView:
-    """A source as it is measured: scaled and cropped in the centre, always the same."""
+    """A source as it is measured: scaled and cropped, always the same."""
 
-    def __init__(self, source: Source, config: AugmentConfig, image_size: int) -> None:
-        """Choose the scale; ``RequestError`` where ``augment.resize`` leaves less than ``image_size``."""
+    def __init__(self, source: Source, config: AugmentConfig, image_size: int, crops: int = 1) -> None:
+        """Choose the scale and the number of crops of each image: 1, 5 or 10.
+
+        Raises:
+            RequestError: ``augment.resize`` leaves less than ``image_size``, or nothing around it for several crops.
+        """
         self._source, self._size, self._short_side = source, image_size, short_side(config, image_size)
+        if crops > 1 and self._short_side == image_size:
+            raise RequestError(
+                f"evaluation.crops {crops} takes corners of what augment.resize leaves around data.image_size {image_size}; "
+                f"set augment.resize to more than {image_size}, or evaluation.crops to 1"
+            )
+        self.crops = crops
 
     def __len__(self) -> int:
         return len(self._source)
 
     def batch(self, samples: np.ndarray, mask: np.ndarray) -> Batch:
         """The batch of ``(B,)`` samples; ``DamagedImageError`` where an image does not decode."""
-        images = frame_centre(self._source, samples, self._short_side, self._size)
+        images = frame_crops(self._source, samples, self._short_side, self._size, self.crops)
         labels = self._source.labels[samples]
         return Batch(images, labels, labels, np.ones(len(samples), np.float32), mask, samples)

@@ -1,4 +1,4 @@
-"""Colour jitter as in Pillow's ImageEnhance, to within one level, on bytes and without the interpreter's lock."""
+"""Changes of colour, on bytes and without the interpreter's lock; jitter as in Pillow's ImageEnhance, to within one level."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import cv2
 import numpy as np
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+# Principal components of the colours of ImageNet's pixels, on a scale from 0 to 1: each column a direction in RGB, and the
+# deviation along it, as published with fb.resnet.torch and Gluon.
+_COMPONENTS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
 
 
 def brightness(images: np.ndarray, factors: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -32,6 +36,20 @@ def saturation(images: np.ndarray, factors: np.ndarray, out: np.ndarray | None =
     for image, factor, result in zip(images, factors, out, strict=True):
         cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA, dst=result)
     return out
+
+
+def lighting(images: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Shift each image's colour along ImageNet's principal components, in place (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+        images: ``(B, H, W, 3) uint8``.
+        shares: ``(B, 3)`` of the deviation along each component.
+    """
+    shifts = np.zeros((len(images), 4))  # OpenCV's scalars have four places
+    shifts[:, :3] = np.rint(255 * (shares * _DEVIATIONS) @ _COMPONENTS.T)
+    for image, shift in zip(images, shifts, strict=True):
+        cv2.add(image, shift, dst=image)
+    return images
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

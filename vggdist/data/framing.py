@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 from PIL import Image
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
+from vggdist.data.boxes import Box, box_draws, centre_box, five_boxes, training_box
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.randomness import Draws
@@ -20,35 +17,6 @@ from vggdist.data.sources import ArraySource, Source
 cv2.setNumThreads(0)  # the loader's threads already take a core each
 
 _ANTIALIASED_FROM = 2  # below, bilinear weights leave out no pixel, and averaging would cost 0.4 ms more
-ATTEMPTS = 10  # torchvision's: by then all but images of an extreme shape have found a crop that fits
-
-
-class Box(NamedTuple):
-    """A part of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, image: np.ndarray) -> np.ndarray:
-        """A view of this part of ``(H, W, C)`` or of each of ``(..., H, W, C)``."""
-        return image[..., self.top : self.top + self.height, self.left : self.left + self.width, :]
-
-    def scaled(self, vertically: float, horizontally: float) -> Box:
-        """The nearest box of whole pixels in an image that was scaled by these factors."""
-        top, bottom = round(self.top * vertically), round((self.top + self.height) * vertically)
-        left, right = round(self.left * horizontally), round((self.left + self.width) * horizontally)
-        return Box(top, left, max(1, bottom - top), max(1, right - left))
-
-
-class CropDraws(NamedTuple):
-    """The numbers in [0, 1) that decide the random crop of one sample."""
-
-    attempts: list[list[float]]
-    """For each attempt, one number for the area and one for the ratio."""
-    top: float
-    left: float
 
 
 def short_side(config: AugmentConfig, image_size: int) -> int:
@@ -57,34 +25,43 @@ def short_side(config: AugmentConfig, image_size: int) -> int:
     Raises:
         RequestError: it is smaller than the crop.
     """
-    if config.resize is not None and config.resize < image_size:
-        raise RequestError(
-            f"augment.resize scales the short side to {config.resize} pixels, too few to crop "
-            f"data.image_size {image_size}; set augment.resize to {image_size} or more, or to null"
-        )
+    for key, short in (("resize", config.resize), ("scale_jitter", config.scale_jitter and config.scale_jitter[0])):
+        if short is not None and short < image_size:
+            raise RequestError(
+                f"augment.{key} scales the short side to {short} pixels, too few to crop "
+                f"data.image_size {image_size}; set augment.{key} to {image_size} or more, or to null"
+            )
     return config.resize or image_size
 
 
-def frame_centre(source: Source, samples: np.ndarray, short: int, size: int) -> np.ndarray:
-    """Scale each image's short side and crop the centre.
+def frame_crops(source: Source, samples: np.ndarray, short: int, size: int, crops: int = 1) -> np.ndarray:
+    """Scale each image's short side and crop its centre, or several parts; one image at once is held at its full size.
 
     Args:
         samples: ``(B,)`` indices.
         short: side in pixels after scaling, not below ``size``.
-        size: side in pixels of the crop, S.
+        size: side in pixels of the crops, S.
+        crops: 1 for the centre, 5 for this and the corners, 10 for these and their mirror images.
 
     Returns:
-        ``(B, S, S, C) uint8``, not shared with the source.
+        ``(B * crops, S, S, C) uint8``, those of a sample together, not shared with the source.
     """
-    if isinstance(source, ArraySource):
+    if crops == 1 and isinstance(source, ArraySource):
         height, width, _ = source.image_shape
         if min(height, width) == short:
-            return _centre(height, width, size, size).of(source.images)[samples]
-    return _each(source, samples, size, lambda _, image: centre_crop(image, short, size))
+            return centre_box(height, width, size, size).of(source.images)[samples]
+    framed = np.empty((len(samples), crops, size, size, source.channels), np.uint8)
+    for slot, sample in enumerate(samples.tolist()):
+        image = scale(source.read(sample), short)
+        for place, box in enumerate(five_boxes(image.shape[0], image.shape[1], size)[:crops]):
+            framed[slot, place] = box.of(image)
+    if crops == 10:
+        framed[:, 5:] = framed[:, :5, :, ::-1]
+    return framed.reshape(-1, *framed.shape[2:])
 
 
 def frame_random(source: Source, config: AugmentConfig, framed: np.ndarray, draws: Draws) -> np.ndarray:
-    """Crop a random part of each image and scale it (Szegedy et al. 2015, section 6, with torchvision's ten attempts).
+    """Crop a random part of each image and scale it: a random resized crop, or the paper's scale jitter.
 
     Args:
         framed: ``(B, S, S, C) uint8`` to write to.
@@ -92,15 +69,15 @@ def frame_random(source: Source, config: AugmentConfig, framed: np.ndarray, draw
     Returns:
         ``framed``.
     """
-    drawn, size = crop_draws(draws), framed.shape[1]
+    drawn, size = box_draws(draws, "crop"), framed.shape[1]
     for slot, sample in enumerate(draws.samples.tolist()):
         if isinstance(source, EncodedSource):
             photograph = source.photograph(sample)
-            box = random_box(photograph.height, photograph.width, config, drawn[slot])
+            box = training_box(photograph.height, photograph.width, size, config, drawn[slot])
             crop_photograph(photograph, box, framed[slot])
         else:
             image = source.read(sample)
-            box = random_box(image.shape[0], image.shape[1], config, drawn[slot])
+            box = training_box(image.shape[0], image.shape[1], size, config, drawn[slot])
             framed[slot] = resize(box.of(image), size, size)
     return framed
 
@@ -125,14 +102,6 @@ def divisor_for(box: Box, size: int) -> int:
     return next((divisor for divisor in (8, 4, 2) if min(box.height, box.width) >= divisor * size), 1)
 
 
-def _each(source: Source, samples: np.ndarray, size: int, frame: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Read and frame one image after the other, so that only one is held at its full size."""
-    framed = np.empty((len(samples), size, size, source.channels), np.uint8)
-    for slot, sample in enumerate(samples.tolist()):
-        framed[slot] = frame(slot, source.read(sample))
-    return framed
-
-
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale ``(H, W, C) uint8`` to ``(height, width, C)``: bilinear, with antialiasing where it shrinks."""
     if image.shape[:2] == (height, width):
@@ -142,50 +111,9 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(scaled).reshape(height, width, image.shape[2])
 
 
-def centre_crop(image: np.ndarray, short: int, size: int) -> np.ndarray:
-    """Scale the short side of ``(H, W, C) uint8`` to ``short`` and crop ``(size, size, C)`` in the centre."""
+def scale(image: np.ndarray, short: int) -> np.ndarray:
+    """Scale the short side of ``(H, W, C) uint8`` to ``short`` pixels."""
     height, width, _ = image.shape
     side = min(height, width)
     # The long side rounds down, as in torchvision, so that its published weights see what they were trained for.
-    height, width = height * short // side, width * short // side
-    return _centre(height, width, size, size).of(resize(image, height, width))
-
-
-def _centre(height: int, width: int, box_height: int, box_width: int) -> Box:
-    """A box in the middle of an image; torchvision's rounding of halves."""
-    return Box(round((height - box_height) / 2), round((width - box_width) / 2), box_height, box_width)
-
-
-def crop_draws(draws: Draws) -> list[CropDraws]:
-    """The numbers of each of ``(B,)`` samples."""
-    attempts = [f"crop {what} {attempt}" for attempt in range(ATTEMPTS) for what in ("area", "ratio")]
-    drawn = draws.uniforms([*attempts, "crop top", "crop left"])
-    by_sample = drawn[:-2].T.reshape(-1, ATTEMPTS, 2).tolist(), drawn[-2].tolist(), drawn[-1].tolist()
-    return [CropDraws(*numbers) for numbers in zip(*by_sample, strict=True)]
-
-
-def random_box(height: int, width: int, config: AugmentConfig, draws: CropDraws) -> Box:
-    """The first attempted crop that fits into an image, else the largest central one whose ratio is allowed.
-
-    The share of the area is uniform in ``crop_scale``; the logarithm of width / height is uniform in that of
-    ``crop_ratio``, so that an image is as often widened as narrowed.
-    """
-    smallest, largest = config.crop_scale
-    narrowest, widest = (math.log(ratio) for ratio in config.crop_ratio)
-    # One attempt after the other, since the first mostly fits: all at once in numpy costs 18 us more for each image.
-    for area_draw, ratio_draw in draws.attempts:
-        area = height * width * (smallest + (largest - smallest) * area_draw)
-        ratio = math.exp(narrowest + (widest - narrowest) * ratio_draw)
-        box_height, box_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 1 <= box_height <= height and 1 <= box_width <= width:
-            top, left = int(draws.top * (height - box_height + 1)), int(draws.left * (width - box_width + 1))
-            return Box(top, left, box_height, box_width)
-    return _largest_box(height, width, config.crop_ratio)
-
-
-def _largest_box(height: int, width: int, allowed: tuple[float, float]) -> Box:
-    """The whole image, its long side cut to the nearest allowed ratio of width to height."""
-    ratio = min(max(width / height, allowed[0]), allowed[1])
-    box_height = max(1, min(height, round(width / ratio)))
-    box_width = max(1, min(width, round(height * ratio)))
-    return _centre(height, width, box_height, box_width)
+    return resize(image, height * short // side, width * short // side)

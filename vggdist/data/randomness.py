@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -73,6 +74,10 @@ class Draws:
     def uniforms(self, streams: Sequence[str]) -> np.ndarray:
         """``(len(streams), B)`` numbers in [0, 1)."""
         return uniforms(self.seed, self.epoch, self.samples, streams)
+
+    def normals(self, streams: Sequence[str]) -> np.ndarray:
+        """``(len(streams), B)`` numbers of the standard normal distribution."""
+        return ndtri(np.maximum(self.uniforms(streams), 2.0**-54))  # at 0 it would be infinite
 
     def integers(self, stream: str, count: int) -> np.ndarray:
         """``(B,) int64`` from 0 to ``count - 1``."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import mxnet as mx
 import numpy as np
+from scipy.special import logsumexp
 
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch, EvaluationView
@@ -30,10 +32,11 @@ def evaluate(
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
-        forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores.
+        forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores. Where the view crops each image
+            several times, the softmax is averaged over these.
         stopped: asked before each batch, equally often on every rank; once it says yes, to all, the result is None.
     """
-    size = config.evaluation.batch_size
+    size = max(1, config.evaluation.batch_size // view.crops)
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
     batches = prefetch(tasks, config.data.threads, config.data.prefetch)
     sums = EvaluationSums(num_classes)
@@ -42,8 +45,21 @@ def evaluate(
             return None
         if (batch := next(batches, None)) is not None:  # in the last round some ranks have none
             scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
-            sums.add(scores.asnumpy(), batch.labels, batch.mask)
+            sums.add(mean_over_crops(scores.asnumpy(), view.crops), batch.labels, batch.mask)
     return EvaluationSums.from_array(num_classes, world.sum(sums.as_array()))
+
+
+def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:
+    """Logits ``(B * crops, K)``, a sample's together, to ``(B, K)`` whose softmax is the mean of that of its crops.
+
+    A logit that is not finite makes all of its sample nan. One crop's logits stay as they are.
+    """
+    if crops == 1:
+        return scores
+    logits = scores.reshape(-1, crops, scores.shape[1]).astype(np.float64)
+    logits[~np.isfinite(logits).all(axis=(1, 2))] = np.nan
+    log_probabilities = logits - logsumexp(logits, axis=2, keepdims=True)
+    return logsumexp(log_probabilities, axis=1) - math.log(crops)
 
 
 def _batch(view: EvaluationView, samples: np.ndarray, size: int) -> Batch:

@@ -169,9 +169,9 @@ def _views(
 ) -> tuple[TrainingView, dict[str, EvaluationView]]:
     """How the data are seen: in training, and to be measured, by the first part of their metrics' names."""
     fill = tuple(round(255 * value) for value in mean)
-    measured = {"eval": EvaluationView(data.test, config.augment, image_size)}
+    measured = {"eval": EvaluationView(data.test, config.augment, image_size, config.evaluation.crops)}
     if config.evaluation.training_set:
-        measured["eval_train"] = EvaluationView(data.train, config.augment, image_size)
+        measured["eval_train"] = EvaluationView(data.train, config.augment, image_size, config.evaluation.crops)
     return TrainingView(data.train, config.augment, image_size, config.run.seed, fill), measured
 
 

@@ -55,13 +55,18 @@ OTHER: dict[str, Any] = {
     "augment.random_resized_crop": True,
     "augment.crop_scale": [0.5, 0.9],
     "augment.crop_ratio": [0.8, 1.25],
+    "augment.scale_jitter": [256, 512],
     "augment.pad_crop": 4,
     "augment.flip": True,
+    "augment.randaugment": [2, 9],
     "augment.brightness": 0.1,
     "augment.contrast": 0.2,
     "augment.saturation": 1.0,
+    "augment.lighting": 0.1,
     "augment.cutout": 8,
+    "augment.erasing": 0.25,
     "augment.mixup": 0.2,
+    "augment.cutmix": 1.0,
     "augment.normalize": "computed",
     "optimizer.name": "lars",
     "optimizer.learning_rate": 1e-3,
@@ -94,6 +99,7 @@ OTHER: dict[str, Any] = {
     "train.loss_smoothing": 1.0,
     "evaluation.every_epochs": 0,
     "evaluation.batch_size": 64,
+    "evaluation.crops": 10,
     "evaluation.training_set": True,
     "checkpoint.every_epochs": 3,
     "checkpoint.every_steps": 500,
@@ -221,6 +227,8 @@ WRONG_TYPES = [
     ("model.stages", "[[1, 2], [3]]"),
     ("optimizer.learning_rate", "fast"),
     ("augment.crop_scale", "[0.1, 0.2, 0.3]"),
+    ("augment.randaugment", "2"),
+    ("evaluation.crops", "3"),
     ("run.resume", "always"),
 ]
 OUT_OF_RANGE = [
@@ -235,6 +243,12 @@ OUT_OF_RANGE = [
     ("augment.crop_scale", "[0.9, 0.1]"),
     ("augment.brightness", "1.5"),
     ("augment.cutout", "-1"),
+    ("augment.scale_jitter", "[512, 256]"),
+    ("augment.randaugment", "[0, 9]"),
+    ("augment.randaugment", "[2, 31]"),
+    ("augment.lighting", "-0.1"),
+    ("augment.erasing", "1.1"),
+    ("augment.cutmix", "-1"),
     ("optimizer.learning_rate", "0"),
     ("optimizer.momentum", "1"),
     ("optimizer.clip_norm", "0"),
@@ -274,6 +288,11 @@ def test_a_section_that_is_a_value_is_named(value: str, tmp_path: Path) -> None:
 def test_a_custom_network_needs_its_table() -> None:
     with pytest.raises(RequestError, match=r"model\.stages is None.*model\.name custom"):
         load("train", ["--model.name", "custom"])
+
+
+def test_two_random_crops_exclude_each_other() -> None:
+    with pytest.raises(RequestError, match=r"augment\.scale_jitter is .*random_resized_crop false"):
+        load("train", ["--augment.scale_jitter", "[256, 512]", "--augment.random_resized_crop", "true"])
 
 
 def test_the_step_schedule_needs_milestones() -> None:

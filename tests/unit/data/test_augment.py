@@ -12,7 +12,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import AugmentConfig
-from vggdist.data import framing
+from vggdist.data import boxes
 from vggdist.data.augment import Batch, EvaluationView, TrainingView
 from vggdist.data.randomness import Draws
 from vggdist.data.sources import ArraySource
@@ -22,12 +22,17 @@ _MASK = np.ones(12, np.float32)
 _EVERYTHING: dict[str, Any] = {
     "pad_crop": 2,
     "flip": True,
+    "randaugment": (2, 9),
     "brightness": 0.4,
     "contrast": 0.4,
     "saturation": 0.4,
+    "lighting": 0.1,
     "cutout": 5,
+    "erasing": 0.5,
     "mixup": 0.4,
+    "cutmix": 1.0,
 }
+_GREY_TOO = {key: value for key, value in _EVERYTHING.items() if key != "lighting"}
 
 
 def _training(source: Any, size: int = 16, seed: int = 3, **settings: Any) -> TrainingView:
@@ -43,18 +48,22 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
 
 
 @pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
-@pytest.mark.parametrize("random_crop", [False, True])
-def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, random_crop: bool) -> None:
-    view = _training(source, random_resized_crop=random_crop, **_EVERYTHING)
-    whole = view.batch(5, _SAMPLES, _MASK)
+@pytest.mark.parametrize(
+    "crop", [{}, {"random_resized_crop": True}, {"scale_jitter": (16, 40)}], ids=lambda crop: "".join(crop)
+)
+def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[str, Any]) -> None:
+    settings = crop | (_EVERYTHING if source.channels == 3 else _GREY_TOO)
+    whole = _training(source, **settings).batch(5, _SAMPLES, _MASK)
     shuffled = np.random.default_rng(0).permutation(_SAMPLES)
     for part in (shuffled[:5], shuffled[5:], shuffled[:1], np.repeat(shuffled[:1], 3)):
-        again = _training(source, random_resized_crop=random_crop, **_EVERYTHING).batch(5, part, _MASK[part])
+        again = _training(source, **settings).batch(5, part, _MASK[part])
         expected = Batch(**{name: value[part] for name, value in vars(whole).items()})
         _assert_equal(again, expected)
 
 
-@pytest.mark.parametrize("change", [{"random_resized_crop": True}, *({key: _EVERYTHING[key]} for key in _EVERYTHING)])
+@pytest.mark.parametrize(
+    "change", [{"random_resized_crop": True}, {"scale_jitter": (16, 40)}, *({key: _EVERYTHING[key]} for key in _EVERYTHING)]
+)
 def test_each_augmentation_changes_with_epoch_and_seed_and_leaves_the_source_alone(change: dict[str, Any]) -> None:
     source, untouched = one_size(), one_size().images
     first = _training(source, **change).batch(0, _SAMPLES, _MASK).images
@@ -116,6 +125,36 @@ def _array(image: np.ndarray) -> ArraySource:
     return ArraySource(image[None], np.zeros(1, np.int32), ("a",))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_five_crops_are_the_centre_and_the_corners_and_ten_their_mirror_images_too(channels: int) -> None:
+    image = noise(60, 43, channels)
+    pillow = Image.fromarray(image.squeeze()).resize((24, 24 * 60 // 43), Image.Resampling.BILINEAR)
+    corners = [(2, 6), (0, 0), (4, 0), (0, 13), (4, 13)]  # left and top in 24 x 33
+    cut = [pillow.crop((left, top, left + 20, top + 20)) for left, top in corners]
+    expected = [np.asarray(part).reshape(20, 20, channels) for part in cut]
+    for source in (MixedSizes([noise(30, 30, channels), image], np.array([0, 1], np.int32)), _array(image)):
+        samples = np.array([len(source) - 1])
+        five, ten = (
+            EvaluationView(source, AugmentConfig(resize=24), 20, crops).batch(samples, _MASK[:1]).images for crops in (5, 10)
+        )
+        np.testing.assert_array_equal(five, expected)
+        np.testing.assert_array_equal(ten, [*expected, *(part[:, ::-1] for part in expected)])
+
+
+def test_the_crops_of_a_sample_stand_together() -> None:
+    source, config = mixed_sizes(), AugmentConfig(resize=18)
+    alone = [EvaluationView(source, config, 16, 5).batch(np.array([sample]), _MASK[:1]).images for sample in (3, 0)]
+    both = EvaluationView(source, config, 16, 5).batch(np.array([3, 0]), _MASK[:2])
+    np.testing.assert_array_equal(both.images, np.concatenate(alone))
+    assert both.labels.tolist() == [1, 0] and len(both.mask) == len(both.samples) == 2
+
+
+@pytest.mark.parametrize("resize", [None, 16])
+def test_several_crops_of_nothing_but_the_centre_are_refused(resize: int | None) -> None:
+    with pytest.raises(RequestError, match=r"evaluation\.crops 5 .*data\.image_size 16; set augment\.resize to more"):
+        EvaluationView(one_size(), AugmentConfig(resize=resize), 16, crops=5)
+
+
 def test_images_that_already_have_the_scale_are_only_cropped() -> None:
     image = noise(16, 20, 3)
     for source in (_array(image), MixedSizes([image], np.zeros(1, np.int32))):
@@ -136,10 +175,24 @@ def test_a_resize_below_the_image_size_names_both_keys() -> None:
 def test_a_random_crop_is_pillows_resize_of_its_box() -> None:
     source, config = mixed_sizes(), AugmentConfig(random_resized_crop=True)
     framed = _training(source, random_resized_crop=True).batch(2, _SAMPLES, _MASK).images
-    for image, result, draws in zip(source.images, framed, framing.crop_draws(Draws(3, 2, _SAMPLES)), strict=True):
-        top, left, height, width = framing.random_box(image.shape[0], image.shape[1], config, draws)
+    for image, result, draws in zip(source.images, framed, boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
+        top, left, height, width = boxes.random_box(image.shape[0], image.shape[1], config, draws)
         pillow = Image.fromarray(image).crop((left, top, left + width, top + height))
         np.testing.assert_array_equal(result, np.asarray(pillow.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+def test_scale_jitter_is_pillows_resize_of_its_box() -> None:
+    source = mixed_sizes()
+    framed = _training(source, scale_jitter=(16, 40)).batch(2, _SAMPLES, _MASK).images
+    for image, result, draws in zip(source.images, framed, boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
+        top, left, height, width = boxes.jittered_box(image.shape[0], image.shape[1], 16, (16, 40), draws)
+        pillow = Image.fromarray(image).crop((left, top, left + width, top + height))
+        np.testing.assert_array_equal(result, np.asarray(pillow.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+def test_a_scale_jitter_below_the_image_size_names_both_keys() -> None:
+    with pytest.raises(RequestError, match=r"augment\.scale_jitter .* 12 pixels.*data\.image_size 16"):
+        _training(one_size(), scale_jitter=(12, 20))
 
 
 # Augmentations
@@ -179,13 +232,30 @@ def test_cutout_centres_lie_anywhere_and_take_the_mean_colour() -> None:
 
 def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself() -> None:
     source = one_size()
-    mixing = {key: value for key, value in _EVERYTHING.items() if key != "mixup"}
+    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")}
     alone = _training(source, **mixing).batch(4, np.arange(40), np.ones(40, np.float32)).images.astype(np.float64)
-    batch = _training(source, **_EVERYTHING).batch(4, _SAMPLES, _MASK)  # labels are indices in this source
+    batch = _training(source, mixup=0.4, **mixing).batch(4, _SAMPLES, _MASK)  # labels are indices in this source
     weights = batch.weights[:, None, None, None]
     expected = weights * alone[_SAMPLES] + (1 - weights) * alone[batch.partners]
     assert np.abs(batch.images - expected).max() <= 0.5001
     np.testing.assert_array_equal(batch.labels, _SAMPLES)
+
+
+def test_cutmix_pastes_another_sample_as_that_one_is_augmented_itself() -> None:
+    source = one_size()
+    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")}
+    alone = _training(source, **mixing).batch(4, np.arange(40), np.ones(40, np.float32)).images
+    batch = _training(source, cutmix=1.0, **mixing).batch(4, _SAMPLES, _MASK)
+    for image, sample, partner, weight in zip(batch.images, _SAMPLES, batch.partners, batch.weights, strict=True):
+        own, other = ((image == alone[number]).all(axis=-1) for number in (sample, partner))
+        assert (own | other).all()
+        assert 1 - other.mean() <= weight + 1e-6 and weight <= own.mean() + 1e-6  # where both are alike, either may be it
+    assert 0 < batch.weights.mean() < 1
+
+
+def test_lighting_of_grey_images_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"augment\.lighting .* grey; set augment\.lighting to 0 or data\.channels to 3"):
+        _training(one_size(channels=1), lighting=0.1)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from vggdist.config.schema import AugmentConfig
+from vggdist.data.boxes import Box, box_draws, random_box
 from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
-from vggdist.data.framing import Box, crop_draws, crop_photograph, random_box
+from vggdist.data.framing import crop_photograph
 from vggdist.data.randomness import Draws
 
 
@@ -147,7 +148,7 @@ def test_random_crops_of_real_photographs_are_pillows_within_these_levels(size: 
     differences = []
     with tarfile.open(Path(os.environ["VGGDIST_TEST_DATA"]) / "imagenet-sample.tar") as archive:
         files = [member for member in archive.getmembers() if member.isfile()][:80]
-        for member, draws in zip(files, crop_draws(Draws(0, 0, np.arange(len(files))))):
+        for member, draws in zip(files, box_draws(Draws(0, 0, np.arange(len(files))), "crop")):
             encoded = Encoded(archive.extractfile(member).read(), member.name)  # type: ignore[union-attr]
             photograph = Photograph(encoded)
             box = random_box(photograph.height, photograph.width, AugmentConfig(), draws)

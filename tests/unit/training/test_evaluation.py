@@ -1,0 +1,100 @@
+"""An image that is seen in several crops counts once, with the mean of their softmax, on any number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from tests.images import MixedSizes, noise
+from vggdist.config.schema import AugmentConfig, Config, EvaluationConfig
+from vggdist.data.augment import EvaluationView
+from vggdist.training.evaluation import evaluate, mean_over_crops
+from vggdist.training.metrics import EvaluationSums
+
+_CLASSES = 7
+_WEIGHTS = np.random.default_rng(0).normal(size=(8 * 8 * 3, _CLASSES)).astype(np.float32) / 1000
+
+
+@dataclass
+class OneOfSeveral:
+    """A rank whose sums are added up by the test."""
+
+    rank: int = 0
+    size: int = 1
+    sums: list[np.ndarray] = field(default_factory=list)
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+
+def _view(crops: int, samples: int = 23) -> EvaluationView:
+    images = [noise(10 + number % 5, 14 - number % 3, 3) for number in range(samples)]
+    source = MixedSizes(images, np.arange(samples, dtype=np.int32) % _CLASSES)
+    return EvaluationView(source, AugmentConfig(resize=10), 8, crops)
+
+
+def _scores(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) @ _WEIGHTS
+
+
+def _evaluated(crops: int, ranks: int = 1, batch_size: int = 30) -> np.ndarray:
+    """The sums over all ranks."""
+    config, shapes = Config(evaluation=EvaluationConfig(batch_size=batch_size)), set()
+
+    def forward(images: mx.nd.NDArray) -> mx.nd.NDArray:
+        shapes.add(images.shape)
+        return mx.nd.array(_scores(images.asnumpy()))
+
+    total = 0
+    for rank in range(ranks):
+        world: Any = OneOfSeveral(rank, ranks)
+        sums = evaluate(forward, _view(crops), _CLASSES, world, config, mx.cpu())
+        assert sums is not None
+        total = total + sums.as_array()
+    assert shapes == {(max(1, batch_size // crops) * crops, 8, 8, 3)}  # one shape, for the network's static graph
+    return total
+
+
+@pytest.mark.parametrize("crops", [1, 5, 10])
+def test_each_sample_counts_once_on_any_number_of_ranks(crops: int) -> None:
+    one, two, three = (_evaluated(crops, ranks) for ranks in (1, 2, 3))
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one, three)
+    assert one[0] == 23
+
+
+@pytest.mark.parametrize("crops", [5, 10])
+def test_the_softmax_is_averaged_over_the_crops(crops: int) -> None:
+    view, expected = _view(crops), EvaluationSums(_CLASSES)
+    batch = view.batch(np.arange(23), np.ones(23, np.float32))
+    mean = softmax(_scores(batch.images).astype(np.float64).reshape(23, crops, _CLASSES), axis=2).mean(axis=1)
+    expected.add(np.log(mean), batch.labels, batch.mask)
+    result = EvaluationSums.from_array(_CLASSES, _evaluated(crops)).result()
+    assert result == pytest.approx(expected.result(), abs=1e-6)
+    assert result["loss"] != pytest.approx(EvaluationSums.from_array(_CLASSES, _evaluated(1)).result()["loss"], abs=1e-6)
+
+
+def test_a_batch_smaller_than_the_crops_holds_one_sample() -> None:
+    few, many = (EvaluationSums.from_array(_CLASSES, _evaluated(10, batch_size=size)).result() for size in (4, 30))
+    assert few == pytest.approx(many, abs=1e-6)
+
+
+def test_equal_crops_are_as_one() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32) * 50
+    repeated, alone = np.repeat(logits, 5, axis=0), log_softmax(logits.astype(np.float64), axis=1)
+    np.testing.assert_allclose(mean_over_crops(repeated, 5), alone, atol=1e-12)
+    assert mean_over_crops(logits, 1) is logits
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_a_crop_without_a_finite_score_spoils_its_sample_alone(value: float) -> None:
+    logits = np.zeros((10, 3), np.float32)
+    logits[2, 1] = value
+    mean = mean_over_crops(logits, 5)
+    assert np.isnan(mean[0]).all() and np.allclose(mean[1], -np.log(3))
