@@ -25,10 +25,11 @@ from vggdist.world.process import World
 logger = logging.getLogger(__name__)
 
 # Of the contents of state.json; raised when a checkpoint of the former kind can no longer be continued.
-FORMAT = 1
+FORMAT = 2
 
 # What may change between two parts of one run without making it another network.
 _FREE_MODEL_KEYS = {"dropout", "initializer", "magnitude"}
+_FREE_AUGMENT_KEYS = {"resize"}  # a network may be measured at any scale
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, 
 def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
     """What must not change between two parts of one run; the number of ranks may."""
     model = {key: value for key, value in asdict(config.model).items() if key not in _FREE_MODEL_KEYS}
+    augment = {key: value for key, value in asdict(config.augment).items() if key not in _FREE_AUGMENT_KEYS}
     return {
         **{f"model.{key}": str(value) for key, value in model.items()},
+        **{f"augment.{key}": str(value) for key, value in augment.items()},
         "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
         "training samples": plan.num_samples,
         "SHA-256 of the class names": hashlib.sha256("\n".join(data.train.class_names).encode()).hexdigest(),
@@ -134,7 +137,7 @@ def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
         if before.get(name) != value:
             raise RequestError(
                 f"the checkpoint's {name} is {before.get(name)}, this run's is {value}; "
-                "continue with the same model, data and global batch, or use another --run.name"
+                "continue with the same model, data, augmentation and global batch, or use another --run.name"
             )
 
 

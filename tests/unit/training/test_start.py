@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import Config, DataConfig, ModelConfig, TrainConfig
+from vggdist.config.schema import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from vggdist.data.sampler import make_plan
 from vggdist.data.sources import ArraySource, load
 from vggdist.training.metrics import MovingAverage
@@ -52,7 +53,13 @@ def digits_identity(config: Config) -> dict[str, Any]:
 
 
 def test_paths_and_rates_may_change_between_two_parts_of_a_run() -> None:
-    moved = Config(data=DataConfig(root="/elsewhere"), model=ModelConfig(dropout=0.1), train=TrainConfig(epochs=7))
+    moved = Config(
+        data=DataConfig(root="/elsewhere"),
+        model=ModelConfig(dropout=0.1),
+        train=TrainConfig(epochs=7),
+        augment=AugmentConfig(resize=256),
+        evaluation=EvaluationConfig(crops=10),
+    )
     assert digits_identity(moved) == digits_identity(Config())
 
 
@@ -69,6 +76,44 @@ def test_another_model_or_data_set_is_refused_with_its_first_difference(config: 
     start = Start({}, {"identity": digits_identity(Config())})
     with pytest.raises(RequestError, match=f"the checkpoint's {key}.* is .*, this run's is "):
         stand(start, {}, Progress(MovingAverage(0.1)), digits_identity(config), World())
+
+
+_OTHER_AUGMENTATION = {
+    "random_resized_crop": True,
+    "crop_scale": (0.5, 1.0),
+    "crop_ratio": (1.0, 1.0),
+    "scale_jitter": (256, 512),
+    "pad_crop": 1,
+    "flip": True,
+    "randaugment": (2, 9),
+    "brightness": 0.1,
+    "contrast": 0.1,
+    "saturation": 0.1,
+    "lighting": 0.1,
+    "cutout": 2,
+    "erasing": 0.1,
+    "mixup": 0.1,
+    "cutmix": 0.1,
+    "normalize": "none",
+}
+
+
+def test_every_kind_of_augmentation_is_tried_below() -> None:
+    assert {"resize", *_OTHER_AUGMENTATION} == {field.name for field in fields(AugmentConfig)}
+
+
+@pytest.mark.parametrize("key", list(_OTHER_AUGMENTATION))
+def test_another_augmentation_is_refused_by_name(key: str) -> None:
+    start = Start({}, {"identity": digits_identity(Config())})
+    other = Config(augment=AugmentConfig(**{key: _OTHER_AUGMENTATION[key]}))
+    with pytest.raises(RequestError, match=rf"the checkpoint's augment\.{key} is .*, this run's is "):
+        stand(start, {}, Progress(MovingAverage(0.1)), digits_identity(other), World())
+
+
+def test_an_identity_survives_its_file() -> None:
+    everything = Config(augment=AugmentConfig(scale_jitter=(8, 9), randaugment=(2, 9)))
+    written = json.loads(json.dumps(digits_identity(everything)))
+    assert written == digits_identity(everything)
 
 
 def test_equal_sizes_do_not_make_equal_data() -> None:
