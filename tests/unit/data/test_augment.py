@@ -253,6 +253,15 @@ def test_cutmix_pastes_another_sample_as_that_one_is_augmented_itself() -> None:
     assert 0 < batch.weights.mean() < 1
 
 
+def test_lighting_has_the_deviation_that_was_asked_for_along_each_component() -> None:
+    images = np.full((6000, 1, 1, 3), 128, np.uint8)
+    view = _training(ArraySource(images, np.zeros(6000, np.int32), ("a",)), size=1, lighting=0.4)
+    shifts = view.batch(0, np.arange(6000), np.ones(6000, np.float32)).images.reshape(-1, 3) - 128.0
+    variances = np.linalg.eigvalsh(np.cov(shifts.T))[::-1]
+    np.testing.assert_allclose(np.sqrt(variances[:2]), 0.4 * np.array([55.46, 4.794]), rtol=0.05)
+    assert abs(shifts.mean(axis=0)).max() < 1
+
+
 def test_lighting_of_grey_images_is_refused() -> None:
     with pytest.raises(RequestError, match=r"augment\.lighting .* grey; set augment\.lighting to 0 or data\.channels to 3"):
         _training(one_size(channels=1), lighting=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vggdist.data.randomness import hash64, permutation, step_seed, uniform, uniforms
+from vggdist.data.randomness import Draws, hash64, permutation, step_seed, uniform, uniforms
 
 SAMPLES = np.arange(20_000)
 
@@ -93,3 +93,18 @@ def test_several_streams_at_once_are_the_streams_one_by_one() -> None:
     samples, streams = np.array([5, 0, 2**40, 5]), ["crop top", "flip", "x"]
     expected = [uniform(3, 7, samples, stream) for stream in streams]
     np.testing.assert_array_equal(uniforms(3, 7, samples, streams), expected)
+
+
+def test_draws_are_the_numbers_of_their_address() -> None:
+    samples = np.array([5, 0, 2**40])
+    draws = Draws(3, 7, samples)
+    np.testing.assert_array_equal(draws.uniform("flip"), uniform(3, 7, samples, "flip"))
+    np.testing.assert_array_equal(draws.integers("flip", 10), np.floor(10 * uniform(3, 7, samples, "flip")))
+
+
+def test_normal_draws_are_standard_normal_and_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = Draws(0, 0, SAMPLES).normals(["a", "b"])
+    assert values.shape == (2, len(SAMPLES)) and abs(np.corrcoef(values)[0, 1]) < 0.03
+    assert abs(values.mean()) < 0.02 and values.std() == pytest.approx(1, abs=0.01)
+    monkeypatch.setattr(Draws, "uniforms", lambda self, streams: np.array([[0, 1 - 2.0**-53]]))
+    assert np.isfinite(Draws(0, 0, SAMPLES[:2]).normals(["a"])).all()
