@@ -301,14 +301,16 @@ def test_mixup_weights_are_finite_for_any_alpha(alpha: float) -> None:
 # Statistics
 
 
-@pytest.mark.parametrize("source", [_one_size(2500, 5), _one_size(3, 7, 1), _mixed_sizes(), _mixed_sizes(channels=1)])
-def test_statistics_are_numpys_over_all_pixels(source: Any) -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("source", [_one_size(2500, 5), _one_size(2, 7, 1), _mixed_sizes(), _mixed_sizes(channels=1)])
+def test_statistics_of_any_number_of_parts_are_numpys_over_all_pixels(source: Any, parts: int) -> None:
     pixels = np.concatenate([image.reshape(-1, source.channels) for image in source.images]) / 255
-    mean, std = augment.statistics(source)
+    mean, std = augment.statistics(sum(augment.value_counts(source, part, parts) for part in range(parts)))
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-12)
 
 
 def test_statistics_refuse_a_channel_without_contrast() -> None:
+    source = ArraySource(np.full((2, 3, 3, 1), 7, np.uint8), np.zeros(2, np.int32), ("a",))
     with pytest.raises(RequestError, match=r"augment\.normalize computed"):
-        augment.statistics(ArraySource(np.full((2, 3, 3, 1), 7, np.uint8), np.zeros(2, np.int32), ("a",)))
+        augment.statistics(augment.value_counts(source))
