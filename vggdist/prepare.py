@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vggdist.config.errors import VggdistError
-from vggdist.data.preparation import Change, Outcome, check, listed_parts, write_folder
+from vggdist.data.preparation import Change, Outcome, check, listed_parts, only_writer, write_folder
 from vggdist.data.recording import write_records
 
 _EPILOG = """\
@@ -82,17 +82,18 @@ def _prepare(asked: argparse.Namespace) -> int:
     class_names, parts = listed_parts(asked.source)
     write = write_records if asked.to == "records" else write_folder
     outcomes: dict[str, Outcome] = {}
-    for part in parts:
-        with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
-            outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
-    report = {
-        "source": str(asked.source),
-        "short_side": asked.short_side,
-        "quality": quality,
-        "classes": len(class_names),
-        "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
-    }
-    (asked.target / "prepare.json").write_text(json.dumps(report, indent=2) + "\n")
+    with only_writer(asked.target):
+        for part in parts:
+            with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
+                outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
+        report = {
+            "source": str(asked.source),
+            "short_side": asked.short_side,
+            "quality": quality,
+            "classes": len(class_names),
+            "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
+        }
+        (asked.target / "prepare.json").write_text(json.dumps(report, indent=2) + "\n")
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome.written} images, {len(outcome.left_out)} left out; see {asked.target / 'prepare.json'}")
     return 0

@@ -164,6 +164,21 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
     assert len(RecordReader(target / "train.rec")) == 412 and main(["--check", str(target)]) == 0
 
 
+def test_a_target_that_another_process_prepares_is_refused_until_that_one_ends(
+    source: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = "import sys, pathlib; from vggdist.data.preparation import only_writer\n"
+    hold += "with only_writer(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", hold, str(target)], **pipes) as first:  # type: ignore[call-overload]
+        assert first.stdout.readline() == "held\n"
+        assert main([str(source), str(target)]) == 2
+        assert f"{target} is being prepared by process {first.pid} on " in capsys.readouterr().err
+        assert [path.name for path in target.iterdir()] == [".lock"], "something was written"
+        first.kill()
+    assert main([str(source), str(target)]) == 0
+
+
 def test_check_names_the_damaged_keys_and_files(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(source), str(target)]) == 0
     assert main(["--check", str(target / "train.rec")]) == 0 and main(["--check", str(source)]) == 0

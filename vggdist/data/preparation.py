@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from vggdist.data.framing import resize
 from vggdist.data.recordio import RecordReader
 from vggdist.data.records import CLASSES, RecordPart, class_names, find
 
+_LOCK = ".lock"
 _AHEAD = 4  # images for each thread that may wait for their turn to be written
 
 
@@ -197,6 +201,26 @@ def check(path: Path, threads: int, advance: Callable[[int], object]) -> tuple[i
                 damage.append(str(content))
             advance(1)
     return total, damage
+
+
+@contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Make a folder and keep other processes from preparing it meanwhile; the system ends that even for one that is killed.
+
+    Raises:
+        RequestError: another process is at it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RequestError(f"{target} is being prepared by {lock.read()}; wait for it, or give another TARGET") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
 
 
 def fingerprint(part: Part, names: tuple[str, ...], change: Change) -> str:
