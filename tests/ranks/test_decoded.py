@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import call
+from tests.launching import call, result_of, train
 from vggdist import prepare
 from vggdist.checkpoints.store import CheckpointStore
 
@@ -82,3 +83,15 @@ def test_two_ranks_on_records_equal_one_on_the_folder_and_a_stopped_run_goes_on_
     for name, values in one.arrays.items():
         np.testing.assert_allclose(two.arrays[name], values, rtol=0, atol=1e-5, err_msg=name)
     assert len(two.sha256) == 1 and trained(places[2], images, "folder", 2).sha256 == two.sha256
+
+
+def test_damaged_images_are_left_out_on_all_ranks_named_once_and_counted(images: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(images["folder"], tmp_path / "damaged")
+    damaged = root / "train" / "class 1" / "03.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    flags = [*FLAGS, "--data.name", "folder", "--data.root", str(root), "--data.damaged", "skip", "--train.steps", "2"]
+    finished = train("horovodrun --gloo", 2, tmp_path, *flags)
+    assert finished.code == 0, finished.output
+    assert finished.output.count(f"left out: {damaged} (300 bytes)") == 1, finished.output
+    assert "1 of 47 training images are damaged and left out" in (tmp_path / "runs/quickstart/log.txt").read_text()
+    assert result_of(tmp_path)["left_out"] == {"train": 1, "test": 0}

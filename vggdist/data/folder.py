@@ -164,7 +164,6 @@ def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) ->
     if damage:
         for _, message in sorted(damage.items()):
             _log.warning("left out: %s", message)
-        _log.warning("%d of %d images are damaged and left out", len(damage), len(store))
         whole = np.setdiff1d(np.arange(len(store)), sorted(damage))
         lost = np.setdiff1d(labels, labels[whole])
         if lost.size:

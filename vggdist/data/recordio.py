@@ -25,7 +25,8 @@ _MAX_LENGTH = 2**29 - 1
 _IMAGE_HEADER = struct.Struct("<IfQQ")
 _HEAD = np.dtype([("magic", "<u4"), ("word", "<u4"), ("flag", "<u4"), ("label", "<f4"), ("id", "<u8"), ("id2", "<u8")])
 _ADVICE = (
-    "replace the file, see what is left of it with vggdist prepare --check, or leave out such records with --data.damaged skip"
+    "replace the file, see what is left of it with vggdist prepare --check; --data.damaged skip leaves out what is damaged "
+    "when a run starts"
 )
 
 

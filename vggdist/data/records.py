@@ -65,6 +65,7 @@ class RecordPart:
         if not whole.size:
             raise RequestError(f"all {len(reader)} records of {path} are damaged")
         self.path, self.store, self.labels = path, RecordStore(reader, whole), labels[whole].astype(np.int32)
+        self.left_out = len(damage)
 
 
 def find(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart, RecordPart | None]:

@@ -193,7 +193,8 @@ def test_a_damaged_record_is_named_by_file_and_key_and_stops_or_is_left_out(
         source = _load(root).train
         for index in range(len(source)):
             source.read(index)
-    assert _load(root, damaged="skip").train.labels.tolist() == [0, 1, 2, 1, 2, 0, 1, 2]
+    data = _load(root, damaged="skip")
+    assert data.train.labels.tolist() == [0, 1, 2, 1, 2, 0, 1, 2] and data.left_out == {"train": 1, "test": 0}
     assert f"train.rec key {key}" in caplog.text
 
 
