@@ -79,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(asked: argparse.Namespace) -> int:
     quality = asked.quality or (95 if asked.short_side else None)
     change = Change(asked.short_side, quality)
-    class_names, parts = listed_parts(asked.source)
+    class_names, parts = listed_parts(asked.source, asked.damaged)
     write = write_records if asked.to == "records" else write_folder
     outcomes: dict[str, Outcome] = {}
     with only_writer(asked.target):
         for part in parts:
             with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
                 outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
+            outcomes[part.name].left_out[:0] = [{"image": name, "reason": told} for name, told in part.left_out.items()]
         report = {
             "source": str(asked.source),
             "short_side": asked.short_side,

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -53,11 +53,16 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The images of ``train`` or ``test`` and the ``(N,) int32`` label of each."""
+    """The images of ``train`` or ``test`` and the ``(N,) int32`` label of each.
+
+    Attributes:
+        left_out: images that are so damaged that they have no label, by name, and why.
+    """
 
     name: str
     store: Store
     labels: np.ndarray
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,17 +77,18 @@ class Outcome:
         return asdict(self)
 
 
-def listed_parts(source: Path) -> tuple[tuple[str, ...], list[Part]]:
+def listed_parts(source: Path, damaged: str = "stop") -> tuple[tuple[str, ...], list[Part]]:
     """The class names and the images of a folder, a list file or a folder of record files.
 
     Raises:
+        DamagedImageError: a record's header is damaged, unless ``damaged`` is ``skip``.
         RequestError: it is none of them.
     """
     if source.is_file() and source.suffix != ".rec":
         return _read_list(source)
     if (source / "train.rec").is_file():
-        names, train, test = find(source, "stop")
-        return names, [Part(part.path.stem, part.store, part.labels) for part in (train, test) if part is not None]
+        names, *found = find(source, damaged)
+        return names, [Part(part.path.stem, part.store, part.labels, part.left_out) for part in found if part is not None]
     layout = folder.scan(source)
     parts = [Part("train", folder.FileStore(layout.train.paths), layout.train.labels)]
     if layout.test is not None:

@@ -218,13 +218,13 @@ def _records(data: DataConfig, seed: int) -> tuple[Source, Source]:
     """Record files in data.root, in memory where their images are small and of one size."""
     names, train, test = records.find(Path(data.root), data.damaged)
     if test is not None:
-        parts = [(part.store, part.labels, part.left_out) for part in (train, test)]
+        parts = [(part.store, part.labels, len(part.left_out)) for part in (train, test)]
     else:
         split = held_out_split(train.labels, data.held_out, seed)
         # A record without a label can be held out from neither part: it counts as one of the training part.
         parts = [
             (train.store.take(chosen), train.labels[chosen], left_out)
-            for chosen, left_out in zip(split, (train.left_out, 0), strict=True)
+            for chosen, left_out in zip(split, (len(train.left_out), 0), strict=True)
         ]
     total = sum(len(store) for store, *_ in parts)
     train_part, test_part = (_encoded_part(store, labels, names, data, total, left_out) for store, labels, left_out in parts)
