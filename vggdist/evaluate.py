@@ -49,7 +49,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
         metrics |= {metric_name(part, name): value for name, value in sums.result().items()}
     for name, value in metrics.items():
         logger.info("%s %.6g", name, value)
-    return {"step": setup.progress.step, "metrics": metrics}
+    return {"step": setup.progress.step, "metrics": metrics, "left_out": setup.data.left_out}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vggdist.config.errors import VggdistError
-from vggdist.data.preparation import Change, Outcome, check, listed_parts, write_folder
+from vggdist.data.preparation import Change, Outcome, check, listed_parts, only_writer, write_folder
 from vggdist.data.recording import write_records
 
 _EPILOG = """\
@@ -79,20 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(asked: argparse.Namespace) -> int:
     quality = asked.quality or (95 if asked.short_side else None)
     change = Change(asked.short_side, quality)
-    class_names, parts = listed_parts(asked.source)
+    class_names, parts = listed_parts(asked.source, asked.damaged)
     write = write_records if asked.to == "records" else write_folder
     outcomes: dict[str, Outcome] = {}
-    for part in parts:
-        with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
-            outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
-    report = {
-        "source": str(asked.source),
-        "short_side": asked.short_side,
-        "quality": quality,
-        "classes": len(class_names),
-        "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
-    }
-    (asked.target / "prepare.json").write_text(json.dumps(report, indent=2) + "\n")
+    with only_writer(asked.target):
+        for part in parts:
+            with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
+                outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
+            outcomes[part.name].left_out[:0] = [{"image": name, "reason": told} for name, told in part.left_out.items()]
+        report = {
+            "source": str(asked.source),
+            "short_side": asked.short_side,
+            "quality": quality,
+            "classes": len(class_names),
+            "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
+        }
+        (asked.target / "prepare.json").write_text(json.dumps(report, indent=2) + "\n")
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome.written} images, {len(outcome.left_out)} left out; see {asked.target / 'prepare.json'}")
     return 0

@@ -74,6 +74,7 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
             "step": progress.step,
             "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
             "best": {"metric": config.checkpoint.best_metric, "value": progress.best_value, "step": progress.best_step},
+            "left_out": setup.data.left_out,
             "seconds": round(seconds, 3),
             "sha256": sha256,
             "world_size": world.size,

@@ -101,13 +101,13 @@ def test_nonfinite_steps_are_left_out_where_asked(tmp_path: Path) -> None:
 def test_an_error_on_one_rank_alone_reaches_the_console_with_its_rank(tmp_path: Path) -> None:
     script = tmp_path / "one_fails.py"
     script.write_text(
-        "import vggdist.train, vggdist.data.sources as sources, os\n"
-        "real = sources.load\n"
-        "def load(data, seed):\n"
+        "import vggdist.train, vggdist.data.sampler as sampler, os\n"
+        "real = sampler.make_plan\n"
+        "def make_plan(*arguments):\n"
         "    if os.environ['HOROVOD_RANK'] == '1':\n"
         "        raise RuntimeError('a bug on this rank')\n"
-        "    return real(data, seed)\n"
-        "sources.load = load\n"
+        "    return real(*arguments)\n"
+        "sampler.make_plan = make_plan\n"
         "raise SystemExit(vggdist.train.main([]))\n"
     )
     finished = run("horovodrun --gloo", 2, [str(script)], tmp_path, deadline=30)

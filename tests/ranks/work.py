@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ import numpy as np  # noqa: E402
 
 from vggdist.checkpoints.state import digest  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
-from vggdist.config.errors import Stopped  # noqa: E402
+from vggdist.config.errors import RequestError, Stopped  # noqa: E402
 from vggdist.config.load import load, run_directory  # noqa: E402
-from vggdist.data.augment import Batch  # noqa: E402
+from vggdist.data.augment import Batch, statistics, value_counts  # noqa: E402
+from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
+from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.ending import Ending  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
@@ -30,6 +34,7 @@ from vggdist.training.metrics import EvaluationSums  # noqa: E402
 from vggdist.training.setup import Setup, prepare  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
+from vggdist.world import host  # noqa: E402
 from vggdist.world.process import World  # noqa: E402
 from vggdist.world.signals import StopRequests  # noqa: E402
 
@@ -152,6 +157,53 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
     sums = evaluate(setup.forward, view, setup.num_classes, world, setup.config, setup.device)
     assert sums is not None
     return {"samples": len(view), "sums": sums.as_array().tolist(), "result": sums.result()}
+
+
+def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
+    """What a rank of several holds and hears where one loads for all."""
+    config, loads, originals = load("train", flags), [], (host._host, host._Parcel.open, os.memfd_create)
+
+    def make() -> DataSet:
+        loads.append(world.rank)
+        return load_data(config.data, config.run.seed)
+
+    def fail() -> DataSet:
+        raise RequestError("data_batch_3.bin has 5 bytes")
+
+    def forbidden(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    first = host.once_per_host(world, make)
+    told = {"first": {**_held(first), "loads": len(loads)}}
+    told["joined"] = _held(host.once_per_host(world, fail, held=first if world.rank == 1 else None))
+    if world.rank == 1:
+        host._Parcel.open = forbidden  # type: ignore[method-assign]
+    told["not mapped"] = _held(host.once_per_host(world, make))
+    os.memfd_create = forbidden
+    told["not shared"] = _held(host.once_per_host(world, make))
+    host._host, host._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
+    host._host = lambda: f"host {world.rank % 2}"
+    told["two hosts"] = _held(host.once_per_host(world, make))
+    host._host = originals[0]
+    try:
+        host.once_per_host(world, fail)
+    except RequestError as error:
+        told["failed"] = {"error": str(error)}
+    counts = world.sum(value_counts(first.train, world.rank, world.size))
+    return {**told, "statistics": statistics(counts)}
+
+
+def _held(data: DataSet) -> dict[str, Any]:
+    """The content of the training images; device, inode and name of the file in which they lie."""
+    assert isinstance(data.train, ArraySource)
+    images = data.train.images
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, _, _, device, inode, *name = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        if start <= images.ctypes.data < end:
+            file = f"{device} {inode} {name[0]}" if inode != "0" else None
+            return {"images": sha256(images.tobytes()).hexdigest(), "file": file, "writeable": images.flags.writeable}
+    raise AssertionError("the array lies nowhere")
 
 
 def collectives(world: World) -> dict[str, Any]:

@@ -102,6 +102,20 @@ def test_damaged_images_are_left_out_and_reported_or_end_the_work(
     assert RecordReader(target / "train.rec").keys.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
 
 
+def test_a_record_without_a_header_is_left_out_and_reported_too(source: Path, target: Path, tmp_path: Path) -> None:
+    assert main([str(source), str(target)]) == 0
+    with (target / "train.rec").open("r+b") as file:
+        file.seek(int(RecordReader(target / "train.rec").positions[3]))
+        file.write(bytes(4))
+    back = tmp_path / "back"
+    assert main([str(target), str(back), "--to", "folder", "--damaged", "stop"]) == 2 and not back.exists()
+    for _ in range(2):  # the second call finds everything there, and reports the same
+        assert main([str(target), str(back), "--to", "folder"]) == 0
+        (entry,) = _report(back)["parts"]["train"]["left_out"]
+        assert entry["image"] == f"{target / 'train.rec'} key 3" and "does not begin as a record does" in entry["reason"]
+    assert len(list((back / "train").rglob("*.*"))) == 11 == _report(back)["parts"]["train"]["written"]
+
+
 def test_an_image_that_was_mended_is_not_taken_for_done(source: Path, target: Path) -> None:
     damaged = source / "train" / "dog" / "2.jpg"
     whole = damaged.read_bytes()
@@ -162,6 +176,21 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
         assert not (target / "train.idx").exists()
     assert main([str(source), str(target)]) == 0
     assert len(RecordReader(target / "train.rec")) == 412 and main(["--check", str(target)]) == 0
+
+
+def test_a_target_that_another_process_prepares_is_refused_until_that_one_ends(
+    source: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = "import sys, pathlib; from vggdist.data.preparation import only_writer\n"
+    hold += "with only_writer(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", hold, str(target)], **pipes) as first:  # type: ignore[call-overload]
+        assert first.stdout.readline() == "held\n"
+        assert main([str(source), str(target)]) == 2
+        assert f"{target} is being prepared by process {first.pid} on " in capsys.readouterr().err
+        assert [path.name for path in target.iterdir()] == [".lock"], "something was written"
+        first.kill()
+    assert main([str(source), str(target)]) == 0
 
 
 def test_check_names_the_damaged_keys_and_files(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,8 @@ class DataConfig:
     held_out: float = 0.2
     """Share of the samples of each class that becomes the test set where the data set has none (digits, folder, records)."""
     damaged: Literal["stop", "skip"] = "stop"
-    """What an image that does not decode does: stop ends the run and names the file; skip names it and leaves it out."""
+    """What an image that does not decode does: stop ends the run and names the file; skip decodes every image when a run
+    starts, names those that are damaged and leaves them out, counted in result.json."""
     last_batch: Literal["pad", "drop"] = "pad"
     """What happens to the samples that do not fill the last global batch of an epoch: pad trains on them in a batch
     that is filled up and masked; drop leaves them out of this epoch."""

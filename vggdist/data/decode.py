@@ -144,8 +144,8 @@ class Photograph:
         except Exception as error:  # Pillow answers damage with whatever its parsers run into: SyntaxError, KeyError
             reason = "its content is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DamagedImageError(
-                f"{name} ({len(content)} bytes) does not decode: {reason}; replace or remove it, "
-                f"or leave out such files with --data.damaged skip"
+                f"{name} ({len(content)} bytes) does not decode: {reason}; replace or remove it; "
+                f"--data.damaged skip leaves out what is damaged when a run starts"
             ) from error
         self._decoded = pixels.reshape(*pixels.shape[:2], -1)
         self.height, self.width = self._decoded.shape[:2]

@@ -31,9 +31,16 @@ class Store(Protocol):
 class EncodedSource:
     """One part of a data set, decoded on demand (a :class:`vggdist.data.sources.Source`)."""
 
-    def __init__(self, store: Store, labels: np.ndarray, class_names: tuple[str, ...], channels: int) -> None:
-        """Take the images of ``store``, their ``(N,) int32`` labels, and 1 (grey) or 3 (RGB) channels."""
-        self.store, self.labels, self.class_names, self.channels = store, labels, class_names, channels
+    def __init__(
+        self, store: Store, labels: np.ndarray, class_names: tuple[str, ...], channels: int, left_out: int = 0
+    ) -> None:
+        """Take the images of ``store``, their ``(N,) int32`` labels, and 1 (grey) or 3 (RGB) channels.
+
+        Args:
+            left_out: damaged images that were beside them.
+        """
+        self.store, self.labels, self.class_names = store, labels, class_names
+        self.channels, self.left_out = channels, left_out
 
     @property
     def image_shape(self) -> None:

@@ -22,7 +22,7 @@ _TEST_FOLDERS = ("test", "val", "validation")
 _CHUNK = 64  # files that a thread takes at once: a task for each file would cost as much as a small JPEG
 
 MEMORY_LIMIT = 512 * 2**20
-"""Bytes of pixels up to which a data set of equal-sized images is decoded once, at load; each rank holds a copy."""
+"""Bytes of pixels up to which a data set of equal-sized images is decoded once, at load."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +144,8 @@ def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) ->
     Args:
         store: the images of the part.
         labels: ``(N,)`` their classes.
-        data: channels, threads, and what a damaged image does. With ``skip`` every image is decoded once here, on every
-            rank, because the plan of samples must be the same on all ranks before the first step.
+        data: channels, threads, and what a damaged image does. With ``skip`` every image is decoded once here, because the
+            plan of samples must be the same on all ranks before the first step.
         total: images of all parts together, which share ``MEMORY_LIMIT``.
 
     Returns:
@@ -164,7 +164,6 @@ def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) ->
     if damage:
         for _, message in sorted(damage.items()):
             _log.warning("left out: %s", message)
-        _log.warning("%d of %d images are damaged and left out", len(damage), len(store))
         whole = np.setdiff1d(np.arange(len(store)), sorted(damage))
         lost = np.setdiff1d(labels, labels[whole])
         if lost.size:

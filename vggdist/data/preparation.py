@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from vggdist.data.framing import resize
 from vggdist.data.recordio import RecordReader
 from vggdist.data.records import CLASSES, RecordPart, class_names, find
 
+_LOCK = ".lock"
 _AHEAD = 4  # images for each thread that may wait for their turn to be written
 
 
@@ -49,11 +53,16 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The images of ``train`` or ``test`` and the ``(N,) int32`` label of each."""
+    """The images of ``train`` or ``test`` and the ``(N,) int32`` label of each.
+
+    Attributes:
+        left_out: images that are so damaged that they have no label, by name, and why.
+    """
 
     name: str
     store: Store
     labels: np.ndarray
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,17 +77,18 @@ class Outcome:
         return asdict(self)
 
 
-def listed_parts(source: Path) -> tuple[tuple[str, ...], list[Part]]:
+def listed_parts(source: Path, damaged: str = "stop") -> tuple[tuple[str, ...], list[Part]]:
     """The class names and the images of a folder, a list file or a folder of record files.
 
     Raises:
+        DamagedImageError: a record's header is damaged, unless ``damaged`` is ``skip``.
         RequestError: it is none of them.
     """
     if source.is_file() and source.suffix != ".rec":
         return _read_list(source)
     if (source / "train.rec").is_file():
-        names, train, test = find(source, "stop")
-        return names, [Part(part.path.stem, part.store, part.labels) for part in (train, test) if part is not None]
+        names, *found = find(source, damaged)
+        return names, [Part(part.path.stem, part.store, part.labels, part.left_out) for part in found if part is not None]
     layout = folder.scan(source)
     parts = [Part("train", folder.FileStore(layout.train.paths), layout.train.labels)]
     if layout.test is not None:
@@ -197,6 +207,26 @@ def check(path: Path, threads: int, advance: Callable[[int], object]) -> tuple[i
                 damage.append(str(content))
             advance(1)
     return total, damage
+
+
+@contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Make a folder and keep other processes from preparing it meanwhile; the system ends that even for one that is killed.
+
+    Raises:
+        RequestError: another process is at it.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RequestError(f"{target} is being prepared by {lock.read()}; wait for it, or give another TARGET") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
 
 
 def fingerprint(part: Part, names: tuple[str, ...], change: Change) -> str:

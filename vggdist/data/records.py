@@ -46,7 +46,11 @@ class RecordStore:
 
 
 class RecordPart:
-    """One record file: its images and their ``(N,) int32`` labels, without those whose header is damaged."""
+    """One record file: its images and their ``(N,) int32`` labels, without those whose header is damaged.
+
+    Attributes:
+        left_out: name of each record without a header, and what is wrong with it.
+    """
 
     def __init__(self, path: Path, damaged: str) -> None:
         """Read the index and every label.
@@ -65,6 +69,7 @@ class RecordPart:
         if not whole.size:
             raise RequestError(f"all {len(reader)} records of {path} are damaged")
         self.path, self.store, self.labels = path, RecordStore(reader, whole), labels[whole].astype(np.int32)
+        self.left_out = {reader.name(place): message for place, message in damage.items()}
 
 
 def find(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart, RecordPart | None]:

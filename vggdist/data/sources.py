@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from vggdist.data.decode import convert_channels
 from vggdist.data.encoded import EncodedSource, Store
 from vggdist.data.randomness import hash64
 
+_log = logging.getLogger(__name__)
 _DIGITS = tuple("0123456789")
 # In the order of the labels: README of zalandoresearch/fashion-mnist.
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -41,6 +43,10 @@ class Source(Protocol):
     def channels(self) -> int:
         """1 for grey, 3 for RGB."""
 
+    @property
+    def left_out(self) -> int:
+        """Damaged images that are not among these, since data.damaged is skip."""
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> np.ndarray:
@@ -54,6 +60,7 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    left_out: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,6 +90,11 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many damaged images each part lacks."""
+        return {"train": self.train.left_out, "test": self.test.left_out}
+
 
 # Mean and standard deviation over all pixels of the training images, each channel, on a scale from 0 to 1.
 # cifar10, cifar100, mnist, fashion_mnist: the figures in common use, those of the training files to four places.
@@ -111,6 +123,9 @@ def load(data: DataConfig, seed: int) -> DataSet:
     """
     loaders = {"digits": _digits, "synthetic": _synthetic, "folder": _folder, "records": _records}
     train, test = loaders.get(data.name, _published)(data, seed)
+    for name, part in (("training", train), ("test", test)):
+        if part.left_out:
+            _log.warning("%d of %d %s images are damaged and left out", part.left_out, part.left_out + len(part), name)
     mean, std = (_per_channel(values, train.channels) for values in STATISTICS[data.name])
     return DataSet(train, test, mean, std)
 
@@ -203,12 +218,16 @@ def _records(data: DataConfig, seed: int) -> tuple[Source, Source]:
     """Record files in data.root, in memory where their images are small and of one size."""
     names, train, test = records.find(Path(data.root), data.damaged)
     if test is not None:
-        parts = [(train.store, train.labels), (test.store, test.labels)]
+        parts = [(part.store, part.labels, len(part.left_out)) for part in (train, test)]
     else:
         split = held_out_split(train.labels, data.held_out, seed)
-        parts = [(train.store.take(chosen), train.labels[chosen]) for chosen in split]
-    total = sum(len(store) for store, _ in parts)
-    train_part, test_part = (_encoded_part(store, labels, names, data, total) for store, labels in parts)
+        # A record without a label can be held out from neither part: it counts as one of the training part.
+        parts = [
+            (train.store.take(chosen), train.labels[chosen], left_out)
+            for chosen, left_out in zip(split, (len(train.left_out), 0), strict=True)
+        ]
+    total = sum(len(store) for store, *_ in parts)
+    train_part, test_part = (_encoded_part(store, labels, names, data, total, left_out) for store, labels, left_out in parts)
     return train_part, test_part
 
 
@@ -218,11 +237,13 @@ def _encoded_part(
     class_names: tuple[str, ...],
     data: DataConfig,
     total: int,
+    left_out: int = 0,
 ) -> Source:
-    store, labels, images = folder.read_part(store, labels, data, total)
+    whole, labels, images = folder.read_part(store, labels, data, total)
+    left_out += len(store) - len(whole)
     if images is None:
-        return EncodedSource(store, labels, class_names, data.channels or 3)
-    return ArraySource(images, labels, class_names)
+        return EncodedSource(whole, labels, class_names, data.channels or 3, left_out)
+    return ArraySource(images, labels, class_names, left_out)
 
 
 def _synthetic(data: DataConfig, seed: int) -> tuple[Source, Source]:

@@ -13,29 +13,45 @@ from vggdist.data.sources import ArraySource, Source
 _CHUNK = 1024  # images counted at once: enough to forget Python's cost, few enough to stay small
 
 
-def statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over all pixels of all images, on a scale from 0 to 1.
+def value_counts(source: Source, part: int = 0, parts: int = 1) -> np.ndarray:
+    """How many pixels of each channel have each value, in one of so many equal parts of a source.
 
-    They come from counts of the 256 values, in integers, so they are exact and the same on every rank.
+    Returns:
+        ``(C, 256) int64``; over all parts they sum to those of the whole.
 
     Raises:
-        RequestError: a channel has one value everywhere, so nothing can be divided by its deviation.
         DamagedImageError: an image does not decode.
     """
     counts = np.zeros((source.channels, 256), np.int64)
-    for pixels in _pixels(source):
+    samples = range(len(source) * part // parts, len(source) * (part + 1) // parts)
+    for pixels in _pixels(source, samples):
         for channel, counted in enumerate(counts):
             counted += np.bincount(pixels[..., channel].ravel(), minlength=256)
-    moments = [_moments(counted.tolist()) for counted in counts]
+    return counts
+
+
+def statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel on a scale from 0 to 1.
+
+    They come from integers, so they are exact and the same for any number of parts that were counted by themselves.
+
+    Args:
+        counts: of all images, as :func:`value_counts` has them.
+
+    Raises:
+        RequestError: a channel has one value everywhere, so nothing can be divided by its deviation.
+    """
+    moments = [_moments(counted) for counted in counts.tolist()]
     return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
 
 
-def _pixels(source: Source) -> Iterator[np.ndarray]:
-    """All images of a source, ``(..., C) uint8``, few at a time."""
+def _pixels(source: Source, samples: range) -> Iterator[np.ndarray]:
+    """Some of the images of a source, ``(..., C) uint8``, few at a time."""
     if isinstance(source, ArraySource):
-        yield from (source.images[start : start + _CHUNK] for start in range(0, len(source), _CHUNK))
+        chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
+        yield from (source.images[chunk.start : chunk.stop] for chunk in chunks)
     else:
-        yield from (source.read(index) for index in range(len(source)))
+        yield from (source.read(index) for index in samples)
 
 
 def _moments(counted: list[int]) -> tuple[float, float]:

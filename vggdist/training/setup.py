@@ -19,7 +19,7 @@ from vggdist.config.schema import Config
 from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sources import DataSet, load
-from vggdist.data.statistics import statistics
+from vggdist.data.statistics import statistics, value_counts
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
 from vggdist.models.precision import fuses_norm, use_precision
@@ -31,6 +31,7 @@ from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.start import FORMAT, Start, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
+from vggdist.world.host import once_per_host
 from vggdist.world.process import World, choose_device, versions
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     """
     world.require_same("its configuration", as_yaml(config))
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    data = world.together(lambda: data or load(config.data, config.run.seed))
+    data = once_per_host(world, lambda: load(config.data, config.run.seed), held=data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
     batch_size = world.together(lambda: fitting_batch_size(config.train, world.size, start.state, config.run.elastic))
@@ -94,7 +95,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     classes = data.train.class_names
     world.require_same("its data", f"{len(data.train)} training samples\n{len(data.test)} test samples\n{classes}")
 
-    mean, std = world.together(lambda: _normalization(config, data))
+    mean, std = _normalization(config, data, world)
     training_view, evaluation_views = world.together(lambda: _views(config, data, image_size, mean))
     shape = {"channels": data.train.channels, "image_size": image_size, "num_classes": len(classes)}
     layers = world.together(lambda: describe(config.model, **shape))
@@ -156,11 +157,13 @@ def _image_size(config: Config, data: DataSet) -> int:
     return shape[0]
 
 
-def _normalization(config: Config, data: DataSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(config: Config, data: DataSet, world: World) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel; where they are computed, each rank counts its part of the images."""
     if config.augment.normalize == "published":
         return data.mean, data.std
     if config.augment.normalize == "computed":
-        return statistics(data.train)
+        counts = world.sum(world.together(lambda: value_counts(data.train, world.rank, world.size)))
+        return world.together(lambda: statistics(counts))
     return (0.0,) * data.train.channels, (1.0,) * data.train.channels
 
 

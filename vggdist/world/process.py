@@ -151,11 +151,14 @@ class World:
         table = self.sum(table)
         return [json.loads(row[:length].astype(np.uint8).tobytes()) for row, length in zip(table, lengths)]
 
-    def together(self, action: Callable[[], _Result]) -> _Result:
+    def together(self, action: Callable[[], _Result], acts: bool = True) -> _Result:
         """Do something that may fail on some ranks only, and fail on all of them if it does.
 
         Every rank must call this at the same place. Without it a rank that leaves early would be killed, or kill the
         others, before the message is read.
+
+        Args:
+            acts: False on a rank for which another one acts; it gets None.
 
         Raises:
             RunError: on every rank, with the same text, when any rank raised one.
@@ -163,13 +166,13 @@ class World:
         """
         result, message, failed = None, None, False
         try:
-            result = action()
+            result = action() if acts else None
         except (RequestError, RunError, OSError) as error:
             message, failed = str(error), isinstance(error, RunError)
-        messages, failures = zip(*self.gather([message, failed]))
+        acted, messages, failures = zip(*self.gather([acts, message, failed]))
         if any(messages):
             kind = RunError if any(failures) else RequestError
-            raise agreed(kind(_who_said_what(messages)))
+            raise agreed(kind(_who_said_what(acted, messages)))
         return result  # type: ignore[return-value]
 
     def require_same(
@@ -215,10 +218,11 @@ def _sockets() -> dict[str, int]:
     return {name: number for name, number in found.items() if name.startswith("socket:")}
 
 
-def _who_said_what(messages: Sequence[str | None]) -> str:
-    """One text when all ranks say the same; otherwise each message with its ranks."""
-    if len(set(messages)) == 1:
-        return str(messages[0])
+def _who_said_what(acted: Sequence[bool], messages: Sequence[str | None]) -> str:
+    """One text when all ranks that acted say the same; otherwise each message with its ranks."""
+    said = {message for acts, message in zip(acted, messages) if acts}
+    if len(said) == 1:
+        return str(said.pop())
     failed = sorted({message for message in messages if message})
     ranks = {message: [str(rank) for rank, said in enumerate(messages) if said == message] for message in failed}
     return "; ".join(f"rank {', '.join(ranks[message])}: {message}" for message in failed)

@@ -168,6 +168,7 @@ def test_skipped_images_are_named_and_left_out_before_the_plan(
     assert data.train.labels.tolist() == [0, 0, 1, 1]
     assert [data.train.read(index)[0, 0, :2].tolist() for index in range(4)] == [[0, 1], [0, 2], [100, 0], [100, 2]]
     assert all(str(path) in caplog.text for path in paths)
+    assert data.left_out == {"train": 2, "test": 0} and "2 of 6 training images are damaged and left out" in caplog.text
 
 
 def test_class_of_which_nothing_is_left_is_refused(root: Path) -> None:

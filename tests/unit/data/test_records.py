@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -192,7 +193,8 @@ def test_a_damaged_record_is_named_by_file_and_key_and_stops_or_is_left_out(
         source = _load(root).train
         for index in range(len(source)):
             source.read(index)
-    assert _load(root, damaged="skip").train.labels.tolist() == [0, 1, 2, 1, 2, 0, 1, 2]
+    data = _load(root, damaged="skip")
+    assert data.train.labels.tolist() == [0, 1, 2, 1, 2, 0, 1, 2] and data.left_out == {"train": 1, "test": 0}
     assert f"train.rec key {key}" in caplog.text
 
 
@@ -220,6 +222,18 @@ def test_an_index_that_is_none_is_refused(root: Path, content: str, reason: str)
     (root / "train.idx").write_text(content)
     with pytest.raises(RequestError, match=reason):
         _load(root)
+
+
+def test_a_reader_goes_on_in_another_process_where_the_file_is_the_same(root: Path) -> None:
+    reader = RecordReader(root / "train.rec")
+    sent = pickle.dumps(reader)
+    assert pickle.loads(sent).read(4) == reader.read(4)
+    _write(root / "train.rec", _records(5))
+    with pytest.raises(RequestError, match=r"train.rec was changed while it was read"):
+        pickle.loads(sent)
+    (root / "train.rec").unlink()
+    with pytest.raises(RequestError, match=r"train.rec cannot be read: No such file"):
+        pickle.loads(sent)
 
 
 def test_what_a_folder_of_records_lacks_is_named(root: Path) -> None:

@@ -1,0 +1,52 @@
+"""Memory of a data set on one host, held by each rank and once: ``horovodrun -np 4 python benchmarks/host_memory.py``.
+
+The images are as many and as large as CIFAR-10's. What is told is the sum over the ranks of their proportional set sizes (PSS,
+in which a page that n processes map counts 1/n for each), less what it was without data; every image has been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vggdist.world import knobs
+
+knobs.apply()
+
+import psutil  # noqa: E402
+
+from vggdist.config.schema import DataConfig  # noqa: E402
+from vggdist.data.augment import value_counts  # noqa: E402
+from vggdist.data.sources import DataSet, load  # noqa: E402
+from vggdist.world.host import once_per_host  # noqa: E402
+from vggdist.world.process import World  # noqa: E402
+
+CIFAR_SIZED = DataConfig(name="synthetic", synthetic_samples=48_000, image_size=32)  # and 12,000 test images
+
+
+def main() -> None:
+    """Measure both; rank 0 prints."""
+    world = World()
+
+    def load_all() -> DataSet:
+        return load(CIFAR_SIZED, seed=0)
+
+    ways: dict[str, Callable[[], DataSet]] = {"once": lambda: once_per_host(world, load_all), "by each rank": load_all}
+    before = _mebibytes(world)
+    for name, hold in ways.items():
+        data = hold()
+        for source in (data.train, data.test):
+            value_counts(source)
+        told = f"{_mebibytes(world) - before:.0f} MiB of data on {world.size} ranks, held {name}"
+        del data, source
+        if world.is_root:
+            print(told, flush=True)
+
+
+def _mebibytes(world: World) -> float:
+    """The sum of all ranks' PSS."""
+    world.barrier()
+    return sum(world.gather(psutil.Process().memory_full_info().pss)) / 2**20
+
+
+if __name__ == "__main__":
+    main()

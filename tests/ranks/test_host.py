@@ -1,0 +1,83 @@
+"""The ranks of a host hold a data set once."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.launching import call
+from vggdist.config.load import load
+from vggdist.data.augment import statistics, value_counts
+from vggdist.data.sources import ArraySource
+from vggdist.data.sources import load as load_data
+
+FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "512"]
+
+
+@pytest.fixture(scope="module")
+def alone() -> ArraySource:
+    """The training part as one process loads it."""
+    source = load_data(load("train", FLAGS).data, 0).train
+    assert isinstance(source, ArraySource)
+    return source
+
+
+@pytest.fixture(scope="module")
+def left_before() -> set[Path]:
+    return set(Path("/dev/shm").glob("*vggdist*"))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, left_before: set[Path]) -> list[dict[str, Any]]:
+    """What each of three ranks tells of several ways to hold data."""
+    return call("horovodrun --gloo", 3, "memory_of_the_host", tmp_path_factory.mktemp("host"), flags=FLAGS)
+
+
+def files(told: list[dict[str, Any]], way: str) -> list[str | None]:
+    return [rank[way]["file"] for rank in told]
+
+
+@pytest.mark.parametrize("way", ["first", "joined", "not mapped", "not shared", "two hosts"])
+def test_all_ranks_hold_what_one_process_loads(told: list[dict[str, Any]], alone: ArraySource, way: str) -> None:
+    assert [rank[way]["images"] for rank in told] == [sha256(alone.images.tobytes()).hexdigest()] * 3
+
+
+def test_one_rank_loads_and_all_map_the_same_file_read_only(told: list[dict[str, Any]]) -> None:
+    assert [rank["first"]["loads"] for rank in told] == [1, 0, 0]
+    assert len(set(files(told, "first"))) == 1 and None not in files(told, "first")
+    assert not any(rank["first"]["writeable"] for rank in told)
+
+
+def test_ranks_that_join_map_what_an_older_one_holds(told: list[dict[str, Any]]) -> None:
+    assert len(set(files(told, "joined"))) == 1 and None not in files(told, "joined")
+
+
+def test_a_rank_that_may_not_map_the_file_loads_for_itself(told: list[dict[str, Any]]) -> None:
+    first, second, third = files(told, "not mapped")
+    assert second is None and first == third is not None
+
+
+def test_where_memory_cannot_be_shared_each_rank_loads_for_itself(told: list[dict[str, Any]]) -> None:
+    assert files(told, "not shared") == [None, None, None]
+
+
+def test_each_host_loads_and_one_rank_alone_needs_no_file(told: list[dict[str, Any]]) -> None:
+    first, second, third = files(told, "two hosts")
+    assert second is None and first == third is not None
+
+
+def test_what_one_rank_cannot_load_all_ranks_say_alike(told: list[dict[str, Any]]) -> None:
+    assert [rank["failed"]["error"] for rank in told] == ["data_batch_3.bin has 5 bytes"] * 3
+
+
+def test_the_file_has_no_name_that_could_be_left_behind(told: list[dict[str, Any]], left_before: set[Path]) -> None:
+    assert all(file is not None and file.endswith("(deleted)") for file in files(told, "first"))
+    assert set(Path("/dev/shm").glob("*vggdist*")) == left_before
+
+
+def test_statistics_that_the_ranks_count_together_are_those_of_one(told: list[dict[str, Any]], alone: ArraySource) -> None:
+    expected = [list(values) for values in statistics(value_counts(alone))]
+    assert [rank["statistics"] for rank in told] == [expected] * 3
