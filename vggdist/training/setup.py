@@ -29,7 +29,7 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
-from vggdist.training.start import FORMAT, Start, find, fitting_batch_size, identity, stand
+from vggdist.training.start import FORMAT, Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
 from vggdist.world.host import once_per_host
 from vggdist.world.process import World, choose_device, versions
@@ -65,6 +65,7 @@ class Setup:
             **self.progress.as_state(),
             "format": FORMAT,
             "identity": self.identity,
+            "augmentation": augmentation(self.config),
             "world_size": self.world.size,
             "scaled_for_ranks": self.scaled_for_ranks,
             "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -113,7 +114,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
 
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     run_identity = identity(config, data, plan)
-    stand(start, arrays, progress, run_identity, world)
+    stand(start, arrays, progress, run_identity, augmentation(config), world)
     step = TrainStep(objective, optimizer, world, config, device)
     return Setup(
         config=config,

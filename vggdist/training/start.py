@@ -29,7 +29,6 @@ FORMAT = 2
 
 # What may change between two parts of one run without making it another network.
 _FREE_MODEL_KEYS = {"dropout", "initializer", "magnitude"}
-_FREE_AUGMENT_KEYS = {"resize"}  # a network may be measured at any scale
 
 
 @dataclass(frozen=True)
@@ -89,12 +88,11 @@ def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, 
 
 
 def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
-    """What must not change between two parts of one run; the number of ranks may."""
+    """What must not change between two parts of one run; the number of ranks may, and :func:`augmentation`."""
     model = {key: value for key, value in asdict(config.model).items() if key not in _FREE_MODEL_KEYS}
-    augment = {key: value for key, value in asdict(config.augment).items() if key not in _FREE_AUGMENT_KEYS}
     return {
         **{f"model.{key}": str(value) for key, value in model.items()},
-        **{f"augment.{key}": str(value) for key, value in augment.items()},
+        "augment.normalize": config.augment.normalize,
         "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
         "training samples": plan.num_samples,
         "SHA-256 of the class names": hashlib.sha256("\n".join(data.train.class_names).encode()).hexdigest(),
@@ -104,11 +102,24 @@ def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
     }
 
 
-def stand(start: Start, arrays: Mapping[str, mx.nd.NDArray], progress: Progress, now: dict[str, Any], world: World) -> None:
+def augmentation(config: Config) -> dict[str, str]:
+    """What happens to the training images: another one makes other images, but of the same data set."""
+    return {f"augment.{key}": str(value) for key, value in asdict(config.augment).items() if key != "normalize"}
+
+
+def stand(
+    start: Start,
+    arrays: Mapping[str, mx.nd.NDArray],
+    progress: Progress,
+    now: dict[str, Any],
+    augmentation: Mapping[str, str],
+    world: World,
+) -> None:
     """Set arrays and progress to the checkpoint, or all ranks to rank 0's initial parameters.
 
     Args:
         now: this run's :func:`identity`.
+        augmentation: this run's :func:`augmentation`.
 
     Raises:
         RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the first difference is
@@ -129,7 +140,7 @@ def stand(start: Start, arrays: Mapping[str, mx.nd.NDArray], progress: Progress,
     if start.state is not None:
         progress.restore(start.state)
         logger.info("continuing from %s at step %d", start.origin, progress.step)
-        _tell_differences(start.state, world)
+        _tell_differences(start.state, augmentation, world)
 
 
 def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
@@ -137,15 +148,18 @@ def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
         if before.get(name) != value:
             raise RequestError(
                 f"the checkpoint's {name} is {before.get(name)}, this run's is {value}; "
-                "continue with the same model, data, augmentation and global batch, or use another --run.name"
+                "continue with the same model, data and global batch, or use another --run.name"
             )
 
 
-def _tell_differences(state: Mapping[str, Any], world: World) -> None:
-    """Log what keeps the rest of the run from being the same bit for bit."""
+def _tell_differences(state: Mapping[str, Any], augmentation: Mapping[str, str], world: World) -> None:
+    """Log what makes the rest of the run another than it would have been."""
     for what, before, now in (
         ("ranks", state["world_size"], world.size),
         ("threads of each rank", state["threads"], os.environ.get("OMP_NUM_THREADS")),
     ):
         if before != now:
             logger.warning("%s: %s before, %s now; the run goes on, but its last bits will differ", what, before, now)
+    for key, value in augmentation.items():
+        if state["augmentation"].get(key) != value:
+            logger.warning("%s: %s before, %s now; the run goes on", key, state["augmentation"].get(key), value)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from vggdist.data.sampler import make_plan
 from vggdist.data.sources import ArraySource, load
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.progress import Progress
-from vggdist.training.start import FORMAT, Start, find, fitting_batch_size, identity, stand
+from vggdist.training.start import FORMAT, Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.world.process import World
 
 
@@ -75,45 +74,21 @@ def test_paths_and_rates_may_change_between_two_parts_of_a_run() -> None:
 def test_another_model_or_data_set_is_refused_with_its_first_difference(config: Config, key: str) -> None:
     start = Start({}, {"identity": digits_identity(Config())})
     with pytest.raises(RequestError, match=f"the checkpoint's {key}.* is .*, this run's is "):
-        stand(start, {}, Progress(MovingAverage(0.1)), digits_identity(config), World())
+        stand(start, {}, Progress(MovingAverage(0.1)), digits_identity(config), {}, World())
 
 
-_OTHER_AUGMENTATION = {
-    "random_resized_crop": True,
-    "crop_scale": (0.5, 1.0),
-    "crop_ratio": (1.0, 1.0),
-    "scale_jitter": (256, 512),
-    "pad_crop": 1,
-    "flip": True,
-    "randaugment": (2, 9),
-    "brightness": 0.1,
-    "contrast": 0.1,
-    "saturation": 0.1,
-    "lighting": 0.1,
-    "cutout": 2,
-    "erasing": 0.1,
-    "mixup": 0.1,
-    "cutmix": 0.1,
-    "normalize": "none",
-}
-
-
-def test_every_kind_of_augmentation_is_tried_below() -> None:
-    assert {"resize", *_OTHER_AUGMENTATION} == {field.name for field in fields(AugmentConfig)}
-
-
-@pytest.mark.parametrize("key", list(_OTHER_AUGMENTATION))
-def test_another_augmentation_is_refused_by_name(key: str) -> None:
-    start = Start({}, {"identity": digits_identity(Config())})
-    other = Config(augment=AugmentConfig(**{key: _OTHER_AUGMENTATION[key]}))
-    with pytest.raises(RequestError, match=rf"the checkpoint's augment\.{key} is .*, this run's is "):
-        stand(start, {}, Progress(MovingAverage(0.1)), digits_identity(other), World())
-
-
-def test_an_identity_survives_its_file() -> None:
-    everything = Config(augment=AugmentConfig(scale_jitter=(8, 9), randaugment=(2, 9)))
-    written = json.loads(json.dumps(digits_identity(everything)))
-    assert written == digits_identity(everything)
+def test_another_normalisation_is_refused_and_another_augmentation_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """An epoch without mixup is the same run; other statistics make the parameters worthless."""
+    identities, kinds = (
+        [tell(Config(augment=augment)) for augment in (AugmentConfig(), AugmentConfig(normalize="none", mixup=0.2))]
+        for tell in (digits_identity, augmentation)
+    )
+    state = Progress(MovingAverage(0.1)).as_state() | begun_by(1, 1) | {"threads": None}
+    start = Start({}, {**state, "identity": identities[0], "augmentation": kinds[0]})
+    with pytest.raises(RequestError, match="augment.normalize is published, this run's is none"):
+        stand(start, {}, Progress(MovingAverage(0.1)), identities[1], kinds[1], World())
+    stand(start, {}, Progress(MovingAverage(0.1)), identities[0], kinds[1], World())
+    assert "augment.mixup: 0.0 before, 0.2 now; the run goes on" in caplog.text
 
 
 def test_equal_sizes_do_not_make_equal_data() -> None:
@@ -135,5 +110,5 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_checkpoints_keeps_its_initial_parameters() -> None:
     arrays = {"parameter/a": mx.nd.array([1.5, -2])}
     progress = Progress(MovingAverage(0.1))
-    stand(find(None, World()), arrays, progress, {}, World())
+    stand(find(None, World()), arrays, progress, {}, {}, World())
     assert arrays["parameter/a"].asnumpy().tolist() == [1.5, -2] and progress.step == 0
