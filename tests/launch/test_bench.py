@@ -9,7 +9,11 @@ import pytest
 
 from tests.launching import run
 
-QUICK = ["--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
+SMALL = [
+    *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
+    *("--data.name", "synthetic", "--data.image_size", "8", "--data.synthetic_samples", "64", "--train.batch_size", "8"),
+]
+QUICK = [*SMALL, "--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
 
 
 @pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
@@ -22,7 +26,10 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
     assert result["world_size"] == size and len(result["bare"]["repeats"]) == len(result["training"]["repeats"]) == 2
     for bare, training, ratio in zip(*(result[name]["repeats"] for name in ("bare", "training", "ratio"))):
         assert bare > 0 and ratio == pytest.approx(training / bare)
-    assert [path.name for path in folder.iterdir()] == ["bench-step.json"]
+    shares = result["shares"]
+    assert len(shares) == size and all((rank["allreduce(%)"]["median"] == 0) == (size == 1) for rank in shares)
+    assert all(sum(series["repeats"][0] for series in rank.values()) == pytest.approx(100) for rank in shares)
+    assert {path.name for path in folder.iterdir()} == {"bench-step.json", "bench-step.png", "tensorboard"}
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
