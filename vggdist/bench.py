@@ -38,6 +38,7 @@ class Kind:
 
 KINDS = {
     "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
+    "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
     # A reduction that is waited for would else take one cycle of 20 ms, whatever its size.
     "allreduce": Kind(
         "bytes against time on the network's own gradients", "allreduce", environment={"HOROVOD_CYCLE_TIME": "0.1"}

@@ -56,3 +56,13 @@ def test_without_a_kind_the_kinds_are_told(tmp_path: Path, arguments: list[str],
 def test_help_lists_the_benchmark_s_options(tmp_path: Path) -> None:
     done = run("python", 1, ["-m", "vggdist.bench", "step", "--help"], tmp_path)
     assert done.code == 0 and "--bench.repeats" in done.output and "--model.name" in done.output
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
+def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_path: Path, launcher: str, size: int) -> None:
+    done = run(launcher, size, ["-m", "vggdist.bench", "input", *QUICK, "--bench.threads", "[1,3]"], tmp_path)
+    assert done.code == 0 and "ms of a core for an image" in done.output, done.output
+    assert "parameters" not in done.output  # the summary of a network
+    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-input.json").read_text())
+    assert result["world_size"] == size and [row["threads"] for row in result["threads"]] == [1, 3]
+    assert all(len(row[key]["repeats"]) == 2 for row in result["threads"] for key in ("images_per_s", "core_ms_per_image"))

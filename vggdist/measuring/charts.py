@@ -30,6 +30,22 @@ def step(measured: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def input(measured: Mapping[str, Any]) -> Figure:
+    """Throughput against threads, beside what as many times the first number would be."""
+    figure, (panel,) = _panels(1)
+    threads = [row["threads"] for row in measured["threads"]]
+    series = [row["images_per_s"] for row in measured["threads"]]
+    _line(panel, 0, threads, series, "measured")
+    _ideal(panel, threads, [series[0]["median"] * count / threads[0] for count in threads])
+    panel.set_xticks(threads)
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("threads of each rank")
+    panel.set_ylabel("images/s of all ranks")
+    panel.set_title(f"input alone, {measured['world_size']} rank(s)")
+    panel.legend()
+    return figure
+
+
 def allreduce(measured: Mapping[str, Any]) -> Figure:
     """Time against bytes, both in powers of ten."""
     figure, (panel,) = _panels(1)
@@ -69,6 +85,10 @@ def _line(
     panel.errorbar(x, medians, yerr=reach, capsize=4, color=COLOURS[place], marker=MARKERS[place], label=label)
 
 
+def _ideal(panel: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    panel.plot(x, y, color="black", linestyle="--", linewidth=1, label="in proportion")
+
+
 def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
     """A bar for each rank, made of the shares of its time; a share below 0 hangs below the axis."""
     above, below = [0.0] * len(bars), [0.0] * len(bars)
@@ -84,4 +104,4 @@ def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
     panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(SHARES), frameon=False, fontsize="small")
 
 
-CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"step": step, "allreduce": allreduce}
+CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"step": step, "input": input, "allreduce": allreduce}

@@ -22,6 +22,15 @@ def step(measured: Mapping[str, Any]) -> Iterator[str]:
         yield f"{f'rank {rank}':32}" + "".join(f"{shares[key]['median']:>12.1f}" for key in SHARES)
 
 
+def input(measured: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each number of threads."""
+    yield f"threads{'images/s':>12}{'(min - max)':>22}{'ms of a core for an image':>28}"
+    for row in measured["threads"]:
+        rate = row["images_per_s"]
+        spread = f"({rate['min']:.1f} - {rate['max']:.1f})"
+        yield f"{row['threads']:>7}{rate['median']:>12.1f}{spread:>22}{row['core_ms_per_image']['median']:>28.3f}"
+
+
 def allreduce(measured: Mapping[str, Any]) -> Iterator[str]:
     """A row for each size; the bandwidth is that of each link of a ring, 2 (n - 1) / n x bytes / time."""
     ways, ranks = reduction_ways(measured), measured["world_size"]
@@ -42,4 +51,4 @@ def reduction_ways(measured: Mapping[str, Any]) -> list[str]:
     return [way for way in ("horovod", "mpi") if way in measured["sizes"][0]]
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"step": step, "allreduce": allreduce}
+TABLES: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"step": step, "input": input, "allreduce": allreduce}
