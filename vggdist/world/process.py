@@ -8,6 +8,7 @@ and therefore exact. And a name must be unique while it is in flight, so each co
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import itertools
 import json
@@ -15,7 +16,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import mxnet as mx
@@ -87,6 +89,12 @@ class World:
         if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
             raise Dismissed("this process leaves: its host is no longer part of the job")
         raise RunError("the ranks did not come together again; start the same command again to continue from the disk")
+
+    def alone(self) -> World:
+        """This rank, under its own number, as if there were no other: what it then sums, it sums with nobody."""
+        world = copy.copy(self)
+        world.size = 1
+        return world
 
     def hang_up(self) -> None:
         """Cut this process's connections to the other ranks, so that none of them waits for it any longer.
@@ -174,6 +182,23 @@ class World:
             kind = RunError if any(failures) else RequestError
             raise agreed(kind(_who_said_what(acted, messages)))
         return result  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def timeline(self, path: Path) -> Iterator[None]:
+        """Let Horovod record meanwhile what it does, in Chrome's trace format. Every rank must call this, and wait for its
+        own reductions within it. One rank reduces nothing and leaves no file.
+
+        Args:
+            path: of the file, which rank 0 writes. ``HOROVOD_TIMELINE`` must have been ``DYNAMIC`` when Horovod started.
+        """
+        if self.size > 1 and self.is_root:
+            hvd.start_timeline(str(path))
+        self.barrier()
+        yield
+        self.barrier()
+        if self.size > 1 and self.is_root:
+            hvd.stop_timeline()  # writes what is left
+        self.barrier()
 
     def require_same(
         self, what: str, value: str, advice: str = "start every rank with the same files and the same code"

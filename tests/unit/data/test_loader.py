@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from vggdist.data.augment import Batch
-from vggdist.data.loader import prefetch
+from vggdist.config.schema import AugmentConfig
+from vggdist.data.augment import Batch, TrainingView
+from vggdist.data.loader import batch_tasks, prefetch
+from vggdist.data.sampler import SamplePlan
+from vggdist.data.sources import ArraySource
 
 
 def numbered(number: int) -> Batch:
@@ -38,6 +42,16 @@ def test_batches_come_in_the_order_of_the_plan(threads: int, ahead: int) -> None
 
     work = [lambda number=number: slow_at_first(number) for number in range(12)]
     assert list(prefetch(work, threads, ahead)) == list(range(12))
+
+
+def test_the_tasks_are_the_rank_s_part_of_each_step_from_any_step_on_into_the_next_epochs() -> None:
+    plan = SamplePlan(num_samples=10, global_batch_size=4, world_size=2, seed=0)  # three steps an epoch
+    source = ArraySource(np.zeros((10, 2, 2, 1), np.uint8), np.arange(10, dtype=np.int32), ())
+    view = TrainingView(source, AugmentConfig(), 2, 0, (0,))
+    batches = [task() for task in batch_tasks(plan, view, 1, range(2, 7))]
+    for batch, (epoch, step) in zip(batches, [(0, 2), (1, 0), (1, 1), (1, 2), (2, 0)], strict=True):
+        samples, mask = plan.part(plan.order(epoch), step, rank=1)
+        assert batch.samples.tolist() == samples.tolist() and batch.mask.tolist() == mask.tolist()
 
 
 def test_an_empty_plan_has_no_batches() -> None:
