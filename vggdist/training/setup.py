@@ -144,11 +144,12 @@ def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingVie
         RequestError: on every rank, when the request does not fit the data or the ranks.
     """
 
+    data = once_per_host(world, lambda: load(config.data, config.run.seed))
+    mean, _ = _normalization(config, data, world)
+
     def prepared() -> tuple[SamplePlan, TrainingView]:
-        data = load(config.data, config.run.seed)
         batch_size = fitting_batch_size(config.train, world.size, None, config.run.elastic)
         plan, _, _ = _plan(config, data, batch_size, world.size, world.size)
-        mean, _ = _normalization(config, data)
         view, _ = _views(config, data, _image_size(config, data), mean)
         return plan, view
 
