@@ -29,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if kind in ("-h", "--help") else 2
     if kind == "allreduce":  # a reduction that is waited for would else take one cycle of 20 ms, whatever its size
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
-    settings = knobs.apply()  # before anything imports MXNet
+    settings = knobs.apply(rest)  # before anything imports MXNet
     ending = Ending(requested_run_directory(rest), f"bench-{kind}.json")
     return ending.of(lambda: bench(kind, rest, settings, ending))
 
 
-def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending: Ending) -> dict[str, Any]:
+def bench(kind: str, arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
     """Measure as the arguments say; returns what the JSON file tells."""
     if from_environment(os.environ).size == 1 or "--help" in arguments:
         load_as(BenchRequest, f"bench {kind}", arguments)  # a wrong request is refused before MXNet's import
@@ -61,7 +61,7 @@ def bench(kind: str, arguments: Sequence[str], settings: dict[str, str], ending:
         "others(%)": others,
         "world_size": world.size,
         "controller": world.controller,
-        "environment": settings,
+        "environment": settings.as_json(world.gather),
         "versions": versions(),
     }
 
