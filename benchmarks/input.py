@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from vggdist.world import knobs
@@ -42,8 +41,8 @@ from vggdist.config.schema import AugmentConfig, DataConfig  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
 from vggdist.data.framing import crop_draws, divisor_for, random_box  # noqa: E402
-from vggdist.data.loader import prefetch  # noqa: E402
-from vggdist.data.randomness import permutation  # noqa: E402
+from vggdist.data.loader import batch_tasks, prefetch  # noqa: E402
+from vggdist.data.sampler import SamplePlan  # noqa: E402
 from vggdist.data.sources import load  # noqa: E402
 from vggdist.prepare import main as prepare  # noqa: E402
 
@@ -96,13 +95,13 @@ def ways(root: Path, threads: int, jitter: float) -> dict[str, Epoch]:
 def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
     """The input of a training run."""
     config = AugmentConfig(random_resized_crop=True, flip=True, brightness=jitter, contrast=jitter, saturation=jitter)
-    view, mask = TrainingView(source, config, SIZE, 0, (0, 0, 0)), np.ones(BATCH, np.float32)
+    view = TrainingView(source, config, SIZE, 0, (0, 0, 0))
+    plan = SamplePlan(len(source), BATCH, world_size=1, seed=0, drop_last=True)
 
     def epoch(number: int) -> int:
-        order = permutation(0, number, len(source))
-        starts = range(0, len(order) - BATCH + 1, BATCH)
-        tasks = [partial(view.batch, number, order[start : start + BATCH], mask) for start in starts]
-        return sum(len(batch.images) for batch in prefetch(tasks, threads, 4, view.give_back))
+        steps = range(number * plan.steps_per_epoch, (number + 1) * plan.steps_per_epoch)
+        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.give_back)
+        return sum(len(batch.images) for batch in batches)
 
     return epoch
 

@@ -2,92 +2,119 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vggdist.config.bench import BenchRequest
-from vggdist.config.load import load_as, requested_run_directory
+from vggdist.config.errors import RequestError
+from vggdist.config.load import load_as, requested_run_directory, run_directory
 from vggdist.ending import Ending
+from vggdist.measuring.tables import TABLES
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
 
+
+@dataclass(frozen=True)
+class Kind:
+    """A benchmark.
+
+    Attributes:
+        text: what it measures.
+        module: in :mod:`vggdist.measuring`; its ``measure`` does it.
+        starts_ranks: it is started once, without a launcher, and starts the ranks itself.
+        environment: what it needs before Horovod starts, unless the user has set it.
+    """
+
+    text: str
+    module: str
+    starts_ranks: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 KINDS = {
-    "step": "images/s of the bare step, of the whole training around it, and their ratio",
-    "allreduce": "bytes against time on the network's own gradients",
+    "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
+    "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
+    # A reduction that is waited for would else take one cycle of 20 ms, whatever its size.
+    "allreduce": Kind(
+        "bytes against time on the network's own gradients", "allreduce", environment={"HOROVOD_CYCLE_TIME": "0.1"}
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write ``bench-<kind>.json`` into the run's folder, and return the exit code, as training does."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    kind, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if kind not in KINDS:
-        lines = "\n".join(f"  {name:10} {text}" for name, text in KINDS.items())
-        print(f"usage: python -m vggdist.bench KIND [--config FILE] [--section.key value ...]\n\n{lines}")
-        return 0 if kind in ("-h", "--help") else 2
-    if kind == "allreduce":  # a reduction that is waited for would else take one cycle of 20 ms, whatever its size
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", "0.1")
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if name not in KINDS:
+        print("usage: python -m vggdist.bench KIND [--config FILE] [--section.key value ...]\n")
+        print("\n".join(f"  {name:10} {kind.text}" for name, kind in KINDS.items()))
+        print("\npython -m vggdist.bench KIND --help lists the options")
+        return 0 if name in ("-h", "--help") else 2
+    ending = Ending(requested_run_directory(rest), f"bench-{name}.json")
+    if KINDS[name].starts_ranks:
+        return ending.of(lambda: from_outside(name, rest))
+    for variable, value in KINDS[name].environment.items():
+        os.environ.setdefault(variable, value)
     settings = knobs.apply(rest)  # before anything imports MXNet
-    ending = Ending(requested_run_directory(rest), f"bench-{kind}.json")
-    return ending.of(lambda: bench(kind, rest, settings, ending))
+    return ending.of(lambda: on_ranks(name, rest, settings, ending))
 
 
-def bench(kind: str, arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
-    """Measure as the arguments say; returns what the JSON file tells."""
+def from_outside(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Measure with ranks that are started for it; returns what the JSON file tells."""
+    if from_environment(os.environ).size > 1:
+        raise RequestError(f"bench {name} starts the ranks itself; start it once, without a launcher (see --bench.launcher)")
+    request = load_as(BenchRequest, f"bench {name}", arguments)
+    measured = _measure(name)(request, arguments)
+    show(name, measured, run_directory(request))
+    return measured
+
+
+def on_ranks(name: str, arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
+    """Measure as one of the ranks; returns what the JSON file tells."""
     if from_environment(os.environ).size == 1 or "--help" in arguments:
-        load_as(BenchRequest, f"bench {kind}", arguments)  # a wrong request is refused before MXNet's import
-    from vggdist.measuring.allreduce import measure_allreduce
+        load_as(BenchRequest, f"bench {name}", arguments)  # a wrong request is refused before MXNet's import
     from vggdist.measuring.load import OtherLoad
-    from vggdist.measuring.step import measure_step
     from vggdist.reporting.console import start_logging
     from vggdist.world.process import World, versions
 
     world = World()
-    request = world.together(lambda: load_as(BenchRequest, f"bench {kind}", arguments))
+    request = world.together(lambda: load_as(BenchRequest, f"bench {name}", arguments))
     start_logging(world.is_root, world.rank, None)
     watch = ending.watch(world, request.run.timeout)
     watch.rest()  # reading the data may take long
     load = OtherLoad(world)
-    measured = {"step": measure_step, "allreduce": measure_allreduce}[kind](request, world, watch.beat)
+    measured = {"world_size": world.size, **_measure(name)(request, world, watch.beat)}
     watch.rest()
     others = 100 * load.share()
     if world.is_root:
-        print("\n".join({"step": step_table, "allreduce": allreduce_table}[kind](measured, world.size)))
+        show(name, measured, run_directory(request))
         print(f"others used {others:.0f} % of this host's cores meanwhile", flush=True)
     return {
         **measured,
         "others(%)": others,
-        "world_size": world.size,
         "controller": world.controller,
         "environment": settings.as_json(world.gather),
         "versions": versions(),
     }
 
 
-def step_table(measured: dict[str, Any], ranks: int) -> Iterator[str]:
-    """Median, smallest and largest of each."""
-    yield f"{'':22}{'median':>10}{'min':>10}{'max':>10}"
-    titles = {"bare": "bare step, images/s", "training": "training, images/s", "ratio": "training / bare step"}
-    for name, title in titles.items():
-        values = [measured[name][key] for key in ("median", "min", "max")]
-        yield f"{title:22}" + "".join(f"{value:>10.3f}" if name == "ratio" else f"{value:>10.1f}" for value in values)
+def show(name: str, measured: dict[str, Any], directory: Path) -> None:
+    """Print the table, and plot it where there is something to plot: ``bench-<kind>.png`` and TensorBoard."""
+    from vggdist.measuring.charts import CHARTS  # numpy under it reads what knobs sets
+    from vggdist.reporting.figures import publish
+
+    print("\n".join(TABLES[name](measured)), flush=True)
+    if name in CHARTS:
+        print(f"plot: {publish(CHARTS[name](measured), directory, f'bench-{name}')}", flush=True)
 
 
-def allreduce_table(measured: dict[str, Any], ranks: int) -> Iterator[str]:
-    """A row for each size; the bandwidth is that of each link of a ring, 2 (n - 1) / n x bytes / time."""
-    ways = [way for way in ("horovod", "mpi") if way in measured["sizes"][0]]
-    yield f"{'bytes':>12}" + "".join(f"{way + ' ms':>14}{'(min - max)':>20}{'Gbit/s':>9}" for way in ways) + "  layers"
-    for row in measured["sizes"]:
-        line = f"{row['bytes']:>12,}"
-        for way in ways:
-            low, middle, high = (1000 * row[way][key] for key in ("min", "median", "max"))
-            gigabits = 2 * (ranks - 1) / ranks * row["bytes"] * 8e-6 / middle
-            line += f"{middle:>14.3f}{f'({low:.3f} - {high:.3f})':>20}{gigabits:>9.2f}"
-        yield f"{line}  {', '.join(row['layers'])}"
-    link = f"latency {measured['latency_us']:.0f} us, bandwidth {measured['bandwidth_gbit_s']:.1f} Gbit/s"
-    yield f"for vggdist plan: {link} between two ranks"
+def _measure(name: str) -> Any:
+    return importlib.import_module(f"vggdist.measuring.{KINDS[name].module}").measure
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ import pytest
 
 from tests.launching import run
 
-QUICK = ["--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
+SMALL = [
+    *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
+    *("--data.name", "synthetic", "--data.image_size", "8", "--data.synthetic_samples", "64", "--train.batch_size", "8"),
+]
+QUICK = [*SMALL, "--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
 
 
 @pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
@@ -22,7 +26,10 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
     assert result["world_size"] == size and len(result["bare"]["repeats"]) == len(result["training"]["repeats"]) == 2
     for bare, training, ratio in zip(*(result[name]["repeats"] for name in ("bare", "training", "ratio"))):
         assert bare > 0 and ratio == pytest.approx(training / bare)
-    assert [path.name for path in folder.iterdir()] == ["bench-step.json"]
+    shares = result["shares"]
+    assert len(shares) == size and all((rank["allreduce(%)"]["median"] == 0) == (size == 1) for rank in shares)
+    assert all(sum(series["repeats"][0] for series in rank.values()) == pytest.approx(100) for rank in shares)
+    assert {path.name for path in folder.iterdir()} == {"bench-step.json", "bench-step.png", "tensorboard"}
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
@@ -49,3 +56,13 @@ def test_without_a_kind_the_kinds_are_told(tmp_path: Path, arguments: list[str],
 def test_help_lists_the_benchmark_s_options(tmp_path: Path) -> None:
     done = run("python", 1, ["-m", "vggdist.bench", "step", "--help"], tmp_path)
     assert done.code == 0 and "--bench.repeats" in done.output and "--model.name" in done.output
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
+def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_path: Path, launcher: str, size: int) -> None:
+    done = run(launcher, size, ["-m", "vggdist.bench", "input", *QUICK, "--bench.threads", "[1,3]"], tmp_path)
+    assert done.code == 0 and "ms of a core for an image" in done.output, done.output
+    assert "parameters" not in done.output  # the summary of a network
+    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-input.json").read_text())
+    assert result["world_size"] == size and [row["threads"] for row in result["threads"]] == [1, 3]
+    assert all(len(row[key]["repeats"]) == 2 for row in result["threads"] for key in ("images_per_s", "core_ms_per_image"))

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
-from vggdist.data.augment import Batch
+import numpy as np
+
+from vggdist.data.augment import Batch, TrainingView
+from vggdist.data.sampler import SamplePlan
+
+
+def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable[int]) -> Iterator[partial[Batch]]:
+    """What makes a rank's batch of each of some global steps, in their order."""
+    order, ordered_epoch = np.empty(0, np.int64), -1
+    for step in steps:
+        epoch, step_of_epoch = divmod(step, plan.steps_per_epoch)
+        if epoch != ordered_epoch:
+            order, ordered_epoch = plan.order(epoch), epoch
+        samples, mask = plan.part(order, step_of_epoch, rank)
+        yield partial(view.batch, epoch, samples, mask)
 
 
 def prefetch(
     tasks: Iterable[Callable[[], Batch]], threads: int, ahead: int, done: Callable[[Batch], None] | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Run tasks in threads and yield their results in order, at most ``ahead`` of them waiting.
 
     libjpeg-turbo, OpenCV, Pillow and numpy release the interpreter while they work, so threads suffice; a fork would not

@@ -20,7 +20,7 @@ from vggdist.world.process import World, choose_device
 _SECONDS = 0.3  # of one measurement; a small reduction is repeated within it
 
 
-def measure_allreduce(request: BenchRequest, world: World, beat: Callable[[str], None]) -> dict[str, Any]:
+def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) -> dict[str, Any]:
     """Measure every size. Every rank must call this; the slowest rank counts.
 
     Returns:

@@ -133,6 +133,24 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     )
 
 
+def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingView]:
+    """The training samples of each rank, and how they are seen, as a new run has them; without a network.
+
+    Raises:
+        RequestError: on every rank, when the request does not fit the data or the ranks.
+    """
+
+    def prepared() -> tuple[SamplePlan, TrainingView]:
+        data = load(config.data, config.run.seed)
+        batch_size = fitting_batch_size(config.train, world.size, None, config.run.elastic)
+        plan, _, _ = _plan(config, data, batch_size, world.size, world.size)
+        mean, _ = _normalization(config, data)
+        view, _ = _views(config, data, _image_size(config, data), mean)
+        return plan, view
+
+    return world.together(prepared)
+
+
 def _plan(
     config: Config, data: DataSet, batch_size: int, world_size: int, scaled_for_ranks: int
 ) -> tuple[SamplePlan, Calendar, Schedule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,12 @@ class TrainStep:
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
+
+    def alone(self) -> TrainStep:
+        """The same step without its reduction, for measuring: the ranks' networks drift apart by it."""
+        step = copy.copy(self)
+        step._world = self._world.alone()
+        return step
 
     def __call__(
         self, batch: Batch, step: int, learning_rate: float, num_valid: int, ballot: mx.nd.NDArray, measure: bool

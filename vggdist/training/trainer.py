@@ -7,13 +7,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
-
 from vggdist.checkpoints.state import digests
 from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.data.augment import Batch
-from vggdist.data.loader import prefetch
+from vggdist.data.loader import batch_tasks, prefetch
 from vggdist.reporting.report import Report
 from vggdist.training.calendar import Due
 from vggdist.training.elastic import Memory, RanksChange
@@ -127,14 +125,8 @@ class Trainer:
         return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch, self.setup.training_view.give_back)
 
     def _batch_tasks(self, first_step: int) -> Iterator[partial[Batch]]:
-        setup, plan = self.setup, self.setup.plan
-        order, ordered_epoch = np.empty(0, np.int64), -1
-        for step in range(first_step, setup.calendar.total_steps):
-            epoch, step_of_epoch = divmod(step, plan.steps_per_epoch)
-            if epoch != ordered_epoch:
-                order, ordered_epoch = plan.order(epoch), epoch
-            samples, mask = plan.part(order, step_of_epoch, setup.world.rank)
-            yield partial(setup.training_view.batch, epoch, samples, mask)
+        setup, steps = self.setup, range(first_step, self.setup.calendar.total_steps)
+        return batch_tasks(setup.plan, setup.training_view, setup.world.rank, steps)
 
     def _report(self, interval: Interval, learning_rate: float) -> None:
         setup, progress = self.setup, self.setup.progress

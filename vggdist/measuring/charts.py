@@ -1,0 +1,107 @@
+"""What was measured, as figures: medians, with bars from the smallest to the largest repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vggdist.measuring.tables import SHARES, reduction_ways
+
+# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, green, grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
+MARKERS = ("o", "s")
+
+
+def step(measured: Mapping[str, Any]) -> Figure:
+    """Bare step beside training, and where each rank's time goes."""
+    figure, (rates, shares) = _panels(2)
+    for place, name in enumerate(("bare", "training")):
+        series = measured[name]
+        rates.bar(place, series["median"], yerr=_reach([series]), color=COLOURS[place], capsize=8, width=0.6)
+        rates.annotate(f"{series['median']:.4g}", (place, series["median"] / 2), ha="center", color="white", weight="bold")
+        rates.set_xticks([0, 1], ["bare step", "training"])
+    rates.set_ylabel("images/s of all ranks")
+    rates.set_title(f"{measured['world_size']} rank(s): training / bare step {measured['ratio']['median']:.3f}")
+    _stack(shares, {str(rank): rank_shares for rank, rank_shares in enumerate(measured["shares"])})
+    shares.set_xlabel("rank")
+    return figure
+
+
+def input(measured: Mapping[str, Any]) -> Figure:
+    """Throughput against threads, beside what as many times the first number would be."""
+    figure, (panel,) = _panels(1)
+    threads = [row["threads"] for row in measured["threads"]]
+    series = [row["images_per_s"] for row in measured["threads"]]
+    _line(panel, 0, threads, series, "measured")
+    _ideal(panel, threads, [series[0]["median"] * count / threads[0] for count in threads])
+    panel.set_xticks(threads)
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("threads of each rank")
+    panel.set_ylabel("images/s of all ranks")
+    panel.set_title(f"input alone, {measured['world_size']} rank(s)")
+    panel.legend()
+    return figure
+
+
+def allreduce(measured: Mapping[str, Any]) -> Figure:
+    """Time against bytes, both in powers of ten."""
+    figure, (panel,) = _panels(1)
+    sizes = [row["bytes"] for row in measured["sizes"]]
+    for place, way in enumerate(reduction_ways(measured)):
+        series = [row[way] for row in measured["sizes"]]
+        _line(panel, place, sizes, series, {"horovod": "Horovod", "mpi": "MPI"}[way], scale=1000)
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("bytes of the gradient")
+    panel.set_ylabel("time of one allreduce (ms)")
+    panel.set_title(f"allreduce over {measured['world_size']} ranks")
+    panel.legend()
+    return figure
+
+
+def _panels(columns: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(1.5 + 4.5 * columns, 4.5), layout="constrained")
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    for panel in panels:
+        panel.grid(True, axis="y", alpha=0.3)
+        panel.set_axisbelow(True)
+    return figure, panels
+
+
+def _reach(series: Sequence[Mapping[str, float]], scale: float = 1) -> list[list[float]]:
+    """How far below and above the medians the repeats reach: what matplotlib takes as error bars."""
+    below = [scale * (one["median"] - one["min"]) for one in series]
+    return [below, [scale * (one["max"] - one["median"]) for one in series]]
+
+
+def _line(
+    panel: Axes, place: int, x: Sequence[float], series: Sequence[Mapping[str, float]], label: str, scale: float = 1
+) -> None:
+    medians = [scale * one["median"] for one in series]
+    reach = _reach(series, scale)
+    panel.errorbar(x, medians, yerr=reach, capsize=4, color=COLOURS[place], marker=MARKERS[place], label=label)
+
+
+def _ideal(panel: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    panel.plot(x, y, color="black", linestyle="--", linewidth=1, label="in proportion")
+
+
+def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
+    """A bar for each rank, made of the shares of its time; a share below 0 hangs below the axis."""
+    above, below = [0.0] * len(bars), [0.0] * len(bars)
+    for colour, (key, title) in zip(COLOURS, SHARES.items()):
+        values = [shares[key]["median"] for shares in bars.values()]
+        bottoms = [above[place] if value >= 0 else below[place] for place, value in enumerate(values)]
+        panel.bar(range(len(bars)), values, bottom=bottoms, color=colour, edgecolor="black", linewidth=0.5, label=title)
+        for place, value in enumerate(values):
+            pile = above if value >= 0 else below
+            pile[place] += value
+    panel.set_xticks(range(len(bars)), bars)
+    panel.set_ylabel("share of the training's time (%)")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(SHARES), frameon=False, fontsize="small")
+
+
+CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"step": step, "input": input, "allreduce": allreduce}
