@@ -46,7 +46,8 @@ def gpu(place: Place) -> dict[str, str]:
     """For ranks that compute on GPUs.
 
     Sources: *NVIDIA*: DeepLearningExamples, MxNet/Classification/RN50v1.5/runner; *GluonCV*:
-    scripts/classification/imagenet/train_horovod.py; *Horovod*: its documentation's page on MXNet and SageMaker.
+    scripts/classification/imagenet/train_horovod.py, for the memory pool scripts/instance/mask_rcnn/fit_mask_rcnn.py; *AWS*:
+    "Reduce Training Time with Apache MXNet and Horovod on Amazon SageMaker".
     """
     return {
         # NVIDIA. What MXNet does on the cores beside a GPU is little, and they decode images.
@@ -57,16 +58,16 @@ def gpu(place: Place) -> dict[str, str]:
         "HOROVOD_CYCLE_TIME": "0.1",
         # NVIDIA: 64 MiB.
         "HOROVOD_FUSION_THRESHOLD": "67108864",
-        # NVIDIA, GluonCV, Horovod: the forward pass is launched as one; the backward pass in pieces, so that the reduction of
+        # NVIDIA, GluonCV, AWS: the forward pass is launched as one; the backward pass in pieces, so that the reduction of
         # its first gradients need not wait for the last.
         "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "999",
         "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "25",
-        # NVIDIA, GluonCV, Horovod: one batch is copied to the GPU at a time.
+        # NVIDIA, GluonCV, AWS: one batch is copied to the GPU at a time.
         "MXNET_GPU_COPY_NTHREADS": "1",
-        # Horovod, GluonCV: memory that is freed fits what is asked for next; sizes above 2^26 bytes are rounded to multiples.
+        # GluonCV, AWS: memory that is freed fits what is asked for next; sizes above 2^26 bytes are rounded to multiples.
         "MXNET_GPU_MEM_POOL_TYPE": "Round",
         "MXNET_GPU_MEM_POOL_ROUND_LINEAR_CUTOFF": "26",
-        # GluonCV, Horovod: 1 times cuDNN's algorithms and takes the fastest. That need not be the same one in the next run, or
+        # GluonCV, AWS: 1 times cuDNN's algorithms and takes the fastest. That need not be the same one in the next run, or
         # on the next rank, and another sums in another order.
         "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0" if place.deterministic else "1",
         # MXNet's documentation: only algorithms of cuDNN that repeat bit for bit.
