@@ -1,9 +1,10 @@
-"""Measure this machine: ``python -m vggdist.bench step``, ``horovodrun -np 2 python -m vggdist.bench allreduce``."""
+"""Measure this machine: ``python -m vggdist.bench scaling``, ``horovodrun -np 2 python -m vggdist.bench allreduce``."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,13 @@ class Kind:
 KINDS = {
     "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
     "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
+    "scaling": Kind("images/s and efficiency on several numbers of ranks, weak and strong", "scaling", starts_ranks=True),
+    "profile": Kind(
+        "no speeds: what MXNet and Horovod do in some steps, as files for Perfetto and chrome://tracing",
+        "profile",
+        # MXNet otherwise runs a dozen operators as one, under one name.
+        environment={"HOROVOD_TIMELINE": "DYNAMIC", "MXNET_EXEC_BULK_EXEC_TRAIN": "0"},
+    ),
     # A reduction that is waited for would else take one cycle of 20 ms, whatever its size.
     "allreduce": Kind(
         "bytes against time on the network's own gradients", "allreduce", environment={"HOROVOD_CYCLE_TIME": "0.1"}
@@ -69,6 +77,8 @@ def from_outside(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if from_environment(os.environ).size > 1:
         raise RequestError(f"bench {name} starts the ranks itself; start it once, without a launcher (see --bench.launcher)")
     request = load_as(BenchRequest, f"bench {name}", arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the job under way is ended first
+        signal.signal(number, signal.default_int_handler)
     measured = _measure(name)(request, arguments)
     show(name, measured, run_directory(request))
     return measured

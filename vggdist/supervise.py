@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -27,7 +26,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.load import load, requested_run_directory
 from vggdist.config.schema import require
 from vggdist.reporting.result import read_result
-from vggdist.world.job import GRACE_S, Job
+from vggdist.world.job import GRACE_S, Job, launcher_words
 
 FINISHED, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 LONGEST_WAIT_S = 300.0
@@ -220,15 +219,6 @@ def parser() -> argparse.ArgumentParser:
     fewer = "restart on one rank less; before the first checkpoint on the next number that can share the global batch evenly"
     add("--shrink", action="store_true", help=fewer)
     return made
-
-
-def launcher_words(words: str) -> list[str]:
-    """The launcher with its full path: beside this Python, else on PATH."""
-    first, *rest = shlex.split(words) or [""]
-    found = shutil.which(first, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
-    if found is None:
-        raise RequestError(f"the launcher {first!r} is neither beside {sys.executable} nor on PATH; name it with --launcher")
-    return [found, *rest]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import run
+from tests.launching import Running, command_line, run
 
 SMALL = [
     *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
@@ -66,3 +66,47 @@ def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_
     result = json.loads((tmp_path / "runs" / "quickstart" / "bench-input.json").read_text())
     assert result["world_size"] == size and [row["threads"] for row in result["threads"]] == [1, 3]
     assert all(len(row[key]["repeats"]) == 2 for row in result["threads"] for key in ("images_per_s", "core_ms_per_image"))
+
+
+def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Path) -> None:
+    done = run("horovodrun --gloo", 2, ["-m", "vggdist.bench", "profile", *QUICK], tmp_path)
+    assert done.code == 0 and "perfetto" in done.output, done.output
+    folder = tmp_path / "runs" / "quickstart"
+    for rank in range(2):
+        trace = json.loads((folder / f"profile-mxnet-{rank}.json").read_text())
+        names = {event["name"] for event in trace["traceEvents"]}
+        assert {"Convolution", "_backward_Convolution", "Pooling", "BatchNorm", "FullyConnected", "horovod_allreduce"} <= names
+    timeline = json.loads((folder / "profile-horovod.json").read_text())
+    names = {event.get("name") for event in timeline}
+    reduced = [event["args"].get("name", "") for event in timeline if event.get("name") == "process_name"]
+    assert {"NEGOTIATE_ALLREDUCE", "GLOO_ALLREDUCE"} <= names
+    assert any("gradients" in name for name in reduced) and any("statistics" in name for name in reduced)
+
+
+def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
+    flags = ["--bench.ranks", "[2]", "--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo"]
+    done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path)
+    assert done.code == 0 and "efficiency(%)" in done.output, done.output
+    folder = tmp_path / "runs" / "quickstart"
+    result = json.loads((folder / "bench-scaling.json").read_text())
+    assert result["controller"] == "Gloo" and [row["ranks"] for row in result["weak"]] == [2]
+    assert len(result["weak"][0]["shares"]) == 2 and result["weak"][0]["efficiency(%)"]["repeats"] == [100]
+    assert {path.name for path in folder.iterdir()} == {"bench-scaling.json", "bench-scaling.png", "tensorboard"}
+
+
+def test_scaling_that_is_terminated_ends_its_job(tmp_path: Path) -> None:
+    launcher, begun = tmp_path / "launcher", tmp_path / "begun"
+    launcher.write_text(f"#!/bin/sh\ntouch {begun}\nexec sleep 100\n")
+    launcher.chmod(0o755)
+    command = [*command_line("python", 1), "-m", "vggdist.bench", "scaling", "--bench.launcher", str(launcher)]
+    running = Running(command, tmp_path, 60)
+    running.wait_for(begun.exists)
+    running.process.terminate()
+    done = running.finish()
+    assert done.code == 1 and "interrupted" in done.output
+    assert json.loads((tmp_path / "runs" / "quickstart" / "bench-scaling.json").read_text())["exit_code"] == 1
+
+
+def test_scaling_is_started_once(tmp_path: Path) -> None:
+    done = run("python", 1, ["-m", "vggdist.bench", "scaling"], tmp_path, HOROVOD_RANK="0", HOROVOD_SIZE="2")
+    assert done.code == 2 and "start it once, without a launcher" in done.output

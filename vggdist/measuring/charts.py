@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vggdist.measuring.tables import SHARES, reduction_ways
+from vggdist.measuring.tables import SHARES, longest, reduction_ways, scaling_rows
 
 # Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, green, grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
@@ -46,6 +46,38 @@ def input(measured: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def scaling(measured: Mapping[str, Any]) -> Figure:
+    """Throughput and efficiency against ranks, and where each rank's time goes."""
+    figure, (rates, efficiencies, shares) = _panels(3)
+    for place, mode in enumerate(("weak", "strong")):
+        ranks = [row["ranks"] for row in measured[mode]]
+        label = f"{mode}: {measured[mode][0]['global_batch_size'] // ranks[0]} samples a rank"
+        if mode == "strong":
+            label = f"{mode}: {measured[mode][0]['global_batch_size']} samples a step"
+        _line(rates, place, ranks, [row["images_per_s"] for row in measured[mode]], label)
+        _line(efficiencies, place, ranks, [row["efficiency(%)"] for row in measured[mode]], mode)
+    first = measured["weak"][0]
+    _ideal(rates, ranks, [first["images_per_s"]["median"] * count / first["ranks"] for count in ranks])
+    _ideal(efficiencies, ranks, [100] * len(ranks))
+    for panel, unit in ((rates, "images/s of all ranks"), (efficiencies, "efficiency (%)")):
+        panel.set_xticks(ranks)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("ranks")
+        panel.set_ylabel(unit)
+        panel.legend()
+    _stack(
+        shares,
+        {
+            f"{mode} {row['ranks']}: {rank}": rank_shares
+            for mode, row in scaling_rows(measured)
+            for rank, rank_shares in enumerate(row["shares"])
+        },
+    )
+    shares.tick_params(axis="x", rotation=90)
+    shares.set_xlabel("scaling, number of ranks: rank")
+    return figure
+
+
 def allreduce(measured: Mapping[str, Any]) -> Figure:
     """Time against bytes, both in powers of ten."""
     figure, (panel,) = _panels(1)
@@ -59,6 +91,18 @@ def allreduce(measured: Mapping[str, Any]) -> Figure:
     panel.set_ylabel("time of one allreduce (ms)")
     panel.set_title(f"allreduce over {measured['world_size']} ranks")
     panel.legend()
+    return figure
+
+
+def profile(measured: Mapping[str, Any]) -> Figure:
+    """The operators that took longest."""
+    figure, (panel,) = _panels(1)
+    times = longest(measured)
+    panel.barh(list(times), list(times.values()), color=COLOURS[0])
+    panel.invert_yaxis()
+    panel.grid(True, axis="x", alpha=0.3)
+    panel.set_xlabel("time of a step (ms), while recorded")
+    panel.set_title("operators on rank 0")
     return figure
 
 
@@ -82,7 +126,7 @@ def _line(
 ) -> None:
     medians = [scale * one["median"] for one in series]
     reach = _reach(series, scale)
-    panel.errorbar(x, medians, yerr=reach, capsize=4, color=COLOURS[place], marker=MARKERS[place], label=label)
+    panel.errorbar(x, medians, yerr=reach, capsize=4 + 3 * place, color=COLOURS[place], marker=MARKERS[place], label=label)
 
 
 def _ideal(panel: Axes, x: Sequence[float], y: Sequence[float]) -> None:
@@ -104,4 +148,10 @@ def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
     panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(SHARES), frameon=False, fontsize="small")
 
 
-CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"step": step, "input": input, "allreduce": allreduce}
+CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
+    "step": step,
+    "input": input,
+    "scaling": scaling,
+    "allreduce": allreduce,
+    "profile": profile,
+}

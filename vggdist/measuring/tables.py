@@ -31,6 +31,30 @@ def input(measured: Mapping[str, Any]) -> Iterator[str]:
         yield f"{row['threads']:>7}{rate['median']:>12.1f}{spread:>22}{row['core_ms_per_image']['median']:>28.3f}"
 
 
+def scaling(measured: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each number of ranks, weak and strong; then a row for each rank."""
+    yield f"scaling  ranks  batch{'images/s':>12}{'(min - max)':>22}{'efficiency(%)':>16}{'(min - max)':>18}"
+    for mode, row in scaling_rows(measured):
+        rate, efficiency = row["images_per_s"], row["efficiency(%)"]
+        rates = f"({rate['min']:.1f} - {rate['max']:.1f})"
+        efficiencies = f"({efficiency['min']:.1f} - {efficiency['max']:.1f})"
+        line = f"{mode:7}{row['ranks']:>7}{row['global_batch_size']:>7}{rate['median']:>12.1f}{rates:>22}"
+        yield f"{line}{efficiency['median']:>16.1f}{efficiencies:>18}"
+    yield ""
+    yield "share of the training's time (%)" + "".join(f"{title:>12}" for title in SHARES.values())
+    for mode, row in scaling_rows(measured):
+        for rank, shares in enumerate(row["shares"]):
+            place = f"{mode:7}{row['ranks']:>7} rank(s), rank {rank}"
+            yield f"{place:32}" + "".join(f"{shares[key]['median']:>12.1f}" for key in SHARES)
+    others = max(row["others(%)"] for _, row in scaling_rows(measured))
+    yield f"others used up to {others:.0f} % of this host's cores meanwhile"
+
+
+def scaling_rows(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """``weak`` or ``strong``, and what was measured of a number of ranks."""
+    yield from ((mode, row) for mode in ("weak", "strong") for row in measured[mode])
+
+
 def allreduce(measured: Mapping[str, Any]) -> Iterator[str]:
     """A row for each size; the bandwidth is that of each link of a ring, 2 (n - 1) / n x bytes / time."""
     ways, ranks = reduction_ways(measured), measured["world_size"]
@@ -46,9 +70,31 @@ def allreduce(measured: Mapping[str, Any]) -> Iterator[str]:
     yield f"for vggdist plan: {link} between two ranks"
 
 
+def profile(measured: Mapping[str, Any]) -> Iterator[str]:
+    """The operators that took longest, and where the files are."""
+    yield f"{'ms of a step':>12}  operator on rank 0"
+    yield from (f"{time:>12.3f}  {name}" for name, time in longest(measured).items())
+    yield ""
+    for rank, path in enumerate(measured["mxnet"]):
+        yield f"rank {rank}: {path}"
+    yield f"Horovod: {measured['horovod'] or 'no timeline, for one rank reduces nothing'}"
+    yield "open them in https://ui.perfetto.dev or chrome://tracing"
+
+
+def longest(measured: Mapping[str, Any], count: int = 12) -> dict[str, float]:
+    """Milliseconds of a step in the operators that took most of it."""
+    return dict(list(measured["operators"].items())[:count])
+
+
 def reduction_ways(measured: Mapping[str, Any]) -> list[str]:
     """Whose reductions were measured."""
     return [way for way in ("horovod", "mpi") if way in measured["sizes"][0]]
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"step": step, "input": input, "allreduce": allreduce}
+TABLES: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "step": step,
+    "input": input,
+    "scaling": scaling,
+    "allreduce": allreduce,
+    "profile": profile,
+}

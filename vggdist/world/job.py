@@ -5,28 +5,59 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
+
+from vggdist.config.errors import RequestError
 
 GRACE_S = 5.0  # for what outlives its launcher, and for a launcher to start ranks before it gets a stop request itself
 _POLL_S = 0.1
 _MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of a job: orphans and new sessions keep it
 
 
+def launcher_words(words: str) -> list[str]:
+    """The launcher with its full path: beside this Python, else on PATH.
+
+    Raises:
+        RequestError: it is in neither place.
+    """
+    first, *rest = shlex.split(words) or [""]
+    found = shutil.which(first, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if found is None:
+        raise RequestError(f"the launcher {first!r} is neither beside {sys.executable} nor on PATH; name another, or its path")
+    return [found, *rest]
+
+
 class Job:
     """A launcher and everything that descends from it on this host."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], output: IO[str] | None = None, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        """Start it.
+
+        Args:
+            output: file for all that it prints; else that goes where this process's own output goes.
+        """
         self.command, self.mark, self.started = command, uuid.uuid4().hex, time.monotonic()
-        environment = {**os.environ, _MARK: self.mark}
-        # Its own session: a Ctrl-C of the terminal would otherwise reach launcher and ranks beside the supervisor.
-        self.launcher = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.launcher = subprocess.Popen(
+            command,
+            env={**environment, _MARK: self.mark},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output and subprocess.STDOUT,
+            # Its own session: a Ctrl-C of the terminal would otherwise reach launcher and ranks beside the supervisor.
+            start_new_session=True,
+        )
 
     def processes(self) -> list[psutil.Process]:
         """All processes on this host that descend from the launcher, whether it still lives or not."""

@@ -16,7 +16,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import mxnet as mx
@@ -178,6 +179,23 @@ class World:
             kind = RunError if any(failures) else RequestError
             raise agreed(kind(_who_said_what(messages)))
         return result  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def timeline(self, path: Path) -> Iterator[None]:
+        """Let Horovod record meanwhile what it does, in Chrome's trace format. Every rank must call this, and wait for its
+        own reductions within it. One rank reduces nothing and leaves no file.
+
+        Args:
+            path: of the file, which rank 0 writes. ``HOROVOD_TIMELINE`` must have been ``DYNAMIC`` when Horovod started.
+        """
+        if self.size > 1 and self.is_root:
+            hvd.start_timeline(str(path))
+        self.barrier()
+        yield
+        self.barrier()
+        if self.size > 1 and self.is_root:
+            hvd.stop_timeline()  # writes what is left
+        self.barrier()
 
     def require_same(
         self, what: str, value: str, advice: str = "start every rank with the same files and the same code"
