@@ -41,6 +41,7 @@ KINDS = {
     "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
     "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
     "scaling": Kind("images/s and efficiency on several numbers of ranks, weak and strong", "scaling", starts_ranks=True),
+    "tune": Kind("which settings of the environment are faster here than a run's own", "tuning", starts_ranks=True),
     "profile": Kind(
         "no speeds: what MXNet and Horovod do in some steps, as files for Perfetto and chrome://tracing",
         "profile",
