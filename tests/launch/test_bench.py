@@ -115,7 +115,7 @@ def test_scaling_is_started_once(tmp_path: Path) -> None:
 def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_each(tmp_path: Path) -> None:
     mine = {"HOROVOD_CYCLE_TIME": "1", "HOROVOD_FUSION_THRESHOLD": "0", "OMP_NUM_THREADS": "1"}
     flags = ["--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo", "--world.preset", "none"]
-    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, **mine)
+    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
     assert done.code == 0 and "as it is, it is as good" in done.output, done.output
     result = json.loads((tmp_path / "runs" / "quickstart" / "bench-tune.json").read_text())
     assert [trial["setting"] for trial in result["trials"]] == ["as it is", "--run.deterministic false"]
