@@ -13,7 +13,7 @@ COMMANDS = {
     "rendezvous": "connect the ranks that SLURM's srun starts, without MPI and ssh",
     "prepare": "put images into record files, or take them out, or check either",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
-    "bench": "measure this machine: the step, the training around it, the reduction",
+    "bench": "measure this machine: the step, the training around it, the input, the reduction, scaling; record a profile",
     "plan": "work out a job before it runs: steps, memory, predicted scaling; no GPU, no data, no MXNet",
 }
 

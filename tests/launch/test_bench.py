@@ -85,7 +85,7 @@ def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Pa
 
 def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
     flags = ["--bench.ranks", "[2]", "--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo"]
-    done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path)
+    done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path, deadline=240)
     assert done.code == 0 and "efficiency(%)" in done.output, done.output
     folder = tmp_path / "runs" / "quickstart"
     result = json.loads((folder / "bench-scaling.json").read_text())

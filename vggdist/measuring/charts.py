@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from vggdist.measuring.tables import SHARES, longest, reduction_ways, scaling_rows
 
-# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, green, grey.
+# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, green, and a grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
+PLAIN = "#56B4E9"  # their sky blue, where a colour has no meaning
 MARKERS = ("o", "s")
 
 
@@ -20,8 +21,8 @@ def step(measured: Mapping[str, Any]) -> Figure:
     figure, (rates, shares) = _panels(2)
     for place, name in enumerate(("bare", "training")):
         series = measured[name]
-        rates.bar(place, series["median"], yerr=_reach([series]), color=COLOURS[place], capsize=8, width=0.6)
-        rates.annotate(f"{series['median']:.4g}", (place, series["median"] / 2), ha="center", color="white", weight="bold")
+        rates.bar(place, series["median"], yerr=_reach([series]), color=PLAIN, capsize=8, width=0.6)
+        rates.annotate(f"{series['median']:.4g}", (place, series["median"] / 2), ha="center")
         rates.set_xticks([0, 1], ["bare step", "training"])
     rates.set_ylabel("images/s of all ranks")
     rates.set_title(f"{measured['world_size']} rank(s): training / bare step {measured['ratio']['median']:.3f}")
@@ -98,7 +99,7 @@ def profile(measured: Mapping[str, Any]) -> Figure:
     """The operators that took longest."""
     figure, (panel,) = _panels(1)
     times = longest(measured)
-    panel.barh(list(times), list(times.values()), color=COLOURS[0])
+    panel.barh(list(times), list(times.values()), color=PLAIN)
     panel.invert_yaxis()
     panel.grid(True, axis="x", alpha=0.3)
     panel.set_xlabel("time of a step (ms), while recorded")
