@@ -106,7 +106,7 @@ def main() -> None:
         "what": "stall of the training by a checkpoint of VGG-16 with momentum",
         "bytes": size,
         "hardware": machine,
-        "settings": SETTINGS,
+        "settings": SETTINGS.values,
         "step_s": usual,
         "step_after_s": usual_after,
         "buffers_s": buffers_s,

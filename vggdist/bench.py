@@ -41,6 +41,7 @@ KINDS = {
     "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
     "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
     "scaling": Kind("images/s and efficiency on several numbers of ranks, weak and strong", "scaling", starts_ranks=True),
+    "tune": Kind("which settings of the environment are faster here than a run's own", "tuning", starts_ranks=True),
     "profile": Kind(
         "no speeds: what MXNet and Horovod do in some steps, as files for Perfetto and chrome://tracing",
         "profile",
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ending.of(lambda: from_outside(name, rest))
     for variable, value in KINDS[name].environment.items():
         os.environ.setdefault(variable, value)
-    settings = knobs.apply()  # before anything imports MXNet
+    settings = knobs.apply(rest)  # before anything imports MXNet
     return ending.of(lambda: on_ranks(name, rest, settings, ending))
 
 
@@ -84,7 +85,7 @@ def from_outside(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     return measured
 
 
-def on_ranks(name: str, arguments: Sequence[str], settings: dict[str, str], ending: Ending) -> dict[str, Any]:
+def on_ranks(name: str, arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
     """Measure as one of the ranks; returns what the JSON file tells."""
     if from_environment(os.environ).size == 1 or "--help" in arguments:
         load_as(BenchRequest, f"bench {name}", arguments)  # a wrong request is refused before MXNet's import
@@ -108,7 +109,7 @@ def on_ranks(name: str, arguments: Sequence[str], settings: dict[str, str], endi
         **measured,
         "others(%)": others,
         "controller": world.controller,
-        "environment": settings,
+        "environment": settings.as_json(world.gather),
         "versions": versions(),
     }
 

@@ -31,12 +31,12 @@ _PROBE_BYTES, _PROBES = 16 * 2**20, 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was found; returns 0 where a run would work, 1 where it would fail, 2 where it would be refused."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    settings = knobs.apply()
+    settings = knobs.apply(arguments)
     ending = Ending(requested_run_directory(arguments).parent, "doctor.json")
     return ending.of(lambda: diagnose(arguments, settings))
 
 
-def diagnose(arguments: Sequence[str], settings: dict[str, str]) -> dict[str, Any]:
+def diagnose(arguments: Sequence[str], settings: knobs.Settings) -> dict[str, Any]:
     """Examine every rank, print the findings on rank 0, and return them for ``doctor.json``.
 
     Raises:
@@ -65,7 +65,7 @@ def diagnose(arguments: Sequence[str], settings: dict[str, str]) -> dict[str, An
     if world.is_root:
         print(f"{place_map(reports)}\n")
         print(f"Horovod is built with: {', '.join(builds)}\nMXNet is built with: {', '.join(features)}")
-        print("".join(f"{name}={value} " for name, value in settings.items()) + "\n")
+        print("".join(f"{name}={value} " for name, value in settings.values.items()) + "\n")
         print("\n".join(map(str, findings)), flush=True)
     errors = [finding.what for finding in findings if finding.level == "error"]
     if errors:

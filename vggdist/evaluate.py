@@ -22,7 +22,7 @@ logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is _
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, write ``evaluation.json`` into the run's folder, and return the exit code, as training does."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    knobs.apply()  # before anything imports MXNet
+    knobs.apply(arguments)  # before anything imports MXNet
     return Ending(requested_run_directory(arguments), "evaluation.json").of(lambda: evaluate(arguments))
 
 

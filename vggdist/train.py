@@ -23,12 +23,12 @@ logger = logging.getLogger("vggdist.train")  # under python -m, __name__ is __ma
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, and return the exit code: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped and saved."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    settings = knobs.apply()  # before anything imports MXNet
+    settings = knobs.apply(arguments)  # before anything imports MXNet
     ending = Ending(requested_run_directory(arguments))
     return ending.of(lambda: train(arguments, settings, ending))
 
 
-def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) -> dict[str, Any]:
+def train(arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
     """Train as the arguments say; returns what ``result.json`` tells."""
     started = time.monotonic()
     if from_environment(os.environ).size == 1 or "--help" in arguments:
@@ -56,6 +56,8 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
         if memory.news is not None:
             logger.info("%s; going on with %d rank(s)", memory.news, world.size)
         logger.info("%s: %d rank(s), %s, %s", config.run.name, world.size, world.controller, versions())
+        environment = settings.as_json(world.gather)
+        logger.info("environment: %s", ", ".join(f"{name} {value}" for name, value in environment.items()))
         if job := slurm.job(os.environ):
             logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
         setup = prepare(config, world, memory.data, start)
@@ -80,7 +82,7 @@ def train(arguments: Sequence[str], settings: dict[str, str], ending: Ending) ->
             "world_size": world.size,
             "controller": world.controller,
             "device": str(setup.device),
-            "environment": settings,
+            "environment": environment,
             "versions": versions(),
         }
 

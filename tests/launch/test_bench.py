@@ -110,3 +110,26 @@ def test_scaling_that_is_terminated_ends_its_job(tmp_path: Path) -> None:
 def test_scaling_is_started_once(tmp_path: Path) -> None:
     done = run("python", 1, ["-m", "vggdist.bench", "scaling"], tmp_path, HOROVOD_RANK="0", HOROVOD_SIZE="2")
     assert done.code == 2 and "start it once, without a launcher" in done.output
+
+
+def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_each(tmp_path: Path) -> None:
+    mine = {"HOROVOD_CYCLE_TIME": "1", "HOROVOD_FUSION_THRESHOLD": "0", "OMP_NUM_THREADS": "1"}
+    flags = ["--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo", "--world.preset", "none"]
+    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
+    assert done.code == 0 and "as it is, it is as good" in done.output, done.output
+    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-tune.json").read_text())
+    assert [trial["setting"] for trial in result["trials"]] == ["as it is", "--run.deterministic false"]
+    assert all(trial["images_per_s"]["median"] > 0 and trial["failed"] is None for trial in result["trials"])
+    assert result["environment"].items() >= mine.items() and result["ranks"] == 2
+    assert [path.name for path in (tmp_path / "runs" / "quickstart").iterdir()] == ["bench-tune.json"]
+
+
+def test_tuning_gives_a_job_no_more_than_its_deadline(tmp_path: Path) -> None:
+    flags = ["--bench.deadline", "0.5", "--bench.launcher", "horovodrun --gloo"]
+    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path)
+    assert done.code == 1 and "was not over after 0.5 s (bench.deadline)" in done.output, done.output
+
+
+def test_tuning_starts_the_ranks_itself(tmp_path: Path) -> None:
+    done = run("horovodrun --gloo", 2, ["-m", "vggdist.bench", "tune", *QUICK], tmp_path)
+    assert done.code == 1 and "bench tune starts the ranks itself" in done.output

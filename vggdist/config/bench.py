@@ -22,12 +22,12 @@ class BenchConfig:
     """With bench input: numbers of threads to compare, such as [1,2,4]; an empty list measures data.threads alone."""
 
     ranks: tuple[int, ...] = (1, 2)
-    """With bench scaling: numbers of ranks to compare, such as [1,2,4]."""
+    """With bench scaling: numbers of ranks to compare, such as [1,2,4]; bench tune takes the largest."""
     launcher: str | None = None
-    """With bench scaling: command that takes -np, with its options, such as "horovodrun --gloo". null: horovodrun, and plain
-    Python for one rank."""
+    """With bench scaling and tune: command that takes -np, with its options, such as "horovodrun --gloo". null: horovodrun,
+    and plain Python for one rank."""
     deadline: float = 600.0
-    """With bench scaling: seconds after which a job that is not over is ended, and the measurement with it."""
+    """With bench scaling and tune: seconds after which a job that is not over is ended; with bench scaling all is."""
 
     def __post_init__(self) -> None:
         require(self.repeats >= 1, "bench.repeats", self.repeats, "at least 1")

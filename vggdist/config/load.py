@@ -133,12 +133,25 @@ def run_directory(config: Config) -> Path:
 
 def requested_run_directory(arguments: Sequence[str]) -> Path:
     """The folder that a request means although it is wrong elsewhere, so that its error can be recorded there."""
-    values = dataclasses.asdict(Config().run)
-    for file in _values(arguments, "--config"):
-        values.update(_run_section(Path(file)))
-    for key in ("name", "directory"):
-        values[key] = [values[key], *_values(arguments, f"--run.{key}")][-1]
-    return Path(str(values["directory"])) / Path(str(values["name"])).name
+    asked = requested(arguments, "run.directory", "run.name")
+    return Path(str(asked["run.directory"])) / Path(str(asked["run.name"])).name
+
+
+def requested(arguments: Sequence[str], *keys: str) -> dict[str, Any]:
+    """What a request says of some keys, right or wrong: for what must be known before the whole of it is read.
+
+    Args:
+        keys: ``section.key``.
+
+    Returns:
+        For each key the value as a file has it, or as text where a flag has it, or the default.
+    """
+    asked = {}
+    for key in keys:
+        section, name = key.split(".")
+        said = [content[name] for file in _values(arguments, "--config") if name in (content := _section(Path(file), section))]
+        asked[key] = [getattr(getattr(Config(), section), name), *said, *_values(arguments, f"--{key}")][-1]
+    return asked
 
 
 def _values(arguments: Sequence[str], *flags: str) -> list[str]:
@@ -147,9 +160,9 @@ def _values(arguments: Sequence[str], *flags: str) -> list[str]:
     return [value for flag, value in zip(words, words[1:]) if flag in flags]
 
 
-def _run_section(path: Path) -> dict[str, Any]:
+def _section(path: Path, section: str) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(path.read_text())["run"])
+        return dict(yaml.safe_load(path.read_text())[section])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, ValueError):
         return {}
 

@@ -67,6 +67,17 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class WorldConfig:
+    """What MXNet, OpenMP, Open MPI and Horovod find when they start (docs/performance.md)."""
+
+    preset: Literal["auto", "cpu", "gpu", "none"] = "auto"
+    """Set of environment variables; one that has a value already keeps it. auto: gpu where there is one that MXNet can run on
+    and run.device is not cpu, else cpu. none: no variable is set, no rank is bound."""
+    bind: bool = True
+    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The VGG network (Simonyan & Zisserman 2015, Table 1)."""
 
@@ -382,6 +393,7 @@ class Config:
     """A whole run."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -154,10 +154,12 @@ def bare_step(setup: Setup, steps: int, beat: Callable[[str], None], step: Train
     mx.nd.waitall()
     setup.world.barrier()
     started = time.perf_counter()
-    for _ in range(steps):
+    rate = setup.schedule(setup.progress.step)
+    for number in range(setup.progress.step, setup.progress.step + steps):  # two ballots on their way need two names
         beat("bare step")
-        rate, number = setup.schedule(setup.progress.step), setup.progress.step
-        former.append(step(batch, number, rate, plan.num_valid(0), agreement.ballot(), measure=False))
+        ballot = agreement.ballot()
+        former.append(step(batch, number, rate, plan.num_valid(0), ballot, measure=False))
+        agreement.read(ballot)
         if len(former) > 1:
             former.pop(0).loss.wait_to_read()  # the training's host is one step ahead, too
     mx.nd.waitall()

@@ -86,6 +86,26 @@ def longest(measured: Mapping[str, Any], count: int = 12) -> dict[str, float]:
     return dict(list(measured["operators"].items())[:count])
 
 
+def tune(measured: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each setting; last the winner, as one would type it."""
+    width = max(len(trial["setting"]) for trial in measured["trials"])
+    yield f"{'':{width}}{'images/s':>12}{'(min - max)':>22}{'ratio':>9}{'(min - max)':>18}{'others (%)':>13}"
+    for trial in measured["trials"]:
+        if trial["failed"]:
+            yield f"{trial['setting']:{width}}  {trial['failed'].splitlines()[0]}"
+            continue
+        rate, ratio = trial["images_per_s"], trial["ratio"]
+        rates, ratios = (f"({rate['min']:.1f} - {rate['max']:.1f})", f"({ratio['min']:.3f} - {ratio['max']:.3f})")
+        line = f"{trial['setting']:{width}}{rate['median']:>12.1f}{rates:>22}{ratio['median']:>9.3f}{ratios:>18}"
+        yield f"{line}{trial['others(%)']:>13.0f}"
+    yield ""
+    if measured["winner"] is None:
+        yield "no difference exceeds the spread: as it is, it is as good"
+        return
+    yield "the winner, whose slowest job was faster than the fastest as it is:"
+    yield str(measured["winner"])
+
+
 def reduction_ways(measured: Mapping[str, Any]) -> list[str]:
     """Whose reductions were measured."""
     return [way for way in ("horovod", "mpi") if way in measured["sizes"][0]]
@@ -95,6 +115,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "step": step,
     "input": input,
     "scaling": scaling,
+    "tune": tune,
     "allreduce": allreduce,
     "profile": profile,
 }

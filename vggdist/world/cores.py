@@ -30,11 +30,18 @@ class Cores:
     quota: float | None = None
     per_task: int | None = None
 
+    @property
+    def bound(self) -> bool:
+        """Whether a launcher has given this rank less than all cores of the host."""
+        return self.mask < self.launcher_mask
+
 
 def own_cores(cores: Cores, local_size: int) -> int:
-    """The cores for one of ``local_size`` ranks; those that a launcher has divided are not divided again."""
-    bound = cores.mask < cores.launcher_mask
-    share = cores.mask if bound else cores.mask / local_size
+    """The cores for one of ``local_size`` ranks; those that a launcher has divided are not divided again.
+
+    A launcher may bind several ranks to the same cores: Open MPI binds more than two to their sockets.
+    """
+    share = min(cores.mask, cores.launcher_mask / local_size)
     if cores.quota is not None:
         share = min(share, cores.quota / local_size)
     if cores.per_task is not None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import ctypes
 from importlib.metadata import distributions
+from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import NamedTuple
 
 _DRIVER = "libcuda.so.1"
@@ -27,6 +30,21 @@ class Gpu(NamedTuple):
     name: str
     capability: tuple[int, int]
     """Compute capability, as (9, 0)."""
+
+
+def usable() -> bool:
+    """Whether MXNet will see a GPU and can run on it, without importing it."""
+    return describe(0) is not None and refusal(0) is None and _knows_cuda()
+
+
+def _knows_cuda() -> bool:
+    """Whether the installed MXNet was built for CUDA: its library then names those of CUDA that it needs."""
+    found = find_spec("mxnet")
+    library = Path(found.origin).with_name("libmxnet.so") if found and found.origin else None
+    if library is None or not library.is_file():
+        return False
+    with library.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b"libcuda") >= 0
 
 
 def refusal(index: int) -> str | None:

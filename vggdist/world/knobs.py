@@ -1,43 +1,69 @@
-"""The environment that MXNet, OpenMP, Open MPI and Horovod read when they are imported or started."""
+"""The environment that MXNet, OpenMP, Open MPI and Horovod read when they are imported or started, and this rank's cores."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from vggdist.world import slurm
+from vggdist.config.load import requested
+from vggdist.world import gpus, slurm
+from vggdist.world.binding import bind
 from vggdist.world.cores import find_cores, own_cores
+from vggdist.world.findings import ranges
 from vggdist.world.interfaces import interface_towards
-from vggdist.world.topology import Topology, from_environment
+from vggdist.world.presets import NAMES, PRESETS, Place
+from vggdist.world.topology import from_environment
 
 
-def chosen(topology: Topology, cores: int, gloo: bool) -> Mapping[str, str]:
-    """The settings that suit this place, each with its reason beside it.
+@dataclass(frozen=True)
+class Settings:
+    """What is in effect.
 
-    Args:
-        cores: cores that this rank has for itself.
-        gloo: Horovod's ranks talk by Gloo, not by MPI.
+    Attributes:
+        preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
+        values: of all variables that a preset can set, whoever has set them.
+        cores: that this rank may use, as ``"0-3,8"``.
     """
-    return {
-        # More threads than cores make the ranks of one host wait for each other.
-        "OMP_NUM_THREADS": str(cores),
-        # Idle ranks of Open MPI otherwise spin on the cores that compute.
-        "OMPI_MCA_mpi_yield_when_idle": "1",
-        # Milliseconds between two looks of Horovod's thread for work. What is ready waits for the next one, but each takes
-        # time from the cores that compute, on Gloo, whose ranks talk by TCP each time, so much that 1 ms is slower.
-        "HOROVOD_CYCLE_TIME": "5" if gloo and topology.size > 1 else "1",
-    }
+
+    preset: str
+    values: dict[str, str]
+    cores: str
+
+    def as_json(self, gather: Callable[[str], list[str]]) -> dict[str, Any]:
+        """For ``result.json``, with the cores of each rank. Every rank must call this.
+
+        Args:
+            gather: :meth:`~vggdist.world.process.World.gather`.
+        """
+        return {"preset": self.preset, **self.values, "cores": gather(self.cores)}
 
 
-def apply(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Set what the user has not set; must run before ``import mxnet``. Returns every setting in effect.
+def apply(arguments: Sequence[str] = (), environment: MutableMapping[str, str] = os.environ) -> Settings:
+    """Set what the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
 
     Ranks that SLURM starts without MPI find their place for Horovod here, too.
+
+    Args:
+        arguments: of the command. A wrong value in them has the effect of ``none`` here; it is refused when they are read.
     """
     environment.update(slurm.rendezvous(environment, interface_towards))
-    topology = from_environment(environment)
-    gloo = environment.get("HOROVOD_CONTROLLER") == "gloo"
-    settings = chosen(topology, own_cores(find_cores(environment), topology.local_size), gloo)
-    for name, value in settings.items():
+    asked = requested(arguments, "world.preset", "world.bind", "run.device", "run.deterministic")
+    topology, cores = from_environment(environment), find_cores(environment)
+    gloo, deterministic = environment.get("HOROVOD_CONTROLLER") == "gloo", not _is_false(asked["run.deterministic"])
+    preset = asked["world.preset"]
+    if preset == "auto":
+        preset = "gpu" if asked["run.device"] != "cpu" and gpus.usable() else "cpu"
+    chosen = PRESETS.get(preset, PRESETS["none"])
+    for name, value in chosen(Place(topology, own_cores(cores, topology.local_size), gloo, deterministic)).items():
         environment.setdefault(name, value)
-    return {name: environment[name] for name in settings}
+    if preset == "cpu" and not _is_false(asked["world.bind"]):
+        bind(cores, topology, environment)
+    values = {name: environment[name] for name in NAMES if name in environment}
+    return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
+
+
+def _is_false(value: object) -> bool:
+    """Whether a value of a file or flag says no."""
+    return str(value).lower() == "false"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from vggdist.config.errors import RequestError
-from vggdist.config.load import QUICKSTART, all_keys, as_yaml, load, requested_run_directory, run_directory
+from vggdist.config.load import QUICKSTART, all_keys, as_yaml, load, requested, requested_run_directory, run_directory
 from vggdist.config.schema import Config, RunConfig
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
@@ -29,6 +29,8 @@ OTHER: dict[str, Any] = {
     "run.max_time": "12:00:00",
     "run.drift_steps": 0,
     "run.elastic": True,
+    "world.preset": "none",
+    "world.bind": False,
     "model.name": "vgg16",
     "model.stages": [[1, 8], [2, 16]],
     "model.batch_norm": True,
@@ -230,6 +232,8 @@ WRONG_TYPES = [
     ("augment.randaugment", "2"),
     ("evaluation.crops", "3"),
     ("run.resume", "always"),
+    ("world.preset", "tpu"),
+    ("world.bind", "tightly"),
 ]
 OUT_OF_RANGE = [
     ("run.name", "a/b"),
@@ -328,3 +332,14 @@ def test_a_wrong_request_still_tells_its_run_directory(tmp_path: Path) -> None:
     assert requested_run_directory([*file, "--nonsense", "3"]) == Path("there/filed")
     assert requested_run_directory([*file, "--run.name=flagged"]) == Path("there/flagged")
     assert requested_run_directory(["--config", "/nowhere.yaml"]) == Path("runs/quickstart")
+
+
+def test_what_is_asked_of_a_key_is_known_before_the_whole_is_read(tmp_path: Path) -> None:
+    keys = ("world.preset", "run.deterministic")
+    file = written(tmp_path, "world: {preset: gpu}\nrun: {deterministic: false}\ntrain: {epochs: none}\n")
+    assert requested(["--nonsense", "3"], *keys) == {"world.preset": "auto", "run.deterministic": True}
+    assert requested(file, *keys) == {"world.preset": "gpu", "run.deterministic": False}
+    assert requested([*file, "--world.preset=cpu", "--run.deterministic", "true"], *keys) == {
+        "world.preset": "cpu",
+        "run.deterministic": "true",
+    }

@@ -29,6 +29,19 @@ MEASURED = {
     "step": {"bare": series(210, 220), "training": series(200, 209), "ratio": series(0.95), "shares": [SHARED, SHARED]},
     "input": {"threads": [{"threads": n, "images_per_s": series(n), "core_ms_per_image": series(1)} for n in (1, 2)]},
     "scaling": {mode: [scaling(1, 100), scaling(2, 190)] for mode in ("weak", "strong")},
+    "tune": {
+        "trials": [
+            {"setting": "as it is", "images_per_s": series(9), "ratio": series(1), "others(%)": 2.0, "failed": None},
+            {
+                "setting": "A=1",
+                "images_per_s": series(0),
+                "ratio": series(0),
+                "others(%)": None,
+                "failed": "it hung\nsince then",
+            },
+        ],
+        "winner": None,
+    },
     "allreduce": {
         "sizes": [{"bytes": size, "layers": ["all"], "horovod": series(1e-3, 2e-3)} for size in (1000, 1000000)],
         "latency_us": 30.0,
@@ -54,6 +67,7 @@ def test_a_table_tells_every_row(kind: str) -> None:
         "step": "rank 1",
         "input": "\n      2",
         "scaling": "strong       2     16",
+        "tune": "A=1       it hung\n",
         "allreduce": "1,000,000",
         "profile": "Pool",
     }

@@ -67,7 +67,7 @@ def test_efficiency_is_a_rank_s_speed_over_that_of_the_smallest_job(
 
 
 def test_a_job_that_fails_is_named_with_its_exit_code_and_what_it_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"(?s)2 rank\(s\), 16 samples a step ended with exit code 3: no such host.*-np 2"):
+    with pytest.raises(RunError, match=r"(?s)2 rank\(s\) ended with exit code 3: no such host.*-np 2"):
         measure(request(tmp_path, "#!/bin/sh\necho no such host >&2\nexit 3\n", ranks=(2,)), [])
 
 
@@ -81,7 +81,7 @@ def test_the_exit_code_is_the_job_s_own_where_a_launcher_hides_it(tmp_path: Path
 def test_a_job_that_is_not_over_in_time_is_ended_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vggdist.measuring.scaling.GRACE_S", 0.2)
+    monkeypatch.setattr("vggdist.measuring.jobs.GRACE_S", 0.2)
     lasting = f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n"
     started = time.monotonic()
     with pytest.raises(RunError, match=r"was not over after 0.5 s \(bench.deadline\)"):

@@ -18,9 +18,13 @@ def test_the_ranks_of_a_host_share_its_cores(local_size: int, cores: int) -> Non
     assert own_cores(Cores(mask=16, launcher_mask=16), local_size) == cores
 
 
-@pytest.mark.parametrize("mask", [1, 4, 8])
+@pytest.mark.parametrize("mask", [1, 2, 4])
 def test_cores_that_a_launcher_has_divided_are_not_divided_again(mask: int) -> None:
     assert own_cores(Cores(mask=mask, launcher_mask=16), local_size=4) == mask
+
+
+def test_ranks_that_a_launcher_binds_to_the_same_socket_share_it() -> None:
+    assert own_cores(Cores(mask=8, launcher_mask=16), local_size=4) == 4
 
 
 def test_a_small_container_is_no_launcher_s_binding() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,36 @@ def test_an_installed_cuda_wheel_is_found(name: str, tmp_path: Path, monkeypatch
     pretend_to_install(tmp_path, name)
     monkeypatch.syspath_prepend(tmp_path)
     assert gpus.cuda_wheel() == f"{name.replace('_', '-')} 1.9.1"
+
+
+@pytest.mark.usefixtures("wheel")
+@pytest.mark.parametrize(
+    ("capability", "needed", "usable"),
+    [((8, 6), b"libcudart.so.11.0", True), ((9, 0), b"libcudart.so.11.0", False), ((8, 6), b"libgomp.so.1", False)],
+)
+def test_a_gpu_is_usable_where_mxnet_is_built_for_cuda_and_has_code_for_it(
+    capability: tuple[int, int], needed: bytes, usable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "describe", lambda index: gpus.Gpu("NVIDIA L4", capability))
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / "libmxnet.so").write_bytes(b"\x7fELF\0" + needed + b"\0libstdc++.so.6\0")
+    monkeypatch.setattr(gpus, "find_spec", lambda name: spec_from_file_location(name, tmp_path / "__init__.py"))
+    assert gpus.usable() == usable
+
+
+def test_the_library_of_this_mxnet_tells_whether_it_was_built_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mxnet as mx
+
+    monkeypatch.setattr(gpus, "describe", lambda index: gpus.Gpu("NVIDIA L4", (8, 6)))
+    assert gpus.usable() == mx.runtime.Features().is_enabled("CUDA")
+
+
+def test_without_a_gpu_or_mxnet_none_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpus, "describe", lambda index: gpus.Gpu("NVIDIA L4", (8, 6)))
+    assert not gpus.usable()
+    monkeypatch.setattr(gpus, "describe", lambda index: None)
+    assert not gpus.usable()
 
 
 def test_asking_imports_neither_mxnet_nor_horovod() -> None:

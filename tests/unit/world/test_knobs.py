@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from vggdist.world import knobs
+from tests.launching import result_of, run, train
+from vggdist.world import gpus, knobs
 from vggdist.world.cores import Cores
+from vggdist.world.presets import NAMES, PRESETS, Place
 from vggdist.world.topology import Topology
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of 16 cores, all of which this process may use."""
+    """A machine of 16 cores, all of which this process may use, and no GPU."""
     monkeypatch.setattr(knobs, "find_cores", lambda environment: Cores(16, 16))
+    monkeypatch.setattr(knobs, "bind", lambda *place: None)
+    monkeypatch.setattr(gpus, "usable", lambda: False)
 
 
 def four_ranks(local_size: int = 4) -> dict[str, str]:
@@ -24,26 +32,126 @@ def four_ranks(local_size: int = 4) -> dict[str, str]:
 
 def test_ranks_on_different_hosts_do_not_share_cores() -> None:
     environment = four_ranks(local_size=1)
-    assert knobs.apply(environment)["OMP_NUM_THREADS"] == "16"
+    assert knobs.apply(environment=environment).values["OMP_NUM_THREADS"] == "16"
 
 
-def test_everything_chosen_is_set_and_told() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_everything_of_the_preset_is_set_and_told_and_nothing_else(preset: str) -> None:
     environment = four_ranks()
-    settings = knobs.apply(environment)
-    assert settings == dict(knobs.chosen(Topology(1, 4, 1, 4), 4, gloo=False)) and environment == four_ranks() | settings
+    settings = knobs.apply(["--world.preset", preset], environment)
+    assert settings.preset == preset and settings.values == PRESETS[preset](Place(Topology(1, 4, 1, 4), 4))
+    assert environment == four_ranks() | settings.values
 
 
-@pytest.mark.parametrize("name", list(knobs.chosen(Topology(), 1, gloo=False)))
-def test_the_user_s_value_wins_and_is_told(name: str) -> None:
-    environment = four_ranks() | {name: "17"}
-    assert knobs.apply(environment)[name] == "17" and environment[name] == "17"
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_user_s_value_wins_and_is_told(preset: str) -> None:
+    environment = four_ranks() | dict.fromkeys(NAMES, "17")
+    assert knobs.apply(["--world.preset", preset], environment).values == dict.fromkeys(NAMES, "17")
+    assert environment == four_ranks() | dict.fromkeys(NAMES, "17")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usable", "preset"),
+    [
+        ([], False, "cpu"),
+        ([], True, "gpu"),
+        (["--run.device", "gpu"], True, "gpu"),
+        (["--run.device", "cpu"], True, "cpu"),
+        (["--world.preset", "cpu"], True, "cpu"),
+        (["--world.preset", "gpu", "--run.device", "cpu"], False, "gpu"),
+    ],
+)
+def test_where_there_is_a_gpu_to_run_on_the_settings_are_for_it(
+    arguments: list[str], usable: bool, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "usable", lambda: usable)
+    assert knobs.apply(arguments, {}).preset == preset
+
+
+def test_a_file_may_ask_for_the_preset(tmp_path: Path) -> None:
+    (tmp_path / "asked.yaml").write_text("world: {preset: none}\n")
+    environment: dict[str, str] = {}
+    assert knobs.apply(["--config", str(tmp_path / "asked.yaml")], environment).preset == "none" and environment == {}
+
+
+def test_a_wrong_preset_sets_nothing_and_is_refused(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    knobs.apply(["--world.preset", "tpu"], environment)
+    assert environment == {}
+    done = run("python", 1, ["-m", "vggdist.train", "--world.preset", "tpu"], tmp_path)
+    assert done.code == 2 and "world.preset" in done.output
+
+
+@pytest.mark.parametrize(("asked", "autotune"), [("true", "0"), ("false", "1"), ("False", "1")])
+def test_cudnn_s_algorithms_are_not_timed_where_a_run_must_repeat(asked: str, autotune: str) -> None:
+    values = knobs.apply(["--world.preset", "gpu", "--run.deterministic", asked], {}).values
+    assert values["MXNET_CUDNN_AUTOTUNE_DEFAULT"] == autotune
+    assert ("MXNET_ENFORCE_DETERMINISM" in values) == (autotune == "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [([], True), (["--world.bind", "false"], False), (["--world.preset", "none"], False), (["--world.preset", "gpu"], False)],
+)
+def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
+    arguments: list[str], bound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[object] = []
+    monkeypatch.setattr(knobs, "bind", lambda cores, topology, environment: places.append((cores, topology)))
+    knobs.apply(arguments, four_ranks())
+    assert places == [(Cores(16, 16), Topology(1, 4, 1, 4))] * bound
 
 
 def test_horovod_s_cycle_is_longer_where_its_thread_takes_a_core_from_others() -> None:
-    mpi, gloo = (knobs.apply(four_ranks() | controller) for controller in ({}, {"HOROVOD_CONTROLLER": "gloo"}))
+    both = ({}, {"HOROVOD_CONTROLLER": "gloo"})
+    mpi, gloo = (knobs.apply(environment=four_ranks() | controller).values for controller in both)
     assert float(mpi["HOROVOD_CYCLE_TIME"]) < float(gloo["HOROVOD_CYCLE_TIME"])
+
+
+def test_the_cores_of_each_rank_are_told() -> None:
+    settings = knobs.apply(environment=four_ranks())
+    assert settings.as_json(lambda mine: [mine, "5"])["cores"] == [settings.cores, "5"]
 
 
 def test_the_knobs_are_set_before_mxnet_is_imported() -> None:
     program = "import sys, vggdist.world.knobs; sys.exit('mxnet' in sys.modules or 'horovod' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# Read by builds for CUDA alone: src/storage/storage.cc, pooled_storage_manager.h and src/operator/nn/cudnn/ of MXNet 1.9.1.
+CUDA_ONLY = {
+    "MXNET_GPU_MEM_POOL_TYPE",
+    "MXNET_GPU_MEM_POOL_ROUND_LINEAR_CUTOFF",
+    "MXNET_CUDNN_AUTOTUNE_DEFAULT",
+    "MXNET_ENFORCE_DETERMINISM",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("MXNET_", "HOROVOD_")) and name not in CUDA_ONLY])
+def test_a_library_reads_the_variable(name: str) -> None:
+    package, library = ("horovod", "mxnet/mpi_lib*.so") if name.startswith("HOROVOD_") else ("mxnet", "libmxnet.so")
+    found = find_spec(package)
+    assert found is not None and found.origin is not None
+    (path,) = Path(found.origin).parent.glob(library)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        assert content.find(f"\0{name}\0".encode()) >= 0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) % 2, reason="the cores cannot be divided by two")
+def test_a_run_tells_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None:
+    flags = ["--config", "quick.yaml", "--data.name", "synthetic", "--model.width_divisor", "8"]
+    (tmp_path / "quick.yaml").write_text(
+        "train: {steps: 1}\nmodel: {hidden: []}\ndata: {image_size: 32, synthetic_samples: 64}\n"
+    )
+    done = train("horovodrun --gloo", 2, tmp_path, *flags, HOROVOD_CYCLE_TIME="3")
+    told = result_of(tmp_path)["environment"]
+    assert done.code == 0 and done.output.count("environment: preset cpu, OMP_NUM_THREADS 1, ") == 1, done.output
+    assert (told["preset"], told["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
+    cores = [cores_of(text) for text in told["cores"]]
+    assert len(cores) == 2 and cores[0] | cores[1] == os.sched_getaffinity(0) and not cores[0] & cores[1]
+
+
+def cores_of(text: str) -> set[int]:
+    """``"0-2,5"`` as ``{0, 1, 2, 5}``."""
+    ends = [part.split("-") for part in text.split(",")]
+    return {core for end in ends for core in range(int(end[0]), int(end[-1]) + 1)}

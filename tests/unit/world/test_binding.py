@@ -1,0 +1,111 @@
+"""Each rank of a host keeps to cores of its own, but only where they are certainly free to be divided."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vggdist.world import binding
+from vggdist.world.binding import bind, neighbours, part
+from vggdist.world.cores import Cores
+from vggdist.world.topology import Topology
+
+
+@pytest.mark.parametrize(("local_size", "each"), [(2, 4), (4, 2), (8, 1)])
+def test_the_parts_of_all_ranks_are_all_cores_once(local_size: int, each: int) -> None:
+    parts = [part(range(10, 18), rank, local_size) for rank in range(local_size)]
+    assert [len(mine or ()) for mine in parts] == [each] * local_size
+    assert [core for mine in parts for core in mine or ()] == list(range(10, 18))
+
+
+@pytest.mark.parametrize("local_size", [1, 3, 16])
+def test_cores_that_do_not_divide_are_not_divided(local_size: int) -> None:
+    assert part(range(8), 0, local_size) is None
+
+
+def machine(root: Path, positions: list[tuple[int, int, int]]) -> Path:
+    """What the kernel tells of cores, each with socket, memory node and physical core."""
+    for number, (socket, node, core) in enumerate(positions):
+        (root / f"cpu{number}" / f"node{node}").mkdir(parents=True)
+        (root / f"cpu{number}" / "topology").mkdir()
+        (root / f"cpu{number}" / "topology" / "physical_package_id").write_text(f"{socket}\n")
+        (root / f"cpu{number}" / "topology" / "core_id").write_text(f"{core}\n")
+    return root
+
+
+def test_the_threads_of_a_physical_core_stay_together(tmp_path: Path) -> None:
+    root = machine(tmp_path, [(0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 1)])
+    assert neighbours({0, 1, 2, 3}, root) == [0, 2, 1, 3]
+
+
+def test_the_cores_of_a_memory_node_and_of_a_socket_stay_together(tmp_path: Path) -> None:
+    root = machine(tmp_path, [(socket, 2 * socket + node, 0) for _ in range(2) for node in (0, 1) for socket in (0, 1)])
+    assert neighbours(range(8), root) == [0, 4, 2, 6, 1, 5, 3, 7]
+
+
+def test_where_the_kernel_tells_nothing_their_numbers_count(tmp_path: Path) -> None:
+    assert neighbours({11, 3, 7}, tmp_path) == [3, 7, 11]
+
+
+ALL, RANK = Cores(4, 4), Topology(1, 2, 1, 2)
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The cores to which something was bound, on a machine of four."""
+    places: list[list[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: places.append(list(cores)))
+    monkeypatch.setattr(binding, "neighbours", sorted)
+    return places
+
+
+def test_a_rank_is_bound_to_its_part(bound: list[list[int]]) -> None:
+    bind(ALL, RANK, {})
+    assert bound == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("cores", "environment"),
+    [
+        (Cores(4, 8), {}),
+        (Cores(4, 4, quota=2.0), {}),
+        (ALL, {"SLURM_JOB_ID": "7"}),
+        (ALL, {"HOROVOD_ELASTIC": "1"}),
+        (ALL, {"OMP_PROC_BIND": "close"}),
+        (ALL, {"GOMP_CPU_AFFINITY": "0-3"}),
+    ],
+)
+def test_a_rank_is_left_alone_where_others_may_have_the_cores_or_somebody_has_placed_it(
+    cores: Cores, environment: dict[str, str], bound: list[list[int]]
+) -> None:
+    bind(cores, RANK, environment)
+    assert bound == []
+
+
+def test_a_sandbox_that_forbids_it_is_no_error(monkeypatch: pytest.MonkeyPatch, bound: list[list[int]]) -> None:
+    def forbid(process: int, cores: list[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbid)
+    bind(ALL, RANK, {})
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be divided")
+def test_threads_that_start_later_stay_on_the_cores() -> None:
+    program = (
+        "import os, threading\n"
+        "from vggdist.world.binding import bind\n"
+        "from vggdist.world.cores import Cores\n"
+        "from vggdist.world.topology import Topology\n"
+        "cores = sorted(os.sched_getaffinity(0)); half = len(cores) // 2\n"
+        "os.sched_setaffinity(0, cores[: 2 * half])\n"
+        "bind(Cores(2 * half, 2 * half), Topology(1, 2, 1, 2), {})\n"
+        "threading.Thread(target=lambda: print(len(os.sched_getaffinity(0)) == half)).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"

@@ -1,0 +1,80 @@
+"""``bench step`` in a job of its own: started under a launcher, waited for until a deadline, its result read. No MXNet."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from vggdist.config.bench import BenchRequest
+from vggdist.config.errors import RequestError, RunError
+from vggdist.config.load import run_directory
+from vggdist.reporting.result import REFUSED, read_result
+from vggdist.world.job import GRACE_S, Job, launcher_words
+
+_TOLD_LINES = 15  # of the output of a job that failed without a result
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def run_step(
+    ranks: int,
+    request: BenchRequest,
+    arguments: Sequence[str],
+    flags: Mapping[str, object] = _NOTHING,
+    environment: Mapping[str, str] = _NOTHING,
+) -> dict[str, Any]:
+    """Run it with one repeat; it leaves nothing behind.
+
+    Args:
+        request: tells launcher, deadline and folder.
+        arguments: of this command, which the job gets, too.
+        flags: ``section.key`` -> value, instead of what ``arguments`` say.
+        environment: variables instead of this process's own.
+
+    Returns:
+        What its ``bench-step.json`` tells.
+
+    Raises:
+        RequestError: it was refused.
+        RunError: it failed, or was not over by ``bench.deadline``.
+    """
+    launcher = request.bench.launcher or ("horovodrun" if ranks > 1 else None)
+    started_by = [*launcher_words(launcher), "-np", str(ranks)] if launcher else []
+    directory = run_directory(request) / "jobs"
+    changed = {**flags, "bench.repeats": 1, "run.directory": directory, "run.name": "job"}
+    words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
+    command = [*started_by, sys.executable, "-m", "vggdist.bench", "step", *arguments, *words]
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    log = directory / "output.txt"
+    try:
+        with log.open("w") as output:
+            code = _code_of(Job(command, output, {**os.environ, **environment}), request.bench.deadline)
+        result = read_result(directory / "job", "bench-step.json") or {}
+        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    code = result.get("exit_code", code)
+    if code == 0:
+        return result
+    late = f"was not over after {request.bench.deadline:g} s (bench.deadline)"
+    ended = late if code is None else f"ended with exit code {code}"
+    kind = RequestError if code == REFUSED else RunError
+    raise kind(f"a job on {ranks} rank(s) {ended}: {result.get('error') or last_lines}\nIt was: {shlex.join(command)}")
+
+
+def _code_of(job: Job, deadline: float) -> int | None:
+    """The launcher's exit code, or None when it was not over in time; nothing of the job is left then."""
+    try:
+        return job.launcher.wait(deadline)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if job.launcher.poll() is None:
+            job.launcher.terminate()  # it ends its ranks on other hosts, too
+        job.end(GRACE_S)

@@ -1,0 +1,61 @@
+"""Cores of its own for each rank of a host, where no launcher has divided them: horovodrun never does.
+
+A rank that stays where it is keeps its caches and, on a machine of several memory nodes, its memory near. What else runs
+in it (the threads that read data, Horovod's, the writer of checkpoints) stays on the same cores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from vggdist.world.cores import Cores
+from vggdist.world.topology import Topology
+
+# Whoever sets one of these has places of his own in mind.
+_PLACED_BY_USER = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "HOROVOD_THREAD_AFFINITY")
+
+
+def bind(cores: Cores, topology: Topology, environment: Mapping[str, str]) -> None:
+    """Bind this thread, and all that it starts, to this rank's part of the host's cores, where that is safe.
+
+    It is not where the host is shared with others (a quota, a job of SLURM), who may sit on the same cores; nor in an elastic
+    job, whose ranks on a host become more and fewer.
+    """
+    shared = cores.bound or cores.quota is not None or "SLURM_JOB_ID" in environment
+    if shared or "HOROVOD_ELASTIC" in environment or any(name in environment for name in _PLACED_BY_USER):
+        return
+    mine = part(neighbours(os.sched_getaffinity(0)), topology.local_rank, topology.local_size)
+    if mine is not None:
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, mine)
+
+
+def part(cores: Sequence[int], local_rank: int, local_size: int) -> Sequence[int] | None:
+    """The part of one of ``local_size`` ranks; None where the cores do not divide, or are all its own."""
+    each, left = divmod(len(cores), local_size)
+    if each == 0 or left > 0 or local_size == 1:
+        return None
+    return cores[each * local_rank : each * (local_rank + 1)]
+
+
+def neighbours(cores: Iterable[int], root: Path = Path("/sys/devices/system/cpu")) -> list[int]:
+    """The cores in an order in which those that share a socket, a memory node and a physical core stand together.
+
+    Their numbers alone would not do: Linux often counts the second hardware thread of each core after all the first ones.
+    """
+    return sorted(cores, key=lambda core: (*_position(root / f"cpu{core}"), core))
+
+
+def _position(folder: Path) -> tuple[int, int, int]:
+    """Socket, memory node and physical core; 0 for what the kernel does not tell."""
+    node = next((int(entry.name[4:]) for entry in folder.glob("node[0-9]*")), 0)
+    return _number(folder / "topology" / "physical_package_id"), node, _number(folder / "topology" / "core_id")
+
+
+def _number(file: Path) -> int:
+    with suppress(OSError, ValueError):
+        return int(file.read_text())
+    return 0

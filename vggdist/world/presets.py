@@ -1,0 +1,85 @@
+"""Named sets of settings for MXNet, OpenMP, Open MPI and Horovod, each value with its reason or its source beside it.
+
+Every name is one that MXNet 1.9.1 (its documentation, "Environment Variables", and ``GetEnv`` in its source), Horovod 0.28.1
+(``horovod/common/common.h``), OpenMP or Open MPI reads. What others set and is not here, and why: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from vggdist.world.topology import Topology
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the settings are to suit.
+
+    Attributes:
+        cores: cores that this rank has for itself.
+        gloo: Horovod's ranks talk by Gloo, not by MPI.
+        deterministic: ``run.deterministic``.
+    """
+
+    topology: Topology = Topology()
+    cores: int = 1
+    gloo: bool = False
+    deterministic: bool = True
+
+
+def cpu(place: Place) -> dict[str, str]:
+    """For ranks that compute on cores."""
+    return {
+        # More threads than cores make the ranks of one host wait for each other.
+        "OMP_NUM_THREADS": str(place.cores),
+        # Idle ranks of Open MPI otherwise spin on the cores that compute.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        # Milliseconds between two looks of Horovod's thread for work. What is ready waits for the next one, but each takes
+        # time from the cores that compute, on Gloo, whose ranks talk by TCP each time, so much that 1 ms is slower.
+        "HOROVOD_CYCLE_TIME": "5" if place.gloo and place.topology.size > 1 else "1",
+    }
+
+
+def gpu(place: Place) -> dict[str, str]:
+    """For ranks that compute on GPUs.
+
+    Sources: *NVIDIA*: DeepLearningExamples, MxNet/Classification/RN50v1.5/runner; *GluonCV*:
+    scripts/classification/imagenet/train_horovod.py, for the memory pool scripts/instance/mask_rcnn/fit_mask_rcnn.py; *AWS*:
+    "Reduce Training Time with Apache MXNet and Horovod on Amazon SageMaker".
+    """
+    return {
+        # NVIDIA. What MXNet does on the cores beside a GPU is little, and they decode images.
+        "OMP_NUM_THREADS": "1",
+        # As on cores: MPI carries Horovod's messages, NCCL the gradients.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        # NVIDIA: milliseconds. A GPU's step is short, and Horovod's thread has a core to itself.
+        "HOROVOD_CYCLE_TIME": "0.1",
+        # NVIDIA: 64 MiB.
+        "HOROVOD_FUSION_THRESHOLD": "67108864",
+        # NVIDIA, GluonCV, AWS: the forward pass is launched as one; the backward pass in pieces, so that the reduction of
+        # its first gradients need not wait for the last.
+        "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_FWD": "999",
+        "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD": "25",
+        # NVIDIA, GluonCV, AWS: one batch is copied to the GPU at a time.
+        "MXNET_GPU_COPY_NTHREADS": "1",
+        # GluonCV, AWS: memory that is freed fits what is asked for next; sizes above 2^26 bytes are rounded to multiples.
+        "MXNET_GPU_MEM_POOL_TYPE": "Round",
+        "MXNET_GPU_MEM_POOL_ROUND_LINEAR_CUTOFF": "26",
+        # GluonCV, AWS: 1 times cuDNN's algorithms and takes the fastest. That need not be the same one in the next run, or
+        # on the next rank, and another sums in another order.
+        "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0" if place.deterministic else "1",
+        # MXNet's documentation: only algorithms of cuDNN that repeat bit for bit.
+        **({"MXNET_ENFORCE_DETERMINISM": "1"} if place.deterministic else {}),
+    }
+
+
+def none(place: Place) -> dict[str, str]:
+    """Nothing is set."""
+    return {}
+
+
+PRESETS: Mapping[str, Callable[[Place], dict[str, str]]] = MappingProxyType({"cpu": cpu, "gpu": gpu, "none": none})
+NAMES = tuple(dict.fromkeys(name for preset in PRESETS.values() for name in preset(Place())))
+"""Every variable that a preset can set."""
