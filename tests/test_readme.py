@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import execute
+from tests.launching import execute, result_of
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -31,9 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS[2:])
 def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
-    """In their order, in one folder: the second evaluates what the first trained."""
+    """In their order, in one folder: what the first trained, the next take up."""
     if command.startswith("tensorboard"):
         command += " --inspect"  # the server would not end
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     finished = execute(["bash", "-c", command], folder, 120, PATH=path)
     assert finished.code == 0 and finished.output, finished.output
+    assert result_of(folder)["metrics"]["eval/top1(%)"] >= 98

@@ -16,7 +16,10 @@ config=configs/quickstart.yaml
 . launch/slurm/common.sh
 code=0
 launch python -m vggdist.train --config "$config" "$@" || code=$?
-if [ "$signalled" = yes ] && [ "$code" -eq 75 ]; then
+# A partition with a GraceTime sends the ranks SIGTERM, and does not queue a job again that has ended before that time is over;
+# mpirun, whose daemons it ends as well, hides their code.
+preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
+if { [ "$code" -eq 75 ] && [ "$signalled" = yes ]; } || { [ "$code" -ne 0 ] && preempted; }; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

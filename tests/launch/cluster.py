@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -24,7 +25,7 @@ _VIRTUAL = {
     "OMPI_MCA_btl": "self,tcp",
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_odls_base_sigkill_timeout": "3",  # each job that fails takes twice so long
+    "OMPI_MCA_odls_base_sigkill_timeout": "4",  # each job that fails takes twice so long
 }
 _OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _FOREIGN = ("OMPI_", "HOROVOD_", "PMIX_", "SLURM_", "SBATCH_")
@@ -43,27 +44,28 @@ def _daemon(name: str) -> str | None:
 
 
 class Cluster:
-    """The cluster; commands and jobs run in ``folder``, which holds the project's ``launch`` and ``configs``."""
+    """The cluster; its nodes share this machine, and their daemons keep what they need in ``state``."""
 
-    def __init__(self, state: Path, folder: Path) -> None:
-        self.state, self.folder = state, folder
+    def __init__(self, state: Path) -> None:
+        self.state = state
         clean = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"SLURM_CONF": str(state / "slurm.conf"), "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-        self.environment = {**clean, **own, **_VIRTUAL}
+        patient = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}  # several jobs start at once
+        self.environment = {**clean, **own, **_VIRTUAL, **patient}
 
-    def run(self, *command: str, deadline: float = 30, **environment: str) -> str:
-        """Run a command of SLURM's; returns its output."""
-        asked = {"env": {**self.environment, **environment}, "cwd": self.folder, "timeout": deadline}
+    def run(self, *command: str, folder: Path | None = None, deadline: float = 60, **environment: str) -> str:
+        """Run a command of SLURM's in a folder; returns its output."""
+        asked = {"env": {**self.environment, **environment}, "cwd": folder, "timeout": deadline}
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **asked)  # type: ignore
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def submit(self, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
-        """Submit a batch script with options that replace those in its head."""
+    def submit(self, folder: Path, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
+        """Submit a batch script from a folder, with options that replace those in its head."""
         edited = ["--parsable", "--account=test", "--partition=main", "--output=job-%A-%a.log", *options]
-        told = self.run("sbatch", *edited, script, *arguments, **environment)
-        return Job(self, told.strip())
+        told = self.run("sbatch", *edited, script, *arguments, folder=folder, **environment)
+        return Job(self, folder, told.strip())
 
     def logs(self) -> str:
         """What the daemons say, for the message of a test that fails."""
@@ -71,15 +73,15 @@ class Cluster:
 
 
 class Job:
-    """A job that was submitted."""
+    """A job that was submitted from a folder."""
 
-    def __init__(self, cluster: Cluster, number: str) -> None:
-        self.cluster, self.number = cluster, number
+    def __init__(self, cluster: Cluster, folder: Path, number: str) -> None:
+        self.cluster, self.folder, self.number = cluster, folder, number
 
     @property
     def log(self) -> str:
         """What the job has printed so far."""
-        paths = sorted(self.cluster.folder.glob(f"job-{self.number}-*.log"))
+        paths = sorted(self.folder.glob(f"job-{self.number}-*.log"))
         return "\n".join(path.read_text(errors="replace") for path in paths)
 
     def shown(self) -> dict[str, str]:
@@ -87,7 +89,7 @@ class Job:
         words = self.cluster.run("scontrol", "show", "job", "--oneliner", self.number).splitlines()[0].split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_for(self, condition: Callable[[], bool], deadline: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], deadline: float = 240) -> None:
         """Wait until something is so; fails with the job's log at the deadline."""
         until = time.monotonic() + deadline
         while not condition():
@@ -97,7 +99,7 @@ class Job:
                 raise AssertionError(f"job {self.number} did not come so far: {shown}\n{self.log}\n{self.cluster.logs()}")
             time.sleep(0.1)
 
-    def finish(self, deadline: float = 60) -> int:
+    def finish(self, deadline: float = 240) -> int:
         """Wait for the end of the job, and of all tasks of an array; returns its exit code, 0 where it ended by a signal."""
         self.wait_for(lambda: _OVER.issuperset(self.states()), deadline)
         return int(self.shown()["ExitCode"].split(":")[0])
@@ -108,9 +110,9 @@ class Job:
 
 
 @contextlib.contextmanager
-def running(state: Path, folder: Path) -> Iterator[Cluster]:
+def running(state: Path) -> Iterator[Cluster]:
     """A cluster for a while; its daemons and all that they started end with it."""
-    cluster = Cluster(state, folder)
+    cluster = Cluster(state)
     _configure(state)
     try:
         _start(cluster)
@@ -155,23 +157,34 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
-KillWait=15
+KillWait=30
 JobRequeue=1
 GresTypes=gpu
 SlurmdParameters=config_overrides
 """
         + "\n".join(nodes)
-        + "\nPartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+        + "\nPartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=120"
+        + "\nPartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2\n"
     )
 
 
 def _free_ports(count: int) -> list[int]:
+    """Below those that the system gives to connections: it would give one away before its daemon listens."""
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        return [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+        for port in random.sample(range(10_000, 32_000), 100):
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise AssertionError("no free ports")
 
 
 def _start(cluster: Cluster) -> None:
@@ -185,10 +198,17 @@ def _start(cluster: Cluster) -> None:
         *(["slurmd", "-f", conf, "-N", name] for name in NODES),
     ):
         cluster.run(str(_daemon(command[0])), *command[1:])
-    until = time.monotonic() + 30
-    while "idle" not in (told := cluster.run("sinfo", "--noheader", "--format=%T").split()) or len(set(told)) != 1:
+    until = time.monotonic() + 90
+    while set(told := _states_of_nodes(cluster)) != {"idle"}:
         assert time.monotonic() < until, f"the nodes did not come up: {told}\n{cluster.logs()}"
         time.sleep(0.1)
+
+
+def _states_of_nodes(cluster: Cluster) -> list[str]:
+    try:
+        return cluster.run("sinfo", "--noheader", "--partition=main", "--format=%T").split()
+    except AssertionError as error:  # its controller does not answer yet
+        return [str(error)]
 
 
 def _stop(state: Path) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.test_scripts import DOCUMENTED
 from tests.launching import run
+
+
+def test_the_page_on_clusters_has_the_commands_that_are_tried_here() -> None:
+    commands = ["python -m vggdist.doctor", "horovodrun --gloo -np 2 python -m vggdist.doctor"]
+    assert [line for line in DOCUMENTED if "doctor" in line] == commands
 
 
 @pytest.mark.parametrize("launcher", ["python", "horovodrun --gloo", "mpirun"])
@@ -36,8 +42,7 @@ def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
 
 def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path) -> None:
     """As where Horovod was built without the launcher's MPI: each is rank 0 of 1."""
-    for command in ("vggdist.doctor", "vggdist.train"):
-        alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
-        finished = run("mpirun", 2, ["-m", command], tmp_path, **alone)
-        assert finished.code == 2, finished.output
-        assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1
+    alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+    finished = run("mpirun", 2, ["-m", "vggdist.doctor"], tmp_path, **alone)
+    assert finished.code == 2, finished.output
+    assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1

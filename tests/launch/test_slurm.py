@@ -1,9 +1,13 @@
-"""The scripts of ``launch/slurm`` on a real SLURM of two virtual nodes: each way in, each way out."""
+"""The scripts of ``launch/slurm`` on a real SLURM of two virtual nodes: each way in, each way out.
+
+The jobs of a fixture are submitted at once and queue for the nodes, which have room for two small ones.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,7 @@ import pytest
 
 from tests.launch.cluster import PROJECT, Cluster, Job, missing, running
 from tests.launch.test_scripts import DOCUMENTED
-from tests.launching import command_line, result_of, train
-from vggdist.checkpoints.store import CheckpointStore
+from tests.launching import has_mpi, result_of, train
 
 TINY = (
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -25,32 +28,111 @@ TINY = (
 )
 TWO_RANKS = ("--nodes=2", "--gpus-per-node=1")
 FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2")
+WAYS = ("gloo", "pmix", "mpirun")
+COMMANDS = [line for line in DOCUMENTED if "sbatch" in line]
+ENDLESS = 100_000  # steps: an hour
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [pytest.mark.skipif(missing() is not None, reason=missing() or ""), pytest.mark.timeout(900)]
+Jobs = dict[str, Job]
 
 
 @pytest.fixture(scope="module")
-def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("jobs")
-    with running(tmp_path_factory.mktemp("slurm"), folder) as cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 
 
-@pytest.fixture
-def cluster(daemons: Cluster, tmp_path: Path) -> Cluster:
-    """The cluster, with a folder of its own that looks like the project's to its user."""
-    for name in ("launch", "configs"):
-        (tmp_path / name).symlink_to(PROJECT / name)
-    daemons.folder = tmp_path
-    return daemons
+@pytest.fixture(scope="module")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes folders that look like the project's to their user."""
+
+    def new_folder() -> Path:
+        folder = tmp_path_factory.mktemp("job")
+        for name in ("launch", "configs"):
+            (folder / name).symlink_to(PROJECT / name)
+        return folder
+
+    return new_folder
 
 
-@pytest.fixture(params=["gloo", "pmix", "mpirun"])
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> str:
     """Each way in that this machine has."""
-    if request.param != "gloo":
-        command_line("mpirun", 2)  # skips where there is no MPI
+    if request.param not in possible_ways():
+        pytest.skip("mpirun, or MPI in Horovod, is not installed")
     return str(request.param)
+
+
+def possible_ways() -> tuple[str, ...]:
+    return WAYS if has_mpi() else WAYS[:1]
+
+
+def training(cluster: Cluster, folder: Path, script: str, steps: int, *options: str, **environment: str) -> Job:
+    """Submit one of the project's scripts with a small network."""
+    arguments = (*TINY, "--train.steps", str(steps))
+    return cluster.submit(folder, f"launch/slurm/{script}.sh", *options, arguments=arguments, **environment)
+
+
+def own(cluster: Cluster, folder: Path, text: str, *options: str, **environment: str) -> Job:
+    """Submit a batch script of a test's own."""
+    (folder / "own.sh").write_text(f"#!/usr/bin/env bash\n{text}\n")
+    return cluster.submit(folder, "own.sh", *options, **environment)
+
+
+def documented(cluster: Cluster, folder: Path, command: str) -> Job:
+    """A command as it stands; what its user edits in the script's head comes by the environment, and it is cut short."""
+    edited = {"ACCOUNT": "test", "PARTITION": "main", "GPUS_PER_NODE": "1", "OUTPUT": "job-%A-%a.log"}
+    if "one_node" in command:
+        edited["GPUS_PER_NODE"] = "2"
+    cut = " ".join(f"'{word}'" for word in (*TINY, "--train.steps", "20"))
+    told = cluster.run("bash", "-c", f"{command} {cut}", folder=folder, **{f"SBATCH_{key}": edited[key] for key in edited})
+    return Job(cluster, folder, told.split()[-1])
+
+
+def array(cluster: Cluster, folder: Path) -> Job:
+    """The array with two small configurations."""
+    script = (PROJECT / "launch" / "slurm" / "array.sh").read_text()
+    edited = script.replace("configs/quickstart.yaml configs/cifar10_vgg11bn.yaml", "one.yaml two.yaml")
+    assert edited != script
+    (folder / "array.sh").write_text(edited)
+    for name, rate in (("one", "0.01"), ("two", "0.02")):
+        (folder / f"{name}.yaml").write_text(
+            f"run: {{name: {name}}}\noptimizer: {{learning_rate: {rate}}}\ntrain: {{steps: 5}}\n"
+            "model: {name: custom, stages: [[1, 8]], hidden: []}\n"
+        )
+    return cluster.submit(folder, "array.sh", "--gpus-per-node=1")
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
+    """All jobs that end by themselves, and the way where they are tried in each."""
+    found = {
+        command: documented(cluster, new_folder(), command)
+        for command in COMMANDS
+        if has_mpi() or "pmix" not in command and "mpirun" not in command
+    }
+    fault = json.dumps({"flags": [*TINY, "--train.steps", "120"], "fault": "error in a step", "rank": 1})
+    local_rank = "${OMPI_COMM_WORLD_LOCAL_RANK:-$SLURM_LOCALID}"
+    texts = {
+        "error": f"python -m tests.ranks.work training_with_a_fault '{fault}' .",
+        "doctor": "python -m vggdist.doctor",
+        "gpus": f"""bash -c 'echo "$SLURMD_NODENAME {local_rank} of $CUDA_VISIBLE_DEVICES"'""",
+    }
+    for way in possible_ways():
+        found[f"four {way}"] = training(cluster, new_folder(), "several_nodes", 10, *FOUR_RANKS, VGGDIST_LAUNCH=way)
+        for name, text in texts.items():
+            ranks = FOUR_RANKS if name == "gpus" else TWO_RANKS
+            text = f". launch/slurm/common.sh\nlaunch {text}"
+            found[f"{name} {way}"] = own(cluster, new_folder(), text, *ranks, "--ntasks-per-gpu=1", VGGDIST_LAUNCH=way)
+    found["unconnected"] = own(cluster, new_folder(), "srun --mpi=none python -m vggdist.train", "--nodes=2", "--ntasks=2")
+    found["unknown way"] = training(cluster, new_folder(), "one_node", 5, "--gpus-per-node=1", VGGDIST_LAUNCH="ssh")
+    found["array"] = array(cluster, new_folder())
+    return found
+
+
+def ended(job: Job) -> int:
+    """The exit code of a job that has many others before it."""
+    return job.finish(deadline=600)
 
 
 @pytest.fixture(scope="module")
@@ -70,163 +152,175 @@ def reported_steps(folder: Path) -> list[int]:
     return [line["step"] for line in told if "train/loss" in line]
 
 
-def newest_step(folder: Path) -> int:
-    found = CheckpointStore(folder / "runs" / "quickstart" / "checkpoints").newest()
-    assert found is not None
-    return int(found.state["step"])
+def interrupted(waiting: Jobs, act: Callable[[Job], object]) -> Jobs:
+    """Do something to each of some jobs as soon as it has made some steps."""
+    left = list(waiting.values())
+
+    def all_interrupted() -> bool:
+        for job in left[:]:
+            if max(reported_steps(job.folder), default=0) >= 20:
+                act(job)
+                left.remove(job)
+        return not left
+
+    left[-1].wait_for(all_interrupted, deadline=600)
+    return waiting
 
 
-def started(cluster: Cluster, way: str, script: str, steps: int) -> Job:
-    """A job of two ranks that has made some steps."""
-    job = cluster.submit(script, *TWO_RANKS, arguments=(*TINY, "--train.steps", str(steps)), VGGDIST_LAUNCH=way)
-    job.wait_for(lambda: max(reported_steps(cluster.folder), default=0) >= 20)
-    return job
+def announce_the_end(job: Job) -> None:
+    """As SLURM does by ``--signal=B:USR1@120``."""
+    job.cluster.run("scancel", "--batch", "--signal=USR1", job.number)
 
 
-def written(cluster: Cluster, text: str) -> str:
-    """A batch script of a test's own."""
-    (cluster.folder / "own.sh").write_text(f"#!/usr/bin/env bash\n{text}\n")
-    return "own.sh"
+def kill_rank_1(job: Job) -> None:
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        place = process.info["environ"] or {}
+        rank = place.get("OMPI_COMM_WORLD_RANK") or place.get("SLURM_PROCID")
+        if place.get("SLURM_CONF") == job.cluster.environment["SLURM_CONF"] and place.get("SLURM_JOB_ID") == job.number:
+            if rank == "1" and process.info["cmdline"][1:3] == ["-m", "vggdist.train"]:
+                process.kill()
 
 
-def test_two_ranks_on_two_nodes_compute_what_they_compute_without_slurm(
-    way: str, cluster: Cluster, plain_run: dict[str, Any]
+def in_each_way(cluster: Cluster, new_folder: Callable[[], Path], script: str, steps: int) -> Jobs:
+    return {way: training(cluster, new_folder(), script, steps, *TWO_RANKS, VGGDIST_LAUNCH=way) for way in possible_ways()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_page_on_clusters_computes_what_two_ranks_compute_without_slurm(
+    command: str, jobs: Jobs, plain_run: dict[str, Any]
 ) -> None:
-    arguments = (*TINY, "--train.steps", "20")
-    job = cluster.submit("launch/slurm/several_nodes.sh", *TWO_RANKS, arguments=arguments, VGGDIST_LAUNCH=way)
-    assert job.finish() == 0, job.log
-    result = result_of(cluster.folder)
+    if command not in jobs:
+        pytest.skip("mpirun, or MPI in Horovod, is not installed")
+    job = jobs[command]
+    assert ended(job) == 0, job.log
+    result = result_of(job.folder)
     assert result["sha256"] == plain_run["sha256"]
-    assert (result["world_size"], result["controller"]) == (2, "Gloo" if way == "gloo" else "MPI")
-    assert result["slurm"] == {"job": job.number, "nodes": "node[1-2]", "restarts": 0}
+    assert (result["world_size"], result["controller"]) == (2, "Gloo" if command.startswith("sbatch") else "MPI")
+    nodes = "node[1-2]" if "one_node" not in command else result["slurm"]["nodes"]
+    assert result["slurm"] == {"job": job.number, "nodes": nodes, "restarts": 0}
     assert "Exception" not in job.log and "srun: error" not in job.log, job.log
 
 
-def test_four_ranks_on_two_nodes_hold_the_same_network(way: str, cluster: Cluster) -> None:
+def test_four_ranks_on_two_nodes_hold_the_same_network(way: str, jobs: Jobs) -> None:
     """Which the ranks compare themselves at the end of each epoch and of the run."""
-    arguments = (*TINY, "--train.steps", "10")
-    job = cluster.submit("launch/slurm/several_nodes.sh", *FOUR_RANKS, arguments=arguments, VGGDIST_LAUNCH=way)
-    assert job.finish() == 0, job.log
-    assert result_of(cluster.folder)["world_size"] == 4
+    job = jobs[f"four {way}"]
+    assert ended(job) == 0, job.log
+    assert result_of(job.folder)["world_size"] == 4
 
 
-@pytest.mark.parametrize("command", [line for line in DOCUMENTED if "sbatch" in line])
-def test_a_command_of_the_page_on_clusters_runs(command: str, cluster: Cluster) -> None:
-    """As it stands; what its user edits in the script's head comes by the environment, and the training is cut short."""
-    if "pmix" in command or "mpirun" in command:
-        command_line("mpirun", 2)
-    edited = {"ACCOUNT": "test", "PARTITION": "main", "GPUS_PER_NODE": "1", "OUTPUT": "job-%A-%a.log"}
-    environment = {f"SBATCH_{name}": value for name, value in edited.items()}
-    told = cluster.run("bash", "-c", f"{command} --train.steps 3", **environment)
-    job = Job(cluster, told.split()[-1])
-    assert job.finish() == 0, job.log
-    assert result_of(cluster.folder)["step"] == 3
-
-
-def test_one_node_takes_a_rank_for_each_of_its_gpus(cluster: Cluster, plain_run: dict[str, Any]) -> None:
-    job = cluster.submit("launch/slurm/one_node.sh", "--gpus-per-node=2", arguments=(*TINY, "--train.steps", "20"))
-    assert job.finish() == 0, job.log
-    assert result_of(cluster.folder)["sha256"] == plain_run["sha256"]
-
-
-def test_each_rank_sees_all_gpus_of_its_node_and_takes_its_own(way: str, cluster: Cluster) -> None:
-    local_rank = "${OMPI_COMM_WORLD_LOCAL_RANK:-$SLURM_LOCALID}"
-    script = written(
-        cluster,
-        f""". launch/slurm/common.sh\nlaunch bash -c 'echo "$SLURMD_NODENAME {local_rank} of $CUDA_VISIBLE_DEVICES"'""",
-    )
-    job = cluster.submit(script, *FOUR_RANKS, "--ntasks-per-gpu=1", VGGDIST_LAUNCH=way)
-    assert job.finish() == 0, job.log
+def test_each_rank_sees_all_gpus_of_its_node_and_takes_its_own(way: str, jobs: Jobs) -> None:
+    job = jobs[f"gpus {way}"]
+    assert ended(job) == 0, job.log
     assert sorted(job.log.split("\n")) == ["", *(f"node{node} {rank} of 0,1" for node in (1, 2) for rank in (0, 1))]
 
 
-def test_the_doctor_finds_the_place_sound(way: str, cluster: Cluster) -> None:
-    script = written(cluster, ". launch/slurm/common.sh\nlaunch python -m vggdist.doctor")
-    job = cluster.submit(script, *TWO_RANKS, "--ntasks-per-gpu=1", VGGDIST_LAUNCH=way)
-    assert job.finish() == 0, job.log
+def test_the_doctor_finds_the_place_sound(way: str, jobs: Jobs) -> None:
+    job = jobs[f"doctor {way}"]
+    assert ended(job) == 0, job.log
     name, controller = ("mpirun" if way == "mpirun" else "srun"), ("Gloo" if way == "gloo" else "MPI")
     assert f"2 rank(s) from {name}, controller {controller}" in job.log and "allreduce: right" in job.log
 
 
-def test_a_preempted_job_queues_again_and_continues_at_the_next_step(way: str, cluster: Cluster) -> None:
-    job = started(cluster, way, "launch/slurm/preemptible.sh", steps=400)
-    cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what SLURM does by --signal=B:USR1@120
-    job.wait_for(lambda: job.shown()["Restarts"] == "1")
-    stopped_at = newest_step(cluster.folder)
-    assert job.finish(deadline=90) == 0, job.log
-    result = result_of(cluster.folder)
-    assert (result["step"], result["slurm"]["restarts"]) == (400, 1)
-    assert "stopped by SIGUSR1 on " in job.log and f"continuing from the checkpoint at step {stopped_at}" in job.log
-    log = (cluster.folder / "runs" / "quickstart" / "log.txt").read_text()
+def test_an_error_on_one_rank_ends_the_job_with_its_message_in_the_log(way: str, jobs: Jobs) -> None:
+    job = jobs[f"error {way}"]
+    assert ended(job) == 1, job.log
+    assert "rank 1: ZeroDivisionError: a bug" in job.log
+    assert result_of(job.folder)["error"].startswith("rank 1: ZeroDivisionError: a bug\nTraceback")
+
+
+def test_an_array_trains_each_configuration(jobs: Jobs) -> None:
+    job = jobs["array"]
+    assert ended(job) == 0, job.log
+    results = [result_of(job.folder, name) for name in ("one", "two")]
+    assert [result["exit_code"] for result in results] == [0, 0], job.log
+    assert [result["slurm"]["array_task"] for result in results] == [f"{job.number}_0", f"{job.number}_1"]
+
+
+def test_ranks_that_cannot_find_each_other_are_told_so_once(jobs: Jobs) -> None:
+    job = jobs["unconnected"]
+    assert ended(job) == 2, job.log
+    assert job.log.count("srun started 2 processes, but Horovod connects 1") == 1
+    assert result_of(job.folder)["exit_code"] == 2
+
+
+def test_an_unknown_way_is_refused(jobs: Jobs) -> None:
+    job = jobs["unknown way"]
+    assert ended(job) == 2
+    assert "VGGDIST_LAUNCH is 'ssh'; expected gloo, pmix or mpirun" in job.log
+
+
+@pytest.fixture(scope="module")
+def preempted(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
+    return interrupted(in_each_way(cluster, new_folder, "preemptible", steps=400), announce_the_end)
+
+
+def test_a_preempted_job_queues_again_and_continues_at_the_next_step(way: str, preempted: Jobs) -> None:
+    """Which its script does only where its ranks have ended with code 75."""
+    job = preempted[way]
+    assert ended(job) == 0, job.log
+    result = result_of(job.folder)
+    assert (result["step"], result["slurm"]["restarts"], job.shown()["Restarts"]) == (400, 1, "1"), job.log
+    saved = re.search(r"stopped by SIGUSR1 on .*; step (\d+) is saved", job.log)
+    assert saved and f"continuing from the checkpoint at step {saved[1]}" in job.log, job.log
+    log = (job.folder / "runs" / "quickstart" / "log.txt").read_text()
     assert "restarts 0" in log and "restarts 1" in log
-    assert reported_steps(cluster.folder) == list(range(5, 401, 5))
+    assert reported_steps(job.folder) == list(range(5, 401, 5))
 
 
-def test_a_job_that_is_cancelled_has_saved_a_checkpoint(way: str, cluster: Cluster) -> None:
-    job = started(cluster, way, "launch/slurm/several_nodes.sh", steps=100_000)
+@pytest.mark.parametrize("through", ["gloo", pytest.param("mpirun", marks=pytest.mark.slow)])
+def test_a_job_that_must_make_room_continues_when_the_urgent_one_is_over(
+    through: str, cluster: Cluster, new_folder: Callable[[], Path]
+) -> None:
+    """SLURM sends SIGTERM to the ranks, and would not queue a job again that ends within the partition's GraceTime."""
+    if through not in possible_ways():
+        pytest.skip("mpirun, or MPI in Horovod, is not installed")
+    job = training(cluster, new_folder(), "preemptible", ENDLESS, *TWO_RANKS, VGGDIST_LAUNCH=through)
+    interrupted(
+        {through: job}, lambda job: own(cluster, new_folder(), "sleep 1", "--partition=urgent", "--nodes=2", "--exclusive")
+    )
+    job.wait_for(lambda: "continuing from the checkpoint at step" in job.log)
+    assert "restarts 1" in job.log and job.shown()["Restarts"] == "1"
     cluster.run("scancel", job.number)
     job.finish()
-    job.wait_for(lambda: result_of(cluster.folder)["exit_code"] == 75)
-    assert f"step {newest_step(cluster.folder)} is saved" in result_of(cluster.folder)["error"]
+    assert job.states() == ["CANCELLED"] and job.log.count("restarts") == 2, job.log
 
 
-def test_a_job_whose_time_is_nearly_over_ends_with_code_75(way: str, cluster: Cluster) -> None:
-    """What a launcher does when the first rank ends must not hide the code."""
-    job = started(cluster, way, "launch/slurm/several_nodes.sh", steps=100_000)
-    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
-    assert job.finish() == 75, job.log
-    assert f"step {newest_step(cluster.folder)} is saved" in result_of(cluster.folder)["error"]
+@pytest.fixture(scope="module")
+def cancelled(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
+    waiting = in_each_way(cluster, new_folder, "several_nodes", ENDLESS)
+    return interrupted(waiting, lambda job: job.cluster.run("scancel", job.number))
 
 
-def test_an_array_trains_each_configuration(cluster: Cluster) -> None:
-    script = (PROJECT / "launch" / "slurm" / "array.sh").read_text()
-    edited = script.replace("configs/quickstart.yaml configs/cifar10_vgg11bn.yaml", "one.yaml two.yaml")
-    assert edited != script
-    (cluster.folder / "array.sh").write_text(edited)
-    for name, rate in (("one", "0.01"), ("two", "0.02")):
-        (cluster.folder / f"{name}.yaml").write_text(
-            f"run: {{name: {name}}}\noptimizer: {{learning_rate: {rate}}}\ntrain: {{steps: 5}}\n"
-            "model: {name: custom, stages: [[1, 8]], hidden: []}\n"
-        )
-    job = cluster.submit("array.sh", "--gpus-per-node=1")
-    assert job.finish() == 0, job.log
-    assert [result_of(cluster.folder, name)["exit_code"] for name in ("one", "two")] == [0, 0], job.log
-    assert [result_of(cluster.folder, name)["slurm"]["array_task"] for name in ("one", "two")] == [
-        f"{job.number}_0",
-        f"{job.number}_1",
-    ]
+def test_a_job_that_is_cancelled_has_saved_a_checkpoint(way: str, cancelled: Jobs) -> None:
+    job = cancelled[way]
+    ended(job)
+    job.wait_for(lambda: result_of(job.folder)["exit_code"] == 75)
+    assert re.search(r"step \d+ is saved", result_of(job.folder)["error"])
 
 
-def test_an_error_on_one_rank_ends_the_job_with_its_message_in_the_log(way: str, cluster: Cluster) -> None:
-    fault = json.dumps({"flags": [*TINY, "--train.steps", "120"], "fault": "error in a step", "rank": 1})
-    work = f"launch python -m tests.ranks.work training_with_a_fault '{fault}' ."
-    script = written(cluster, f". launch/slurm/common.sh\n{work}")
-    job = cluster.submit(script, *TWO_RANKS, "--ntasks-per-gpu=1", VGGDIST_LAUNCH=way)
-    assert job.finish() == 1, job.log
-    assert "rank 1: ZeroDivisionError: a bug" in job.log
-    assert result_of(cluster.folder)["error"].startswith("rank 1: ZeroDivisionError: a bug\nTraceback")
+@pytest.fixture(scope="module")
+def killed(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
+    return interrupted(in_each_way(cluster, new_folder, "several_nodes", ENDLESS), kill_rank_1)
 
 
-def test_a_rank_that_is_killed_ends_the_job_and_is_named(way: str, cluster: Cluster) -> None:
-    job = started(cluster, way, "launch/slurm/several_nodes.sh", steps=100_000)
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        place = process.info["environ"] or {}
-        rank = place.get("OMPI_COMM_WORLD_RANK") or place.get("SLURM_PROCID")
-        if place.get("SLURM_CONF") == cluster.environment["SLURM_CONF"] and rank == "1":
-            if process.info["cmdline"][1:3] == ["-m", "vggdist.train"]:
-                process.kill()
-    assert job.finish() != 0
+def test_a_rank_that_is_killed_ends_the_job_and_is_named(way: str, killed: Jobs) -> None:
+    job = killed[way]
+    assert ended(job) != 0
     assert "rank 1 (" in job.log and "is gone" in job.log
 
 
-def test_ranks_that_cannot_find_each_other_are_told_so_once(cluster: Cluster) -> None:
-    job = cluster.submit(written(cluster, "srun --mpi=none python -m vggdist.train"), "--nodes=2", "--ntasks=2")
-    assert job.finish() == 2, job.log
-    assert job.log.count("srun started 2 processes, but Horovod connects 1") == 1
-    assert result_of(cluster.folder)["exit_code"] == 2
-
-
-def test_an_unknown_way_is_refused(cluster: Cluster) -> None:
-    job = cluster.submit("launch/slurm/one_node.sh", "--gpus-per-node=1", VGGDIST_LAUNCH="ssh")
-    assert job.finish() == 2
-    assert "VGGDIST_LAUNCH is 'ssh'; expected gloo, pmix or mpirun" in job.log
+@pytest.mark.slow
+def test_a_job_whose_time_runs_out_saves_and_ends_with_code_75_or_continues(
+    cluster: Cluster, new_folder: Callable[[], Path]
+) -> None:
+    """SLURM's own announcement: of the two minutes of each life, one is left when it comes."""
+    limit = (*TWO_RANKS, "--time=00:02:00", "--signal=B:USR1@60")
+    once = training(cluster, new_folder(), "several_nodes", ENDLESS, *limit)
+    again = training(cluster, new_folder(), "preemptible", ENDLESS, *limit)
+    assert once.finish(deadline=300) == 75, once.log
+    assert re.search(r"step \d+ is saved", result_of(once.folder)["error"])
+    again.wait_for(lambda: "continuing from the checkpoint" in again.log, deadline=300)
+    saved = re.search(r"stopped by SIGUSR1 on .*; step (\d+) is saved", again.log)
+    assert saved and f"continuing from the checkpoint at step {saved[1]}" in again.log, again.log
+    cluster.run("scancel", again.number)
+    again.finish()

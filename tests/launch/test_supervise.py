@@ -72,7 +72,7 @@ def test_a_run_whose_rank_is_killed_continues_on_fewer_ranks_where_asked(tmp_pat
     assert (result["exit_code"], result["step"], result["world_size"]) == (0, STEPS, 1)
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun --gloo", "horovodrun", "mpirun"])
+@pytest.mark.parametrize("launcher", ["horovodrun", "mpirun"])
 def test_a_stop_request_ends_the_job_with_a_checkpoint(launcher: str, tmp_path: Path) -> None:
     """That nothing is left running, which plain horovodrun on MPI would do, is looked at by execute()."""
     finished = supervise(launcher, tmp_path, signal.SIGTERM, is_supervisor)

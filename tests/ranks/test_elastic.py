@@ -149,7 +149,7 @@ def test_when_ranks_are_killed_the_others_go_on_from_the_last_commit(tmp_path: P
 
 
 def test_a_rank_that_hangs_ends_itself_and_the_others_go_on(tmp_path: Path) -> None:
-    job = Job(tmp_path, HOSTS, "--run.timeout", "4")
+    job = Job(tmp_path, HOSTS, "--run.timeout", "8")
     before = job.wait_for(size=3)
     (job.notes / f"hang-{before.ranks[1]}").touch()
     job.wait_for(size=2)

@@ -46,39 +46,46 @@ def newest(folder: Path) -> Any:
     return found.state
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+    ("launcher", "number", "rank"),
+    [
+        ("horovodrun --gloo", signal.SIGTERM, 1),
+        ("horovodrun --gloo", signal.SIGUSR1, 0),
+        ("mpirun", signal.SIGINT, 1),
+        ("mpirun", signal.SIGTERM, 0),
+    ],
+)
 def test_a_signal_to_any_rank_stops_all_at_one_step_with_a_checkpoint(
     launcher: str, number: signal.Signals, rank: int, tmp_path: Path
 ) -> None:
     running = started(launcher, tmp_path)
     running.rank(rank).send_signal(number)
-    sent = time.monotonic()
     finished = running.finish()
-    assert time.monotonic() - sent < 15 and finished.code != 0
+    assert finished.code != 0
     result = result_of(tmp_path)
     assert result["exit_code"] == 75, finished.output
     step = newest(tmp_path)["step"]
     assert f"stopped by {number.name} on rank {rank}; step {step} is saved" in result["error"]
     assert finished.output.count("is saved: start the same command again") == 1
-    finished = train(launcher, 2, tmp_path, *TINY, "--train.steps", str(step + 3))
-    assert finished.code == 0 and f"continuing from the checkpoint at step {step}" in finished.output
 
 
-def test_alone_a_stop_is_exit_code_75(tmp_path: Path) -> None:
+def test_alone_a_stop_is_exit_code_75_and_the_next_start_continues(tmp_path: Path) -> None:
     running = started("python", tmp_path, size=1)
     running.process.send_signal(signal.SIGTERM)
     assert running.finish().code == 75
+    step = newest(tmp_path)["step"]
+    finished = train("python", 1, tmp_path, *TINY, "--train.steps", str(step + 3))
+    assert finished.code == 0 and f"continuing from the checkpoint at step {step}" in finished.output
 
 
 def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_path: Path) -> None:
     arguments = json.dumps({"flags": [*LONG], "fault": "hang", "rank": 0})
     work = [sys.executable, "-m", "tests.ranks.work", "training_with_a_fault", arguments, str(tmp_path)]
-    running = Running(work, tmp_path, deadline=60)
-    running.wait_for(lambda: (tmp_path / "runs" / "quickstart" / "metrics.jsonl").exists())
+    running = Running(work, tmp_path, deadline=120)
+    running.wait_for((tmp_path / "hangs").exists)
     for _ in range(2):
-        time.sleep(0.5)
         running.process.send_signal(signal.SIGINT)
+        time.sleep(1)  # two that come at once are one
     finished = running.finish()
     assert finished.code == 1 and "interrupted twice; ending without a checkpoint" in finished.output
 
@@ -89,14 +96,11 @@ def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
     assert "stopped by run.max_time" in result_of(tmp_path)["error"]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("launcher", "rank"), [("horovodrun --gloo", 0), ("horovodrun --gloo", 1), ("mpirun", 0)])
 def test_a_killed_rank_ends_the_job_and_is_named(launcher: str, rank: int, tmp_path: Path) -> None:
     running = started(launcher, tmp_path)
     running.rank(rank).kill()
-    sent = time.monotonic()
-    finished = running.finish()
-    assert finished.code != 0 and time.monotonic() - sent < 15
+    assert running.finish().code != 0
     result = result_of(tmp_path)
     assert result["exit_code"] == 1 and f"rank {rank} (" in result["error"] and "is gone" in result["error"]
     assert newest(tmp_path)["step"] >= 50
@@ -104,11 +108,9 @@ def test_a_killed_rank_ends_the_job_and_is_named(launcher: str, rank: int, tmp_p
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(launcher: str, tmp_path: Path) -> None:
-    running = started(launcher, tmp_path, "--run.timeout", "5")
+    running = started(launcher, tmp_path, "--run.timeout", "8")
     running.rank(1).suspend()
-    sent = time.monotonic()
-    finished = running.finish()
-    assert finished.code != 0 and time.monotonic() - sent < 25
+    assert running.finish().code != 0
     assert "rank 1 (" in result_of(tmp_path)["error"] and "no sign of life" in result_of(tmp_path)["error"]
 
 
@@ -120,10 +122,16 @@ def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) 
     return finished.output
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize(
-    ("fault", "rank"),
-    [("error in a step", 1), ("error in a step", 0), ("error in an evaluation", 1), ("error in a checkpoint", 0)],
+    ("launcher", "fault", "rank"),
+    [
+        ("horovodrun --gloo", "error in a step", 1),
+        ("horovodrun --gloo", "error in a step", 0),
+        ("horovodrun --gloo", "error in an evaluation", 1),
+        ("horovodrun --gloo", "error in a checkpoint", 0),
+        ("mpirun", "error in a step", 1),
+        ("mpirun", "error in a checkpoint", 0),
+    ],
 )
 def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: str, rank: int, tmp_path: Path) -> None:
     output = with_fault(launcher, tmp_path, fault, rank)
@@ -133,7 +141,7 @@ def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: 
 
 
 def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
-    output = with_fault("horovodrun --gloo", tmp_path, "hang", 1, "--run.timeout", "4")
+    output = with_fault("horovodrun --gloo", tmp_path, "hang", 1, "--run.timeout", "8")
     assert "rank 1: no progress for" in output and "in sleep" in output
     assert "rank 1 (" in result_of(tmp_path)["error"]
 
@@ -151,9 +159,8 @@ def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) ->
     assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
 
 
-@pytest.mark.parametrize("fault", ["drift"])
-def test_the_comparison_can_be_turned_off(fault: str, tmp_path: Path) -> None:
-    arguments = {"flags": [*TINY, "--train.steps", "12", "--run.drift_steps", "0"], "fault": fault, "rank": 1}
+def test_the_comparison_can_be_turned_off(tmp_path: Path) -> None:
+    arguments = {"flags": [*TINY, "--train.steps", "12", "--run.drift_steps", "0"], "fault": "drift", "rank": 1}
     finished = run(
         "horovodrun --gloo", 2, ["-m", "tests.ranks.work", "training_with_a_fault", json.dumps(arguments), "."], tmp_path
     )

@@ -317,7 +317,7 @@ class TestAStopRequest:
         send(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
         started = time.monotonic()
         assert supervise.main(["--"]) == 1
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         told = capfd.readouterr().err
         assert "SIGTERM handed on" in told and "SIGINT handed on" in told and "second SIGINT, killed" in told
 
@@ -326,8 +326,8 @@ class TestAStopRequest:
         act(f"{act_of}; Path('ready').touch(); sys.exit(1)")
         send(signal.SIGTERM)
         started = time.monotonic()
-        assert supervise.main(["--backoff", "30", "--"]) == code
-        assert time.monotonic() - started < 10
+        assert supervise.main(["--backoff", "60", "--"]) == code
+        assert time.monotonic() - started < 30
 
     @pytest.mark.parametrize(
         ("launcher", "received"), [("mpirun", "SIGUSR1"), ("horovodrun --gloo", "SIGTERM"), ("horovodrun", None)]
