@@ -47,7 +47,8 @@ def main() -> None:
     for name, taken in speeds.items():
         print(f"{name:<18} {taken!s:<26} {taken.over(speeds[options.ways[0]])}")
     if options.json:
-        options.json.write_text(json.dumps({"machine": found, **{name: taken.as_json() for name, taken in speeds.items()}}))
+        figures = {name: taken.as_json() for name, taken in speeds.items()}
+        options.json.write_text(json.dumps({"machine": found, "images_per_s": figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

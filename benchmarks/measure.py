@@ -24,6 +24,7 @@ MODEL = ("--model.name", "vgg11", "--model.batch_norm", "true", "--model.hidden"
 DATA = ("--data.name", "synthetic", "--data.image_size", "32", "--data.synthetic_samples", "8192")
 AUGMENTATION = ("--augment.pad_crop", "4", "--augment.flip", "true")
 BATCH_SIZE, WARMUP = 128, 8
+TUNING = ("OMP_", "KMP_", "MXNET_", "OMPI_", "HOROVOD_")
 DEADLINE_S = 600
 
 
@@ -116,13 +117,16 @@ def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S)
 def started(command: Sequence[str], place: Path, environment: str = "") -> subprocess.Popen[bytes]:
     """Start a command in a new folder, with its output in ``output.txt`` there; :func:`end` must follow.
 
+    What the shell may have set for OpenMP, MXNet, Open MPI and Horovod does not reach it.
+
     Args:
         command: this interpreter's folder is searched first.
         environment: ``NAME=value``, with spaces between.
     """
     place.mkdir()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
+    untuned = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
+    variables = {**untuned, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
     with (place / "output.txt").open("w") as output:
         return subprocess.Popen(command, cwd=place, env=variables, stdout=output, stderr=subprocess.STDOUT)
 

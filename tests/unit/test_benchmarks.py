@@ -45,8 +45,10 @@ def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Pa
     assert measure.reported(tmp_path) == pytest.approx(10 / (8 / 8 + 2 / 1))
 
 
-def test_copies_are_summed_and_see_their_environment() -> None:
-    assert measure.images_per_second("two", python("import os; print(os.environ['SPEED'])", 2, "SPEED=3")) == 6
+def test_copies_are_summed_and_see_the_environment_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the shell, and not asked for
+    code = "import os; print(os.environ['SPEED'] if 'OMP_NUM_THREADS' not in os.environ else 0)"
+    assert measure.images_per_second("two", python(code, 2, "SPEED=3")) == 6
 
 
 @pytest.mark.parametrize(
