@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -30,6 +28,7 @@ from vggdist.world import knobs
 SETTINGS = knobs.apply()  # before anything imports MXNet
 
 import mxnet as mx  # noqa: E402
+from measure import in_words, machine  # noqa: E402
 
 from vggdist.checkpoints.store import CheckpointStore  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
@@ -83,8 +82,8 @@ def main() -> None:
 
     arrays = vgg16_with_momentum()
     step = training_step(arrays, options.products)
-    size, machine = sum(array.size * 4 for array in arrays.values()), hardware()
-    print(f"a checkpoint of VGG-16 with momentum, {size / 1e9:.2f} GB, on {machine}", flush=True)
+    size, found = sum(array.size * 4 for array in arrays.values()), {**machine(), "mxnet": mx.__version__}
+    print(f"a checkpoint of VGG-16 with momentum, {size / 1e9:.2f} GB, on {in_words(found)}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         started = time.perf_counter()
         store = HeldStore(Path(folder))
@@ -105,7 +104,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "what": "stall of the training by a checkpoint of VGG-16 with momentum",
         "bytes": size,
-        "hardware": machine,
+        "hardware": found,
         "settings": SETTINGS.values,
         "step_s": usual,
         "step_after_s": usual_after,
@@ -166,18 +165,6 @@ def measure(writer: CheckpointWriter, store: HeldStore, number: int, step: Calla
     if writer.failure:
         raise writer.failure
     return Save(call, first - usual, sum(steps) - usual * len(steps), writer.seconds - released)
-
-
-def hardware() -> dict[str, str | int | list[float]]:
-    """The machine, and how busy it was beside this."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "mxnet": mx.__version__,
-    }
 
 
 def line(name: str, save: Save) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -20,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from measure import in_words, machine
 
 from vggdist.checkpoints.store import CheckpointStore
 
@@ -35,7 +34,7 @@ def main() -> None:
     options = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(options.launcher, options.kills, Path(folder))
-    print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {options.launcher}, 2 ranks")
+    print(f"{in_words(machine())}; {options.launcher}, 2 ranks")
     print(f"n = {len(seconds)}: median {statistics.median(seconds):.1f} s, {min(seconds):.1f} to {max(seconds):.1f} s")
 
 

@@ -1,0 +1,163 @@
+"""For the scripts beside it: trainings as programs of their own, watched by a deadline, and asked how fast they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from vggdist.measuring.series import Series, in_turn
+
+MODEL = ("--model.name", "vgg11", "--model.batch_norm", "true", "--model.hidden", "[]")
+DATA = ("--data.name", "synthetic", "--data.image_size", "32", "--data.synthetic_samples", "8192")
+AUGMENTATION = ("--augment.pad_crop", "4", "--augment.flip", "true")
+BATCH_SIZE, WARMUP = 128, 8
+TUNING = ("OMP_", "KMP_", "MXNET_", "OMPI_", "HOROVOD_")
+DEADLINE_S = 600
+
+
+class ProgramFailed(Exception):
+    """A program ended with an error, did not end, or did not tell its speed; the message has its output."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training as one would type it.
+
+    Attributes:
+        command: its words.
+        speed: images per second from the folder in which it ran; ``output.txt`` there is what it printed.
+        environment: as :func:`started` takes it.
+        copies: as many run at once and know nothing of each other.
+    """
+
+    command: tuple[str, ...]
+    speed: Callable[[Path], float]
+    environment: str = ""
+    copies: int = 1
+
+
+def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int = 1, steps: int = 16) -> Program:
+    """``vggdist.train``: VGG-11 with batch normalisation on synthetic 32-pixel images, 128 a rank.
+
+    Args:
+        launcher: the words before ``python``.
+        steps: how many count; the warm-up (graphs are built, buffers allocated) comes before.
+    """
+    length = ("--train.batch_size", BATCH_SIZE, "--train.steps", WARMUP + steps, "--run.log_every", WARMUP)
+    settings = map(str, (*MODEL, *DATA, *AUGMENTATION, *length, "--evaluation.every_epochs", 0, *shlex.split(flags)))
+    return Program((*shlex.split(launcher), sys.executable, "-m", "vggdist.train", *settings), reported, environment, copies)
+
+
+def reported(folder: Path) -> float:
+    """Images per second that a run of ours reports, without its first report."""
+    lines = map(json.loads, (folder / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines())
+    reports = [(line["step"], line["throughput/images_per_s"]) for line in lines if "throughput/images_per_s" in line]
+    steps = [step - earlier for (earlier, _), (step, _) in zip(reports, reports[1:])]
+    return statistics.harmonic_mean([speed for _, speed in reports[1:]], weights=steps)
+
+
+def take_turns(programs: Mapping[str, Program], repeats: int) -> dict[str, Series]:
+    """Images per second of each, in each turn; tells them on the way.
+
+    Raises:
+        ProgramFailed: the first one ends the measurement.
+    """
+
+    def measured(name: str) -> float:
+        speed = images_per_second(name, programs[name])
+        print(f"{name} {speed:.1f} images/s", file=sys.stderr, flush=True)
+        return speed
+
+    return in_turn({name: partial(measured, name) for name in programs}, repeats)
+
+
+def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S) -> float:
+    """Run a program once, in a temporary folder, and sum over its copies.
+
+    Args:
+        deadline: seconds after which the program is killed.
+
+    Raises:
+        ProgramFailed: it did not end well.
+    """
+    with tempfile.TemporaryDirectory(prefix="measure-") as folder:
+        places = [Path(folder) / str(copy) for copy in range(program.copies)]
+        until, jobs = time.monotonic() + deadline, []
+        try:
+            for place in places:
+                jobs.append(started(program.command, place, program.environment))
+            codes = [job.wait(timeout=max(0, until - time.monotonic())) for job in jobs]
+            if any(codes):
+                raise ProgramFailed(f"{name} ended with {max(codes, key=abs)}:\n{_outputs(places)}")
+            return sum(map(program.speed, places))
+        except subprocess.TimeoutExpired:
+            raise ProgramFailed(f"{name} was not over after {deadline} s:\n{_outputs(places)}") from None
+        except (OSError, ValueError, LookupError) as error:
+            raise ProgramFailed(
+                f"{name} did not tell its speed ({type(error).__name__}: {error}):\n{_outputs(places)}"
+            ) from None
+        finally:
+            for job in jobs:
+                end(job)
+
+
+def started(command: Sequence[str], place: Path, environment: str = "") -> subprocess.Popen[bytes]:
+    """Start a command in a new folder, with its output in ``output.txt`` there; :func:`end` must follow.
+
+    What the shell may have set for OpenMP, MXNet, Open MPI and Horovod does not reach it.
+
+    Args:
+        command: this interpreter's folder is searched first.
+        environment: ``NAME=value``, with spaces between.
+    """
+    place.mkdir()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    untuned = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
+    variables = {**untuned, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
+    with (place / "output.txt").open("w") as output:
+        return subprocess.Popen(command, cwd=place, env=variables, stdout=output, stderr=subprocess.STDOUT)
+
+
+def end(job: subprocess.Popen[bytes]) -> None:
+    """Kill a program that is still there, with all that it started."""
+    if job.poll() is None:
+        launcher = psutil.Process(job.pid)
+        for process in [launcher, *launcher.children(recursive=True)]:
+            process.kill()
+        job.wait()
+
+
+def _outputs(places: list[Path]) -> str:
+    files = [place / "output.txt" for place in places]
+    return "\n".join(file.read_text(errors="replace") for file in files if file.exists())
+
+
+def machine() -> dict[str, str | int | float]:
+    """On what is measured, and how busy it was when asked."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "load average": round(os.getloadavg()[0], 2),
+    }
+
+
+def in_words(facts: Mapping[str, object]) -> str:
+    """``cores 2, load average 0.1``."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,0 +1,123 @@
+"""Ours beside other trainings of the same network, data and batch: ``.venv/bin/python benchmarks/run.py --repeats 5``.
+
+VGG-11 with batch normalisation, 32-pixel images cropped and mirrored, 128 a rank, SGD with momentum, float32, two ranks on
+this machine's cores (plain-mxnet: one process that has them all). The others are the small programs of ``peers/``; PyTorch
+has an environment of its own, see ``peers/requirements.txt``. All take turns, in the opposite order from turn to turn, and
+images per second count for the whole machine, without the warm-up. Horovod's example runs as it is, and with a share of the
+cores for each rank (``-threads``), which its users have to set themselves. Exit code 1: a program failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from measure import WARMUP, Program, ProgramFailed, in_words, machine, ours, take_turns
+
+from vggdist.config.schema import ModelConfig
+from vggdist.measuring.series import Series
+from vggdist.models.layers import describe
+
+HERE = Path(__file__).resolve().parent
+PYTORCH = HERE.parent / ".venv-peers" / "bin" / "python"
+RANKS = 2
+GLOO, MPI = f"horovodrun --gloo -np {RANKS}", f"horovodrun -np {RANKS}"
+TORCHRUN = f"-m torch.distributed.run --nproc-per-node {RANKS}"
+
+
+def main() -> None:
+    """Measure, print a table, and write the figures where ``--json`` says."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"default: all of {', '.join(programs(16, PYTORCH))}")
+    asked.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
+    asked.add_argument("--steps", type=int, default=16, help="steps that count, after a warm-up of 8 (default: %(default)s)")
+    asked.add_argument("--pytorch", type=Path, default=PYTORCH, help="Python that has PyTorch (default: %(default)s)")
+    asked.add_argument("--json", type=Path, help="file for all figures")
+    options = asked.parse_args()
+    known = programs(options.steps, options.pytorch.absolute())
+    if unknown := set(options.programs) - set(known):
+        asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    chosen = {name: program for name, program in known.items() if name in (options.programs or known)}
+    if any(name.startswith("pytorch") for name in chosen) and not options.pytorch.exists():
+        advice = f"{HERE}/peers/requirements.txt tells how to install it; or name the programs to measure"
+        asked.error(f"there is no PyTorch at {options.pytorch}: {advice}")
+    found, parts = machine(), versions(options.pytorch)
+    try:
+        speeds = take_turns(chosen, options.repeats)
+    except ProgramFailed as failure:
+        sys.exit(str(failure))
+    print(f"{in_words(found)}\n{in_words(parts)}, n = {options.repeats}\n{table(speeds)}")
+    if options.json:
+        figures = {name: taken.as_json() for name, taken in speeds.items()}
+        options.json.write_text(json.dumps({"machine": found, "versions": parts, "images_per_s": figures}, indent=2) + "\n")
+
+
+def programs(steps: int, pytorch: Path) -> dict[str, Program]:
+    """Ours, whose names say so, and theirs.
+
+    Args:
+        steps: how many count.
+        pytorch: the interpreter that has PyTorch.
+    """
+    threads = f"OMP_NUM_THREADS={max(1, int(machine()['cores']) // RANKS)}"
+
+    def peer(before: str, script: str, *flags: str, environment: str = "") -> Program:
+        length = ("--warmup", str(WARMUP), "--steps", str(steps))
+        return Program((*before.split(), str(HERE / "peers" / script), *length, *flags), told, environment)
+
+    return {
+        "ours-gloo": ours(GLOO, steps=steps),
+        "ours-mpi": ours(MPI, steps=steps),
+        "ours-two-alone": ours(environment=threads, copies=RANKS, steps=steps),
+        "pytorch-ddp": peer(f"{pytorch} {TORCHRUN}", "pytorch_ddp.py"),
+        "pytorch-ddp-compiled": peer(f"{pytorch} {TORCHRUN}", "pytorch_ddp.py", "--compile"),
+        "plain-mxnet": peer("python", "plain_mxnet.py"),
+        "horovod-example-gloo": peer(f"{GLOO} python", "horovod_example.py"),
+        "horovod-example-mpi": peer(f"{MPI} python", "horovod_example.py"),
+        "horovod-example-gloo-threads": peer(f"{GLOO} python", "horovod_example.py", environment=threads),
+        "horovod-example-mpi-threads": peer(f"{MPI} python", "horovod_example.py", environment=threads),
+    }
+
+
+def told(folder: Path) -> float:
+    """Images per second in the line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network."""
+    output = (folder / "output.txt").read_text()
+    line = json.loads(output[output.index('{"images_per_s"') :].splitlines()[0])
+    model = describe(ModelConfig(name="vgg11", batch_norm=True, hidden=()), channels=3, image_size=32, num_classes=10)
+    expected = sum(layer.parameters for layer in model)
+    if line["parameters"] != expected:
+        raise ValueError(f"it trained {line['parameters']} parameters instead of {expected}")
+    return float(line["images_per_s"])
+
+
+def table(speeds: Mapping[str, Series]) -> str:
+    """A line for each program: images per second, and how many times as fast each of ours was in the same turn."""
+    mine = {name: taken for name, taken in speeds.items() if name.startswith("ours")}
+    width = max(map(len, speeds))
+    head = f"{'program':<{width}} {'images/s':<26}" + "".join(f" {f'{name} / it':<26}" for name in mine)
+    lines = [
+        f"{name:<{width}} {taken!s:<26}" + "".join(f" {own.over(taken)!s:<26}" for own in mine.values())
+        for name, taken in speeds.items()
+    ]
+    return "\n".join(line.rstrip() for line in (head, *lines))
+
+
+def versions(pytorch: Path) -> dict[str, str]:
+    """Of what is compared; PyTorch and Open MPI only where they are."""
+    asked = {"torch": [str(pytorch), "-c", "import torch; print(torch.__version__)"], "mpirun": ["mpirun", "--version"]}
+    found = {name: version(name) for name in ("mxnet", "horovod", "numpy")}
+    for name, command in asked.items():
+        try:
+            found[name] = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split("\n")[0]
+        except (OSError, subprocess.CalledProcessError):
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()
