@@ -30,7 +30,6 @@ class Finished:
 
     code: int
     output: str
-    seconds: float
 
 
 def command_line(launcher: str, size: int) -> list[str]:
@@ -54,7 +53,7 @@ def has_mpi() -> bool:
     return "[X] MPI" in build.stdout
 
 
-def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = 120, **environment: str) -> Finished:
+def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = 240, **environment: str) -> Finished:
     """Run Python under a launcher."""
     return execute([*command_line(launcher, size), *arguments], cwd, deadline, **environment)
 
@@ -108,18 +107,17 @@ class Running:
             output, _ = self.process.communicate(timeout=self._started + self._deadline - time.monotonic())
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self._command} was not over after {self._deadline} s:\n{self._end()}")
-        seconds = time.monotonic() - self._started
         left = _left_behind(self._token, patience=5)
         _kill(self._token)
         assert not left, f"{self._command} left processes behind: {left}\n{output}"
-        return Finished(self.process.returncode, output, seconds)
+        return Finished(self.process.returncode, output)
 
     def _end(self) -> str:
         _kill(self._token)
         return self.process.communicate()[0]
 
 
-def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 120, **arguments: Any) -> list[Any]:
+def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 240, **arguments: Any) -> list[Any]:
     """Call ``tests.ranks.work.<function>(world, **arguments)`` on every rank; returns the ranks' results in order."""
     results = cwd / f"results-{uuid.uuid4().hex}"
     results.mkdir()
@@ -128,12 +126,12 @@ def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 1
     return [json.loads((results / f"{rank}.json").read_text()) for rank in range(size)]
 
 
-def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 120, **environment: str) -> Running:
+def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Running:
     """Start ``vggdist.train`` in a folder, without waiting for it."""
     return Running([*command_line(launcher, size), "-m", "vggdist.train", *flags], cwd, deadline, **environment)
 
 
-def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 120, **environment: str) -> Finished:
+def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Finished:
     """Run ``vggdist.train`` in a folder."""
     return run(launcher, size, ["-m", "vggdist.train", *flags], cwd, deadline, **environment)
 

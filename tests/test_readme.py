@@ -35,6 +35,6 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     if command.startswith("tensorboard"):
         command += " --inspect"  # the server would not end
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    finished = execute(["bash", "-c", command], folder, 120, PATH=path)
+    finished = execute(["bash", "-c", command], folder, 240, PATH=path)
     assert finished.code == 0 and finished.output, finished.output
     assert result_of(folder)["metrics"]["eval/top1(%)"] >= 98

@@ -83,7 +83,7 @@ def start(way: str, wires: Path, cwd: Path, *flags: str) -> Running:
     own = {"HOSTFILE": "hostfile"} if way == "mpirun" else {"INTERFACE": "wire"}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = on(1, wires, str(LAUNCH / words[0]), *words[1:], *TINY, *flags)
-    return Running(command, cwd, 180, PATH=path, **own, **root)
+    return Running(command, cwd, 240, PATH=path, **own, **root)
 
 
 @pytest.fixture(params=["gloo", "mpirun"])

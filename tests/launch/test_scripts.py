@@ -26,7 +26,7 @@ def script(name: str, *words: str, cwd: Path, **environment: str) -> Finished:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = name if name == "bash" else str(LAUNCH / name)
-    return execute([command, *words], cwd, 120, PATH=path, **root, **environment)
+    return execute([command, *words], cwd, 240, PATH=path, **root, **environment)
 
 
 @pytest.mark.parametrize("command", [line for line in DOCUMENTED if "doctor" not in line and "sbatch" not in line])
@@ -65,5 +65,5 @@ def test_a_script_without_its_first_argument_tells_its_usage(name: str, tmp_path
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt install shellcheck)")
 def test_every_script_is_clean(tmp_path: Path) -> None:
     scripts = [str(path.relative_to(LAUNCH.parent)) for path in sorted(LAUNCH.rglob("*.sh"))]
-    finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, 60)
+    finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, 240)
     assert len(scripts) == 8 and finished.code == 0, finished.output

@@ -57,9 +57,9 @@ def _train_one_step(file: Path, cwd: Path) -> Finished:
     if asked["data"]["name"] == "cifar10":
         _write_cifar10(cwd / "images")
         (cwd / "short.py").write_text(_TRAIN_ON_SHORT_FILES)
-        return run("python", 1, ["short.py", *flags], cwd, deadline=120)
+        return run("python", 1, ["short.py", *flags], cwd)
     _write_fashion(cwd / "images", _BATCH)
-    return train("python", 1, cwd, *flags, deadline=120)
+    return train("python", 1, cwd, *flags)
 
 
 @pytest.mark.parametrize("file", sorted(_SEEDS.glob("*.yaml")), ids=lambda file: file.stem)

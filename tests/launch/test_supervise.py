@@ -16,7 +16,7 @@ import pytest
 from tests.launching import Finished, command_line, execute, result_of
 
 STEPS = 225  # 5 epochs, a checkpoint after each
-DEADLINE = 180
+DEADLINE = 240
 
 
 def supervise(launcher: str, cwd: Path, number: int, chosen: Callable[[psutil.Process], bool], *flags: str) -> Finished:

@@ -66,8 +66,8 @@ class Job:
         discovery = ["--network-interface", "lo", "--host-discovery-script", str(script)]
         rank = [sys.executable, "-m", "tests.ranks.elastic_rank", str(self.notes)]
         # A peer's death is seen at once, or after Gloo's timeout; it must also suffice for a new process to come up.
-        environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "15"}
-        self.running = Running([*launcher, *discovery, *rank, *FLAGS, *flags], folder, deadline=150, **environment)
+        environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "30"}
+        self.running = Running([*launcher, *discovery, *rank, *FLAGS, *flags], folder, deadline=240, **environment)
 
     def set_hosts(self, hosts: Sequence[str]) -> None:
         """What the discovery script tells from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import time
@@ -81,7 +82,7 @@ def test_alone_a_stop_is_exit_code_75_and_the_next_start_continues(tmp_path: Pat
 def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_path: Path) -> None:
     arguments = json.dumps({"flags": [*LONG], "fault": "hang", "rank": 0})
     work = [sys.executable, "-m", "tests.ranks.work", "training_with_a_fault", arguments, str(tmp_path)]
-    running = Running(work, tmp_path, deadline=120)
+    running = Running(work, tmp_path, deadline=240)
     running.wait_for((tmp_path / "hangs").exists)
     for _ in range(2):
         running.process.send_signal(signal.SIGINT)
@@ -91,7 +92,7 @@ def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_pat
 
 
 def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
-    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:15")
+    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:08")
     assert result_of(tmp_path)["exit_code"] == 75, finished.output
     assert "stopped by run.max_time" in result_of(tmp_path)["error"]
 
@@ -111,7 +112,8 @@ def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(laun
     running = started(launcher, tmp_path, "--run.timeout", "8")
     running.rank(1).suspend()
     assert running.finish().code != 0
-    assert "rank 1 (" in result_of(tmp_path)["error"] and "no sign of life" in result_of(tmp_path)["error"]
+    found = re.search(r"rank 1 \(.*no sign of life for (\d+) s", result_of(tmp_path)["error"])
+    assert found and 8 <= int(found[1]) < 60  # well below the default, though the machine may be busy
 
 
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
@@ -142,7 +144,8 @@ def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: 
 
 def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
     output = with_fault("horovodrun --gloo", tmp_path, "hang", 1, "--run.timeout", "8")
-    assert "rank 1: no progress for" in output and "in sleep" in output
+    found = re.search(r"rank 1: no progress for (\d+) s", output)
+    assert found and 8 <= int(found[1]) < 60 and "in sleep" in output
     assert "rank 1 (" in result_of(tmp_path)["error"]
 
 

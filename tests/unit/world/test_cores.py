@@ -78,5 +78,5 @@ def test_what_mpirun_has_bound_is_recognised(tmp_path: Path) -> None:
     )
     for binding, told in (("core", "bound: True"), ("none", "bound: False")):
         command = [binding if word == "none" else word for word in command_line("mpirun", 2)]
-        finished = execute([*command, "-c", program], tmp_path, 60)
+        finished = execute([*command, "-c", program], tmp_path, 240)
         assert finished.code == 0 and finished.output.count(told) == 2
