@@ -38,7 +38,7 @@ def cpu(place: Place) -> dict[str, str]:
         "OMPI_MCA_mpi_yield_when_idle": "1",
         # Milliseconds between two looks of Horovod's thread for work. What is ready waits for the next one, but each takes
         # time from the cores that compute, on Gloo, whose ranks talk by TCP each time, so much that 1 ms is slower.
-        "HOROVOD_CYCLE_TIME": "5" if place.gloo and place.topology.size > 1 else "1",
+        "HOROVOD_CYCLE_TIME": "10" if place.gloo and place.topology.size > 1 else "1",
     }
 
 
