@@ -48,7 +48,7 @@ KINDS = {
         # MXNet otherwise runs a dozen operators as one, under one name.
         environment={"HOROVOD_TIMELINE": "DYNAMIC", "MXNET_EXEC_BULK_EXEC_TRAIN": "0"},
     ),
-    # A reduction that is waited for would else take one cycle of 20 ms, whatever its size.
+    # A reduction that is waited for would else take one cycle, whatever its size.
     "allreduce": Kind(
         "bytes against time on the network's own gradients", "allreduce", environment={"HOROVOD_CYCLE_TIME": "0.1"}
     ),
