@@ -10,9 +10,9 @@ import pytest
 
 from tests.launching import call
 from vggdist.config.load import load
-from vggdist.data.augment import statistics, value_counts
 from vggdist.data.sources import ArraySource
 from vggdist.data.sources import load as load_data
+from vggdist.data.statistics import statistics, value_counts
 
 FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "512"]
 
