@@ -21,10 +21,10 @@ from vggdist.checkpoints.state import digest  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
 from vggdist.config.errors import RequestError, Stopped  # noqa: E402
 from vggdist.config.load import load, run_directory  # noqa: E402
-from vggdist.data.augment import Batch, value_counts  # noqa: E402
+from vggdist.data.augment import Batch  # noqa: E402
 from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
-from vggdist.data.statistics import statistics, value_counts
+from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.ending import Ending  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
