@@ -75,7 +75,14 @@ def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Pa
     for rank in range(2):
         trace = json.loads((folder / f"profile-mxnet-{rank}.json").read_text())
         names = {event["name"] for event in trace["traceEvents"]}
-        assert {"Convolution", "_backward_Convolution", "Pooling", "BatchNorm", "FullyConnected", "horovod_allreduce"} <= names
+        assert {
+            "Convolution",
+            "_backward_Convolution",
+            "Pooling",
+            "_contrib_BatchNormWithReLU",
+            "FullyConnected",
+            "horovod_allreduce",
+        } <= names
     timeline = json.loads((folder / "profile-horovod.json").read_text())
     names = {event.get("name") for event in timeline}
     reduced = [event["args"].get("name", "") for event in timeline if event.get("name") == "process_name"]
