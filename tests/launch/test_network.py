@@ -49,6 +49,7 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("key", "host_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     easy = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i {folder}/key"
+    easy += " -o ConnectionAttempts=30"  # each second: a link carries nothing for some time after it was set up
     (folder / "bin").mkdir()
     (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {easy} "$@"\n')
     (folder / "bin" / "ssh").chmod(0o755)
