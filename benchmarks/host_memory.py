@@ -14,8 +14,9 @@ knobs.apply()
 
 import psutil  # noqa: E402
 
-from vggdist.config.schema import DataConfig  # noqa: E402
+from vggdist.config.images import DataConfig  # noqa: E402
 from vggdist.data.augment import value_counts  # noqa: E402
+from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.sources import DataSet, load  # noqa: E402
 from vggdist.world.host import once_per_host  # noqa: E402
 from vggdist.world.process import World  # noqa: E402
@@ -30,7 +31,10 @@ def main() -> None:
     def load_all() -> DataSet:
         return load(CIFAR_SIZED, seed=0)
 
-    ways: dict[str, Callable[[], DataSet]] = {"once": lambda: once_per_host(world, load_all), "by each rank": load_all}
+    ways: dict[str, Callable[[], DataSet]] = {
+        "once": lambda: once_per_host(world, load_all, to_arrays, from_arrays),
+        "by each rank": load_all,
+    }
     before = _mebibytes(world)
     for name, hold in ways.items():
         data = hold()

@@ -22,6 +22,7 @@ from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
 from vggdist.config.errors import RequestError, Stopped  # noqa: E402
 from vggdist.config.load import load, run_directory  # noqa: E402
 from vggdist.data.augment import Batch  # noqa: E402
+from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
@@ -178,20 +179,20 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     def forbidden(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    first = host.once_per_host(world, make)
+    first = host.once_per_host(world, make, to_arrays, from_arrays)
     told = {"first": {**_held(first), "loads": len(loads)}}
-    told["joined"] = _held(host.once_per_host(world, fail, held=first if world.rank == 1 else None))
+    told["joined"] = _held(host.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None))
     if world.rank == 1:
         host._Parcel.open = forbidden  # type: ignore[method-assign]
-    told["not mapped"] = _held(host.once_per_host(world, make))
+    told["not mapped"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
     os.memfd_create = forbidden
-    told["not shared"] = _held(host.once_per_host(world, make))
+    told["not shared"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
     host._host, host._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
     host._host = lambda: f"host {world.rank % 2}"
-    told["two hosts"] = _held(host.once_per_host(world, make))
+    told["two hosts"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
     host._host = originals[0]
     try:
-        host.once_per_host(world, fail)
+        host.once_per_host(world, fail, to_arrays, from_arrays)
     except RequestError as error:
         told["failed"] = {"error": str(error)}
     counts = world.sum(value_counts(first.train, world.rank, world.size))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -55,33 +55,17 @@ class RecordReader:
         """
         self.path = path
         try:
-            self._open()
+            self._file = path.open("rb", buffering=0)
+            status = os.fstat(self._file.fileno())
             index = path.with_suffix(".idx").read_bytes()
         except OSError as error:
             raise RequestError(f"{error.filename} cannot be read: {error.strerror}") from error
+        self._size, self.stamp = status.st_size, f"{status.st_size} {status.st_mtime_ns}"
         self.keys, self.positions = _parse_index(path.with_suffix(".idx"), index)
         order = np.argsort(self.positions)
         self._ends = np.empty_like(self.positions)
         self._ends[order] = np.append(self.positions[order[1:]], self._size)
         self._require_whole(int(order[-1]))
-
-    def _open(self) -> None:
-        self._file = self.path.open("rb", buffering=0)
-        status = os.fstat(self._file.fileno())
-        self._size, self.stamp = status.st_size, f"{status.st_size} {status.st_mtime_ns}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_file"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go on in another process with the index that was read; ``RequestError`` where the file is not the same."""
-        vars(self).update(state)
-        try:
-            self._open()
-        except OSError as error:
-            raise RequestError(f"{self.path} cannot be read: {error.strerror}") from error
-        if self.stamp != state["stamp"]:
-            raise RequestError(f"{self.path} was changed while it was read; start again when it is whole")
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -23,26 +23,26 @@ class RecordStore:
 
     def __init__(self, reader: RecordReader, places: np.ndarray) -> None:
         """Take the records at ``(N,)`` places in the index."""
-        self._reader, self._places = reader, places
+        self.reader, self.places = reader, places
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def name(self, index: int) -> str:
         """The file and the record's key."""
-        return self._reader.name(self._places[index])
+        return self.reader.name(self.places[index])
 
     def stamp(self, index: int) -> str:
         """Size and time of the record file when it was opened."""
-        return self._reader.stamp
+        return self.reader.stamp
 
     def read(self, index: int) -> Encoded:
         """One record; ``DamagedImageError`` where it is not as the format says."""
-        return Encoded(self._reader.read(int(self._places[index])).content, self.name(index))
+        return Encoded(self.reader.read(int(self.places[index])).content, self.name(index))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> RecordStore:
         """Some of the records."""
-        return RecordStore(self._reader, self._places[np.asarray(indices)])
+        return RecordStore(self.reader, self.places[np.asarray(indices)])
 
 
 class RecordPart:

@@ -18,6 +18,7 @@ from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
 from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.sampler import SamplePlan, make_plan
+from vggdist.data.sharing import from_arrays, to_arrays
 from vggdist.data.sources import DataSet, load
 from vggdist.data.statistics import statistics, value_counts
 from vggdist.models.inputs import Normalize
@@ -86,7 +87,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     """
     world.require_same("its configuration", as_yaml(config))
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    data = once_per_host(world, lambda: load(config.data, config.run.seed), held=data)
+    data = _load_once(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
     batch_size = world.together(lambda: fitting_batch_size(config.train, world.size, start.state, config.run.elastic))
@@ -144,7 +145,7 @@ def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingVie
         RequestError: on every rank, when the request does not fit the data or the ranks.
     """
 
-    data = once_per_host(world, lambda: load(config.data, config.run.seed))
+    data = _load_once(config, world)
     mean, _ = _normalization(config, data, world)
 
     def prepared() -> tuple[SamplePlan, TrainingView]:
@@ -154,6 +155,15 @@ def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingVie
         return plan, view
 
     return world.together(prepared)
+
+
+def _load_once(config: Config, world: World, held: DataSet | None = None) -> DataSet:
+    """The data set, in memory once per host; every rank must call this.
+
+    Args:
+        held: the data set, where this process has loaded it before.
+    """
+    return once_per_host(world, lambda: load(config.data, config.run.seed), to_arrays, from_arrays, held)
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""What the ranks of one host hold once: made by one of them, and mapped by the others from a file without a name."""
+"""Arrays that the ranks of one host hold once: made by one of them, and mapped by the others from a file without a name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import io
 import logging
 import mmap
 import os
-import pickle
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import numpy as np
 
 from vggdist.world.process import World
 
@@ -22,14 +23,24 @@ _Value = TypeVar("_Value")
 _ALIGNMENT = 64  # bytes: a cache line, and enough for any type of numpy
 
 
-def once_per_host(world: World, make: Callable[[], _Value], held: _Value | None = None) -> _Value:
+Arrays = Mapping[str, np.ndarray]
+
+
+def once_per_host(
+    world: World,
+    make: Callable[[], _Value],
+    to_arrays: Callable[[_Value], Arrays],
+    from_arrays: Callable[[Arrays], _Value],
+    held: _Value | None = None,
+) -> _Value:
     """A value that one rank of each host makes for all of them; every rank must call this.
 
-    Its arrays lie in memory once and are read-only; what else it consists of is copied. A rank that is alone on its host
-    makes a plain value, and so does one that cannot reach the others' memory, as in a container of its own.
+    Its arrays lie in memory once and are read-only. A rank that is alone on its host makes a plain value, and so does one
+    that cannot reach the others' memory, as in a container of its own.
 
     Args:
-        make: may fail as in :meth:`World.together`; then it fails on all ranks.
+        make, from_arrays: may fail as in :meth:`World.together`; then it fails on all ranks.
+        to_arrays: takes the value apart, and ``from_arrays`` puts it together again in another process.
         held: the value, where this process has it from before the ranks changed.
     """
     here = _host()
@@ -40,14 +51,14 @@ def once_per_host(world: World, make: Callable[[], _Value], held: _Value | None 
     root = next((rank for rank in group if told[rank][1]), group[0])
     made = world.together(lambda: make() if held is None else held, acts=world.rank == root)
     shares = len(group) > 1 and not all(told[rank][1] for rank in group)
-    with _published(made) if shares and world.rank == root else nullcontext() as parcel:
+    with _published(to_arrays(made)) if shares and world.rank == root else nullcontext() as parcel:
         offered = world.gather(asdict(parcel) if parcel is not None else None)[root]
 
         def receive() -> _Value:
             value = made if made is not None else held
             if offered is not None:
                 try:
-                    return _Parcel(**offered).open()
+                    return from_arrays(_Parcel(**offered).open())
                 except OSError as error:
                     logger.warning("this rank holds the data by itself: it cannot map rank %d's: %s", root, error)
             return value if value is not None else make()
@@ -66,50 +77,53 @@ def _host() -> str | None:
 
 @dataclass(frozen=True)
 class _Parcel:
-    """Where a value lies: a pickle (protocol 5), and after it the arrays in it.
+    """Where arrays lie, one after the other.
 
     Attributes:
         name: drawn at random, so that a process of another machine or another time is not taken for the one that is meant.
-        sizes: of the pickle and of each array, in bytes.
+        contents: name, type as numpy writes it, and shape of each array.
     """
 
     process: int
     descriptor: int
     name: str
-    sizes: Sequence[int]
+    contents: Sequence[tuple[str, str, Sequence[int]]]
 
-    def open(self) -> Any:
-        """Map the value; ``OSError`` where it cannot be reached."""
+    def open(self) -> Arrays:
+        """Map the arrays; ``OSError`` where they cannot be reached."""
         descriptor = os.open(f"/proc/{self.process}/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             found = os.readlink(f"/proc/self/fd/{descriptor}")
             if self.name not in found:
                 raise FileNotFoundError(f"{found} is there in place of {self.name}")
-            content = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+            content = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        pickled, *arrays = (content[start : start + size] for start, size in zip(_starts(self.sizes), self.sizes))
-        return pickle.loads(pickled, buffers=arrays)
+        arrays: dict[str, np.ndarray] = {}
+        start = 0
+        for name, kind, shape in self.contents:
+            arrays[name] = np.ndarray(tuple(shape), np.dtype(kind), content, start)
+            start += _aligned(arrays[name].nbytes)
+        return arrays
 
 
 @contextmanager
-def _published(value: object) -> Iterator[_Parcel | None]:
-    """Let other processes of this user open a value meanwhile; None where the system refuses.
+def _published(arrays: Arrays) -> Iterator[_Parcel | None]:
+    """Let other processes of this user map arrays meanwhile; None where the system refuses.
 
     The file has no name and ends with the last process that maps it, so nothing is left behind however they end. The size of
     /dev/shm, 64 MiB in many containers, does not limit it.
     """
-    arrays: list[pickle.PickleBuffer] = []
-    contents = [memoryview(pickle.dumps(value, protocol=5, buffer_callback=arrays.append))]
-    contents += [array.raw() for array in arrays]
-    sizes, name = [content.nbytes for content in contents], f"vggdist-{secrets.token_hex(8)}"
+    contents = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     with ExitStack() as stack:
-        parcel = None
+        parcel, name, start = None, f"vggdist-{secrets.token_hex(8)}", 0
         try:
             file = stack.enter_context(open(os.memfd_create(name), "wb", buffering=0))
-            for start, content in zip(_starts(sizes), contents):
-                _write_at(file, start, content)
-            parcel = _Parcel(os.getpid(), file.fileno(), name, sizes)
+            for array in arrays.values():
+                _write_at(file, start, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                start += _aligned(array.nbytes)
+            file.truncate(max(start, 1))
+            parcel = _Parcel(os.getpid(), file.fileno(), name, contents)
         except (AttributeError, OSError) as error:  # another system than Linux, no memory, or forbidden in this container
             logger.warning("each rank holds the data by itself: memory cannot be shared: %s", error)
         yield parcel
@@ -122,10 +136,6 @@ def _write_at(file: io.FileIO, start: int, content: memoryview) -> None:
         content = content[file.write(content) :]
 
 
-def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where each content begins."""
-    starts, end = [], 0
-    for size in sizes:
-        starts.append(end)
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return starts
+def _aligned(size: int) -> int:
+    """Bytes from the beginning of an array of so many to that of the next one."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import AugmentConfig, DataConfig
+from vggdist.config.images import AugmentConfig, DataConfig
 from vggdist.data.augment import TrainingView
 from vggdist.data.decode import DamagedImageError
 from vggdist.data.encoded import EncodedSource
@@ -222,18 +221,6 @@ def test_an_index_that_is_none_is_refused(root: Path, content: str, reason: str)
     (root / "train.idx").write_text(content)
     with pytest.raises(RequestError, match=reason):
         _load(root)
-
-
-def test_a_reader_goes_on_in_another_process_where_the_file_is_the_same(root: Path) -> None:
-    reader = RecordReader(root / "train.rec")
-    sent = pickle.dumps(reader)
-    assert pickle.loads(sent).read(4) == reader.read(4)
-    _write(root / "train.rec", _records(5))
-    with pytest.raises(RequestError, match=r"train.rec was changed while it was read"):
-        pickle.loads(sent)
-    (root / "train.rec").unlink()
-    with pytest.raises(RequestError, match=r"train.rec cannot be read: No such file"):
-        pickle.loads(sent)
 
 
 def test_what_a_folder_of_records_lacks_is_named(root: Path) -> None:
