@@ -37,7 +37,7 @@ import simplejpeg  # noqa: E402
 from mxnet.gluon.data import DataLoader  # noqa: E402
 from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 
-from vggdist.config.schema import AugmentConfig, DataConfig  # noqa: E402
+from vggdist.config.images import AugmentConfig, DataConfig  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
 from vggdist.data.boxes import box_draws, random_box  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from vggdist.checkpoints.store import CheckpointStore
-from vggdist.config.errors import RequestError
+from vggdist.config.errors import RequestError, require
 from vggdist.config.load import load, requested_run_directory
-from vggdist.config.schema import require
 from vggdist.reporting.result import read_result
 from vggdist.world.job import GRACE_S, Job, launcher_words
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 from vggdist.data import recording
 from vggdist.data.recordio import RecordReader
 from vggdist.data.sources import load

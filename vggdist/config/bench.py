@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vggdist.config.schema import Config, require
+from vggdist.config.errors import require
+from vggdist.config.schema import Config
 
 
 @dataclass(frozen=True)

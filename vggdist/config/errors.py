@@ -39,3 +39,9 @@ def agreed(error: VggdistError) -> VggdistError:
     """Mark an error that every rank raises at the same place with the same text."""
     error.agreed = True
     return error
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise ``ValueError`` that names the key, the value and what was expected instead."""
+    if not condition:
+        raise ValueError(f"{key} is {value!r}; expected {expected}")

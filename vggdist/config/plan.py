@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from vggdist.config.schema import Config, require
+from vggdist.config.errors import require
+from vggdist.config.schema import Config
 
 
 @dataclass(frozen=True)

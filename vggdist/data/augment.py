@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.colour import brightness, contrast, lighting, saturation
 from vggdist.data.erase import cutout, erase
 from vggdist.data.framing import frame_crops, frame_random, short_side

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.randomness import Draws
 
 ATTEMPTS = 10  # torchvision's: by then all but images of an extreme shape have found a crop that fits

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 from vggdist.data.decode import DamagedImageError, Encoded, decode, read_file
 from vggdist.data.encoded import Store
 

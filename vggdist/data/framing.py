@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.boxes import Box, box_draws, centre_box, five_boxes, training_box
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource

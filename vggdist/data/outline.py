@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 
 # Image size, channels and classes of the data sets whose files are not needed to know them.
 _SHAPES = {

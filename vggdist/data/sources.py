@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from sklearn.datasets import load_digits
 
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 from vggdist.data import download, folder, formats, records
 from vggdist.data.decode import convert_channels
 from vggdist.data.encoded import EncodedSource, Store

@@ -11,7 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data import boxes
 from vggdist.data.augment import Batch, EvaluationView, TrainingView
 from vggdist.data.randomness import Draws

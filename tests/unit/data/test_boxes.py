@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data import boxes
 from vggdist.data.randomness import Draws
 

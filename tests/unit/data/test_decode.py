@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.boxes import Box, box_draws, random_box
 from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
 from vggdist.data.framing import crop_photograph

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 from vggdist.data import folder
 from vggdist.data.decode import DamagedImageError, convert_channels, decode
 from vggdist.data.encoded import EncodedSource

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.augment import Batch, TrainingView
 from vggdist.data.loader import batch_tasks, prefetch
 from vggdist.data.sampler import SamplePlan

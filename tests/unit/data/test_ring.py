@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vggdist.config.schema import AugmentConfig
+from vggdist.config.images import AugmentConfig
 from vggdist.data.augment import TrainingView
 from vggdist.data.loader import prefetch
 from vggdist.data.ring import Ring

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import DataConfig
+from vggdist.config.images import DataConfig
 from vggdist.data import download
 from vggdist.data.decode import convert_channels
 from vggdist.data.sources import STATISTICS, ArraySource, held_out_split, load

@@ -11,7 +11,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from tests.images import MixedSizes, noise
-from vggdist.config.schema import AugmentConfig, Config, EvaluationConfig
+from vggdist.config.images import AugmentConfig
+from vggdist.config.schema import Config, EvaluationConfig
 from vggdist.data.augment import EvaluationView
 from vggdist.training.evaluation import evaluate, mean_over_crops
 from vggdist.training.metrics import EvaluationSums

@@ -12,7 +12,8 @@ import pytest
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from vggdist.config.images import AugmentConfig, DataConfig
+from vggdist.config.schema import Config, EvaluationConfig, ModelConfig, TrainConfig
 from vggdist.data.sampler import make_plan
 from vggdist.data.sources import ArraySource, load
 from vggdist.training.metrics import MovingAverage
