@@ -15,9 +15,9 @@ knobs.apply()
 import psutil  # noqa: E402
 
 from vggdist.config.images import DataConfig  # noqa: E402
-from vggdist.data.augment import value_counts  # noqa: E402
 from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.sources import DataSet, load  # noqa: E402
+from vggdist.data.statistics import value_counts  # noqa: E402
 from vggdist.world.host import once_per_host  # noqa: E402
 from vggdist.world.process import World  # noqa: E402
 

@@ -121,8 +121,8 @@ def decoding(source: EncodedSource, threads: int) -> Epoch:
 
     def epoch(number: int) -> int:
         boxes = [
-            random_box(*size, AugmentConfig(), draws)
-            for size, draws in zip(sizes, box_draws(Draws(0, number, np.arange(len(sizes))), "crop"))
+            random_box(height, width, AugmentConfig(), draws)
+            for (height, width), draws in zip(sizes, box_draws(Draws(0, number, np.arange(len(sizes))), "crop"))
         ]
         places = [(place, divisor_for(box, SIZE)) for place, box in enumerate(boxes)]
         with ThreadPoolExecutor(threads) as pool:

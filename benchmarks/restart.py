@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -42,18 +43,19 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
     """Seconds from each kill to the first step that is reported after it."""
     command = [sys.executable, "-m", "vggdist.supervise", "-np", "2", "--launcher", launcher, "--", *FLAGS]
     run = folder / "runs" / "quickstart"
-    store, seconds = CheckpointStore(run / "checkpoints"), []
+    store, metrics = CheckpointStore(run / "checkpoints"), run / "metrics.jsonl"
+    seconds: list[float] = []
     with (folder / "output.txt").open("w") as output:
         supervisor = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         try:
             for _ in range(kills):
                 newest = max(store.steps(), default=0)
-                wait_for(lambda newest=newest: max(store.whole_steps(), default=0) > newest)
+                wait_for(partial(newer_checkpoint, store, newest))
                 killed = time.monotonic()
                 ranks(supervisor.pid)[-1].kill()
-                file = (run / "metrics.jsonl").stat().st_ino  # a run that continues writes a new one, cut at the checkpoint
+                file = metrics.stat().st_ino  # a run that continues writes a new one, cut at the checkpoint
                 saved = max(store.whole_steps())
-                wait_for(lambda file=file, saved=saved: last_step(run / "metrics.jsonl", not_in=file) > saved)
+                wait_for(partial(step_after, saved, metrics, file))
                 seconds.append(time.monotonic() - killed)
         finally:
             supervisor.send_signal(signal.SIGTERM)
@@ -61,10 +63,15 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
     return seconds
 
 
-def last_step(path: Path, not_in: int) -> int:
-    """The newest step in a metrics file, 0 while it is still the file of this number."""
-    lines = path.read_text().splitlines() if path.stat().st_ino != not_in else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+def newer_checkpoint(store: CheckpointStore, step: int) -> bool:
+    """Whether a whole checkpoint is newer than a step."""
+    return max(store.whole_steps(), default=0) > step
+
+
+def step_after(step: int, metrics: Path, old: int) -> bool:
+    """Whether a step after this one is reported, in another file than the one with the number ``old``."""
+    lines = metrics.read_text().splitlines() if metrics.stat().st_ino != old else []
+    return bool(lines) and int(json.loads(lines[-1])["step"]) > step
 
 
 def ranks(supervisor: int) -> list[psutil.Process]:
