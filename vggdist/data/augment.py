@@ -103,10 +103,7 @@ class TrainingView:
             images = flip(images, draws.uniform("flip") < 0.5)
         if config.randaugment is not None:
             images = randaugment(images, *config.randaugment, draws)
-        for change in (brightness, contrast, saturation):
-            if strength := getattr(config, change.__name__):
-                factors = 1 + strength * (2 * draws.uniform(change.__name__) - 1)
-                images = change(images, factors, out=images)
+        images = self._jittered(images, draws)
         if config.lighting:
             shares = config.lighting * draws.normals([f"lighting {component}" for component in range(3)])
             images = lighting(images, shares.T)
@@ -115,6 +112,19 @@ class TrainingView:
             images = cutout(images, config.cutout, rows, columns, self._fill)
         if config.erasing:
             images = erase(images, config.erasing, self._fill, draws)
+        return images
+
+    def _jittered(self, images: np.ndarray, draws: Draws) -> np.ndarray:
+        """Colour jitter, in place: image by image, while it lies in the core's cache."""
+        factors = {
+            change: 1 + strength * (2 * draws.uniform(change.__name__) - 1)
+            for change in (brightness, contrast, saturation)
+            if (strength := getattr(self._config, change.__name__))
+        }
+        for place in range(len(images) if factors else 0):
+            image = images[place : place + 1]
+            for change, drawn in factors.items():
+                change(image, drawn[place : place + 1], out=image)
         return images
 
 

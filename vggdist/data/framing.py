@@ -90,7 +90,7 @@ def crop_photograph(photograph: Photograph, box: Box, out: np.ndarray) -> None:
     is shifted by at most one pixel of the original.
     """
     size, channels = out.shape[1:]
-    image = photograph.pixels(channels, divisor_for(box, size), scratch=True)
+    image = photograph.pixels(channels, divisor_for(box, size), above=box.top + box.height)
     part = box.scaled(image.shape[0] / photograph.height, image.shape[1] / photograph.width).of(image)
     shrinks = max(part.shape[:2]) > _ANTIALIASED_FROM * size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

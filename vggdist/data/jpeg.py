@@ -1,0 +1,83 @@
+"""What of a JPEG file is decoded: its EXIF data, the whole picture at a scale, or only the top of it (ITU-T T.81)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+
+_SCAN, _APP1, _SEQUENTIAL = b"\xda", b"\xe1", (b"\xc0", b"\xc1")
+_EXIF = b"Exif\0\0"
+# A multiple of every height of a block of samples (8, 16 or 32 rows), and more than what smooth upsampling of colour sees of
+# the rows below.
+_STEP = 32
+_MORE_FOLLOWS = "extraneous bytes before marker"  # libjpeg-turbo's warning of data after the last row
+
+
+def exif(content: bytes) -> bytes | None:
+    """The EXIF data of a JPEG file, which stand in a segment before the scan; None where there are none."""
+    for marker, start, end in _segments(content):
+        if marker == _APP1 and content.startswith(_EXIF, start):
+            return content[start:end]
+    return None
+
+
+def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: np.ndarray | None = None) -> np.ndarray:
+    """Decode a JPEG file of ``height`` x ``width`` pixels at 1, 1/2, 1/4 or 1/8 of its size.
+
+    Returns:
+        ``(H, W, 3) uint8`` RGB, in ``buffer`` where one is given.
+
+    Raises:
+        ValueError: libjpeg-turbo fails, or warns of anything.
+    """
+    least = {} if divisor == 1 else {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
+    return np.asarray(simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **least))
+
+
+def decode_top(content: bytes, height: int, width: int, row: int, divisor: int, buffer: np.ndarray) -> np.ndarray:
+    """Decode what is above a row of the whole picture, and spare what a crop does not show of the rest.
+
+    A sequential file of one scan holds its rows from top to bottom. libjpeg-turbo stops after as many as the header promises,
+    so it is shown a header that promises fewer. Other files are decoded whole.
+
+    Returns:
+        As :func:`decode_jpeg`, in ``buffer``; what lies below the row may be anything.
+
+    Raises:
+        ValueError: as :func:`decode_jpeg`. Damage below the row may pass; the early end of a file does not, unless it has
+            restart markers.
+    """
+    promised = -(-(row + _STEP) // _STEP) * _STEP
+    place = _place_of_height(content, height) if promised < height else None
+    if place is None:
+        return decode_jpeg(content, height, width, divisor, buffer)
+    try:
+        decode_jpeg(content[:place] + promised.to_bytes(2, "big") + content[place + 2 :], promised, width, divisor, buffer)
+    except ValueError as warning:
+        if _MORE_FOLLOWS not in str(warning):
+            raise
+    shape = (-(-height // divisor), -(-width // divisor), 3)
+    return buffer[: shape[0] * shape[1] * 3].reshape(shape)
+
+
+def _place_of_height(content: bytes, height: int) -> int | None:
+    """Where the header of a sequential file of one scan tells this height; None for another file."""
+    place, components = None, b""
+    for marker, start, _ in _segments(content):
+        if marker in _SEQUENTIAL and content[start + 1 : start + 3] == height.to_bytes(2, "big"):
+            place, components = start + 1, content[start + 5 : start + 6]
+        if marker == _SCAN:
+            return place if content[start : start + 1] == components else None
+    return None
+
+
+def _segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The marker of each segment up to the first scan's header, and where its data begin and end."""
+    # Segment by segment: to search all that may come before the scan takes ten times as long.
+    start, marker = 2, b""
+    while marker != _SCAN and content[start : start + 1] == b"\xff" and start + 4 <= len(content):
+        marker, end = content[start + 1 : start + 2], start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        yield marker, start + 4, end
+        start = end
