@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
@@ -34,6 +35,14 @@ def test_digits_are_split_completely_and_scaled_to_the_whole_range() -> None:
     assert data.train.images.dtype == np.uint8 and data.train.labels.dtype == np.int32
     assert (data.train.images.min(), data.train.images.max()) == (0, 255)
     assert data.train.class_names == tuple("0123456789")
+
+
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    data, found = load(DataConfig(), seed=3), load_digits()
+    for source, part in zip((data.train, data.test), held_out_split(found.target, 0.2, 3), strict=True):
+        assert isinstance(source, ArraySource)
+        np.testing.assert_array_equal(source.labels, found.target[part])
+        np.testing.assert_array_equal(source.images[..., 0], np.rint(found.images[part] * (255 / 16)))
 
 
 def test_statistics_of_digits_are_those_of_its_pixels() -> None:
