@@ -49,7 +49,7 @@ def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
         return seen, _SAMPLES[data.name]
     if data.name == "synthetic":
         return seen, data.synthetic_samples
-    from vggdist.data import records, sources  # scikit-learn takes two seconds to import
+    from vggdist.data import records, sources  # Pillow and pooch, which most plans do without
 
     if data.name == "digits":
         return seen, len(sources.load(data, seed).train)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from importlib.metadata import distribution
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
