@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from vggdist.data.sources import ArraySource
+from vggdist.data.sources import ArraySource, DataSet
 
 
 @dataclass
@@ -47,3 +48,12 @@ def photograph(side: int, channels: int = 3) -> np.ndarray:
     """``(side, side, C) uint8`` out of a photograph that comes with scikit-learn."""
     image = load_sample_image("flower.jpg")[100 : 100 + side, 150 : 150 + side]
     return np.ascontiguousarray(image if channels == 3 else image[..., :1])
+
+
+def content_digest(data: DataSet) -> str:
+    """Of all pixels and labels, as they lie in memory."""
+    found = sha256()
+    for source in (data.train, data.test):
+        assert isinstance(source, ArraySource)
+        found.update(source.images.tobytes() + source.labels.tobytes())
+    return found.hexdigest()

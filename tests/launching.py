@@ -21,6 +21,7 @@ import pytest
 
 LAUNCHERS = ("python", "horovodrun", "horovodrun --gloo", "mpirun")
 BIN = Path(sys.executable).parent
+NO_MPI = "mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)"
 _TOKEN = "VGGDIST_TEST_TOKEN"
 
 
@@ -38,7 +39,7 @@ def command_line(launcher: str, size: int) -> list[str]:
         return [sys.executable]
     if launcher == "mpirun":
         if not has_mpi():
-            pytest.skip("mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)")
+            pytest.skip(NO_MPI)
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         return ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(size), sys.executable]
     return [str(BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]

@@ -16,7 +16,7 @@ import pytest
 
 from tests.launch.cluster import PROJECT, Cluster, Job, missing, running
 from tests.launch.test_scripts import DOCUMENTED
-from tests.launching import has_mpi, result_of, train
+from tests.launching import NO_MPI, has_mpi, result_of, train
 
 TINY = (
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -59,7 +59,7 @@ def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 def way(request: pytest.FixtureRequest) -> str:
     """Each way in that this machine has."""
     if request.param not in possible_ways():
-        pytest.skip("mpirun, or MPI in Horovod, is not installed")
+        pytest.skip(NO_MPI)
     return str(request.param)
 
 
@@ -190,7 +190,7 @@ def test_a_command_of_the_page_on_clusters_computes_what_two_ranks_compute_witho
     command: str, jobs: Jobs, plain_run: dict[str, Any]
 ) -> None:
     if command not in jobs:
-        pytest.skip("mpirun, or MPI in Horovod, is not installed")
+        pytest.skip(NO_MPI)
     job = jobs[command]
     assert ended(job) == 0, job.log
     result = result_of(job.folder)
@@ -273,7 +273,7 @@ def test_a_job_that_must_make_room_continues_when_the_urgent_one_is_over(
 ) -> None:
     """SLURM sends SIGTERM to the ranks, and would not queue a job again that ends within the partition's GraceTime."""
     if through not in possible_ways():
-        pytest.skip("mpirun, or MPI in Horovod, is not installed")
+        pytest.skip(NO_MPI)
     job = training(cluster, new_folder(), "preemptible", ENDLESS, *TWO_RANKS, VGGDIST_LAUNCH=through)
     interrupted(
         {through: job}, lambda job: own(cluster, new_folder(), "sleep 1", "--partition=urgent", "--nodes=2", "--exclusive")

@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ knobs.apply()
 
 import numpy as np  # noqa: E402
 
+from tests.images import content_digest  # noqa: E402
 from vggdist.checkpoints.state import digest  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
 from vggdist.config.errors import RequestError, Stopped  # noqa: E402
@@ -200,7 +200,7 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
 
 
 def _held(data: DataSet) -> dict[str, Any]:
-    """The content of the training images; device, inode and name of the file in which they lie."""
+    """The content of a data set; device, inode and name of the file in which its training images lie."""
     assert isinstance(data.train, ArraySource)
     images = data.train.images
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -208,7 +208,7 @@ def _held(data: DataSet) -> dict[str, Any]:
         start, end = (int(address, 16) for address in addresses.split("-"))
         if start <= images.ctypes.data < end:
             file = f"{device} {inode} {name[0]}" if inode != "0" else None
-            return {"images": sha256(images.tobytes()).hexdigest(), "file": file, "writeable": images.flags.writeable}
+            return {"content": content_digest(data), "file": file, "writeable": images.flags.writeable}
     raise AssertionError("the array lies nowhere")
 
 

@@ -38,8 +38,9 @@ def _pillows(encoded: Encoded, mode: str = "RGB") -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.content))).convert(mode))
 
 
-def _oriented(orientation: int) -> Encoded:
+def _oriented(orientation: int, byte_order: str = ">") -> Encoded:
     exif = Image.Exif()
+    exif.endian = byte_order
     exif[0x0112] = orientation
     return _jpeg(_scene(), exif=exif)
 
@@ -68,9 +69,10 @@ def test_tiny_images_are_not_scaled(side: int) -> None:
     np.testing.assert_array_equal(decode(encoded, 3), _pillows(encoded))
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_turned_upright_at_every_scale(orientation: int) -> None:
-    encoded = _oriented(orientation)
+def test_every_exif_orientation_is_turned_upright_at_every_scale(orientation: int, byte_order: str) -> None:
+    encoded = _oriented(orientation, byte_order)
     whole = _pillows(encoded)
     photograph = Photograph(encoded)
     assert (photograph.height, photograph.width) == whole.shape[:2]
