@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from vggdist.config.errors import RequestError
-from vggdist.data.jpeg import decode_jpeg, decode_top, exif
+from vggdist.data.jpeg import decode_jpeg, decode_top, read_header
 
 _HAS_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 # ITU-R BT.601 luma in units of 2^-16 as in Pillow (L24 in its Convert.c), so that a grey image is the same whether
@@ -102,7 +102,8 @@ class Photograph:
         except ValueError:
             self._is_plain = False
         if self._is_plain:
-            self._orientation = _orientation(encoded.content)
+            self._header = read_header(encoded.content)
+            self._orientation = _orientation(self._header.exif)
             self.height, self.width = (width, height) if _UPRIGHT[self._orientation][0] else (height, width)
         else:
             self._decode_by_pillow()
@@ -134,7 +135,7 @@ class Photograph:
         height, width = (self.width, self.height) if transposed else (self.height, self.width)
         content, buffer = self._encoded.content, None if above is None else _buffer(height * width * 3)
         if above is not None and buffer is not None and self._orientation == 1:
-            return decode_top(content, height, width, above, divisor, buffer)
+            return decode_top(content, self._header, height, width, above, divisor, buffer)
         image = decode_jpeg(content, height, width, divisor, buffer)
         if self._orientation == 1:
             return image
@@ -169,10 +170,9 @@ def _buffer(size: int) -> np.ndarray | None:
     return kept
 
 
-def _orientation(content: bytes) -> int:
-    """EXIF's orientation of a JPEG file, from 1 to 8; 1 where none is written, or nonsense."""
+def _orientation(written: bytes | None) -> int:
+    """The orientation that EXIF data tell, from 1 to 8; 1 where there are none, or nonsense."""
     found = None
-    written = exif(content)
     if written is not None and _MAY_BE_TURNED.search(written):
         tags = Image.Exif()
         with suppress(Exception):  # damaged EXIF data, for which Pillow has many answers, are none

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -16,7 +18,7 @@ from vggdist.data.sources import ArraySource, Source
 
 cv2.setNumThreads(0)  # the loader's threads already take a core each
 
-_ANTIALIASED_FROM = 2  # below, bilinear weights leave out no pixel, and averaging would cost 0.4 ms more
+_ANTIALIASED_FROM = 2  # up to there bilinear weights leave out no pixel
 
 
 def short_side(config: AugmentConfig, image_size: int) -> int:
@@ -86,15 +88,27 @@ def crop_photograph(photograph: Photograph, box: Box, out: np.ndarray) -> None:
     """Decode no more than a crop needs, and scale it to ``out``, ``(S, S, C) uint8``.
 
     The image is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size at which the crop still has S pixels. What then
-    remains is bilinear, with antialiasing where a side shrinks by more than 2. A crop that is not taken from the whole size
-    is shifted by at most one pixel of the original.
+    remains is bilinear, with antialiasing along a side that shrinks by more than 2. A crop that is not taken from the whole
+    size is shifted by at most one pixel of the original.
     """
     size, channels = out.shape[1:]
     image = photograph.pixels(channels, divisor_for(box, size), above=box.top + box.height)
     part = box.scaled(image.shape[0] / photograph.height, image.shape[1] / photograph.width).of(image)
-    shrinks = max(part.shape[:2]) > _ANTIALIASED_FROM * size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cv2.resize(part, (size, size), dst=out, interpolation=method)
+    cv2.resize(_antialiased(part, size), (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def _antialiased(image: np.ndarray, size: int) -> np.ndarray:
+    """An image of which bilinear weights leave out nothing when it is scaled to ``size`` pixels a side.
+
+    To shrink by s takes a triangle of half-width s, whose variance is s²/6; bilinear weights have the one of s = 1, and a
+    Gaussian supplies the rest. OpenCV's own way, INTER_AREA, takes three times as long.
+    """
+    shrinks = [side / size for side in image.shape[1::-1]]
+    if max(shrinks) <= _ANTIALIASED_FROM:
+        return image
+    sigmas = [math.sqrt((s * s - 1) / 6) if s > _ANTIALIASED_FROM else 0 for s in shrinks]
+    widths = [2 * math.ceil(2 * sigma) + 1 for sigma in sigmas]  # two deviations on each side; 1 leaves a side as it is
+    return np.asarray(cv2.GaussianBlur(image, widths, sigmaX=sigmas[0], sigmaY=sigmas[1])).reshape(image.shape)
 
 
 def divisor_for(box: Box, size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -15,12 +16,26 @@ _STEP = 32
 _MORE_FOLLOWS = "extraneous bytes before marker"  # libjpeg-turbo's warning of data after the last row
 
 
-def exif(content: bytes) -> bytes | None:
-    """The EXIF data of a JPEG file, which stand in a segment before the scan; None where there are none."""
+class Header(NamedTuple):
+    """What stands before the first scan of a JPEG file, beside what libjpeg-turbo tells of it."""
+
+    exif: bytes | None
+    """EXIF data; None where there are none."""
+    height_at: int | None
+    """Where a sequential file of one scan tells its height; None for another file."""
+
+
+def read_header(content: bytes) -> Header:
+    """Look through the segments before the first scan; whatever is no JPEG file has none."""
+    found, height_at, components = None, None, b""
     for marker, start, end in _segments(content):
-        if marker == _APP1 and content.startswith(_EXIF, start):
-            return content[start:end]
-    return None
+        if marker == _APP1 and found is None and content.startswith(_EXIF, start):
+            found = content[start:end]
+        elif marker in _SEQUENTIAL:
+            height_at, components = start + 1, content[start + 5 : start + 6]
+        elif marker == _SCAN:
+            return Header(found, height_at if content[start : start + 1] == components else None)
+    return Header(found, None)
 
 
 def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: np.ndarray | None = None) -> np.ndarray:
@@ -36,7 +51,9 @@ def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: n
     return np.asarray(simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **least))
 
 
-def decode_top(content: bytes, height: int, width: int, row: int, divisor: int, buffer: np.ndarray) -> np.ndarray:
+def decode_top(
+    content: bytes, header: Header, height: int, width: int, row: int, divisor: int, buffer: np.ndarray
+) -> np.ndarray:
     """Decode what is above a row of the whole picture, and spare what a crop does not show of the rest.
 
     A sequential file of one scan holds its rows from top to bottom. libjpeg-turbo stops after as many as the header promises,
@@ -49,28 +66,18 @@ def decode_top(content: bytes, height: int, width: int, row: int, divisor: int, 
         ValueError: as :func:`decode_jpeg`. Damage below the row may pass; the early end of a file does not, unless it has
             restart markers.
     """
-    promised = -(-(row + _STEP) // _STEP) * _STEP
-    place = _place_of_height(content, height) if promised < height else None
-    if place is None:
+    promised, place = -(-(row + _STEP) // _STEP) * _STEP, header.height_at
+    if place is None or promised >= height:
         return decode_jpeg(content, height, width, divisor, buffer)
+    view = memoryview(content)
     try:
-        decode_jpeg(content[:place] + promised.to_bytes(2, "big") + content[place + 2 :], promised, width, divisor, buffer)
+        shorter = b"".join((view[:place], promised.to_bytes(2, "big"), view[place + 2 :]))
+        decode_jpeg(shorter, promised, width, divisor, buffer)
     except ValueError as warning:
         if _MORE_FOLLOWS not in str(warning):
             raise
     shape = (-(-height // divisor), -(-width // divisor), 3)
     return buffer[: shape[0] * shape[1] * 3].reshape(shape)
-
-
-def _place_of_height(content: bytes, height: int) -> int | None:
-    """Where the header of a sequential file of one scan tells this height; None for another file."""
-    place, components = None, b""
-    for marker, start, _ in _segments(content):
-        if marker in _SEQUENTIAL and content[start + 1 : start + 3] == height.to_bytes(2, "big"):
-            place, components = start + 1, content[start + 5 : start + 6]
-        if marker == _SCAN:
-            return place if content[start : start + 1] == components else None
-    return None
 
 
 def _segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:

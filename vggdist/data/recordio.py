@@ -87,7 +87,7 @@ class RecordReader:
                 raise self._damaged(index, f"it has {flag} labels, one is expected")
             (label,) = struct.unpack_from("<f", data, begin)
             begin += 4
-        return ImageRecord(int(self.keys[index]), label, data[begin:])
+        return ImageRecord(int(self.keys[index]), label, bytes(data[begin:]))
 
     def labels(self) -> tuple[np.ndarray, dict[int, str]]:
         """The label of every record, from its header alone.
@@ -117,9 +117,9 @@ class RecordReader:
         except OSError as error:
             raise RequestError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def _data(self, index: int, raw: bytes) -> bytes:
-        """The data of the record at the beginning of ``raw``."""
-        parts: list[bytes] = []
+    def _data(self, index: int, raw: bytes) -> memoryview:
+        """The data of the record at the beginning of ``raw``; not copied where they are of one part."""
+        view, parts = memoryview(raw), list[memoryview]()
         position, expected = 0, (_WHOLE, _FIRST)
         while True:
             if len(raw) < position + 8:
@@ -128,12 +128,12 @@ class RecordReader:
             kind, length = word >> 29, word & _MAX_LENGTH
             if magic != _MAGIC or kind not in expected:
                 raise self._damaged(index, "it does not begin as a record does" if not parts else "a part of it is missing")
-            part = raw[position + 8 : position + 8 + length]
+            part = view[position + 8 : position + 8 + length]
             if len(part) < length:
                 raise _CutShortError(self._damaged(index, f"{len(part)} of {length} bytes are there"))
             parts.append(part)
             if kind in (_WHOLE, _LAST):
-                return part if kind == _WHOLE else _MAGIC_BYTES.join(parts)
+                return part if kind == _WHOLE else memoryview(_MAGIC_BYTES.join(parts))
             position += 8 + length + -length % 4
             expected = (_MIDDLE, _LAST)
 

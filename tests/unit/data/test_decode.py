@@ -88,6 +88,25 @@ def test_a_scaled_image_is_the_mean_of_its_squares(divisor: int) -> None:
     assert np.abs(Photograph(encoded).pixels(3, divisor) - squares).mean() < 2
 
 
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("shrink", [2.1, 2.6, 5.0])
+def test_what_is_finer_than_the_pixels_of_a_long_crop_becomes_its_mean_and_the_short_side_stays_sharp(
+    shrink: float, across: bool
+) -> None:
+    """Stripes along the side that shrinks, and an edge along the other, which must not be blurred."""
+    long, short = round(100 * shrink), 150
+    pixels = np.zeros((short, long, 3), np.uint8)
+    pixels[:75] = 120 + 100 * np.sin(np.arange(long) * 2 * np.pi / 2.9)[:, None]
+    picture = Image.fromarray(pixels if across else pixels.swapaxes(0, 1))
+    encoded = _jpeg(picture, quality=100, subsampling=0)
+    box = Box(0, 0, picture.height, picture.width)
+    ours, pillows = (of(encoded, box, 100).astype(int) for of in (_crop, _pillows_crop))
+    striped, edge = (part if across else part.swapaxes(0, 1) for part in (ours[2:-2, 2:-2], ours))
+    assert np.abs(striped[:40] - 120).max() < 40 and np.abs(striped[:40] - 120).mean() < 15
+    assert (edge[:45, 5:-5] > 50).all() and (edge[53:] < 5).all()
+    assert np.abs(ours - pillows).mean() < 4
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_grey_and_cmyk_photographs_become_rgb(mode: str) -> None:
     encoded = _jpeg(_scene().convert(mode))

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from vggdist.data.jpeg import decode_jpeg, decode_top
+from vggdist.data.jpeg import decode_jpeg, decode_top, read_header
 
 HEIGHT, WIDTH = 300, 210
 
@@ -53,7 +53,7 @@ def decoded(content: bytes, row: int, divisor: int) -> tuple[np.ndarray, np.ndar
     """The whole picture, and its top in a buffer of other pixels."""
     whole = decode_jpeg(content, HEIGHT, WIDTH, divisor)
     buffer = np.full(HEIGHT * WIDTH * 3, 77, np.uint8)
-    return whole, decode_top(content, HEIGHT, WIDTH, row, divisor, buffer)
+    return whole, decode_top(content, read_header(content), HEIGHT, WIDTH, row, divisor, buffer)
 
 
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
@@ -96,9 +96,9 @@ def test_damage_above_the_row_is_told_and_so_is_an_early_end() -> None:
     marker = content.index(b"\xff\xd1")
     with pytest.raises(ValueError, match="Corrupt JPEG data"):
         decoded(content[:marker] + b"\xff\xd5" + content[marker + 2 :], 100, 1)
-    buffer = np.empty(HEIGHT * WIDTH * 3, np.uint8)
+    cut = jpeg(noise())[:-400]
     with pytest.raises(ValueError, match="Premature end"):
-        decode_top(jpeg(noise())[:-400], HEIGHT, WIDTH, 100, 1, buffer)
+        decode_top(cut, read_header(cut), HEIGHT, WIDTH, 100, 1, np.empty(HEIGHT * WIDTH * 3, np.uint8))
 
 
 def test_simplejpeg_tells_a_size_that_is_not_the_files() -> None:
