@@ -10,9 +10,8 @@ import simplejpeg
 
 _SCAN, _APP1, _SEQUENTIAL = b"\xda", b"\xe1", (b"\xc0", b"\xc1")
 _EXIF = b"Exif\0\0"
-# A multiple of every height of a block of samples (8, 16 or 32 rows), and more than what smooth upsampling of colour sees of
-# the rows below.
-_STEP = 32
+# How many rows further down smooth upsampling of colour looks, in rows of the scaled picture.
+_CONTEXT = 1
 _MORE_FOLLOWS = "extraneous bytes before marker"  # libjpeg-turbo's warning of data after the last row
 
 
@@ -23,19 +22,22 @@ class Header(NamedTuple):
     """EXIF data; None where there are none."""
     height_at: int | None
     """Where a sequential file of one scan tells its height; None for another file."""
+    block: int
+    """How many rows are coded together: 8, or 16 where colour has half the rows."""
 
 
 def read_header(content: bytes) -> Header:
     """Look through the segments before the first scan; whatever is no JPEG file has none."""
-    found, height_at, components = None, None, b""
+    found, height_at, components, block = None, None, b"", 8
     for marker, start, end in _segments(content):
         if marker == _APP1 and found is None and content.startswith(_EXIF, start):
             found = content[start:end]
         elif marker in _SEQUENTIAL:
             height_at, components = start + 1, content[start + 5 : start + 6]
+            block = 8 * max((sampling & 15 for sampling in content[start + 7 : end : 3]), default=1)
         elif marker == _SCAN:
-            return Header(found, height_at if content[start : start + 1] == components else None)
-    return Header(found, None)
+            return Header(found, height_at if content[start : start + 1] == components else None, block)
+    return Header(found, None, block)
 
 
 def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: np.ndarray | None = None) -> np.ndarray:
@@ -66,7 +68,7 @@ def decode_top(
         ValueError: as :func:`decode_jpeg`. Damage below the row may pass; the early end of a file does not, unless it has
             restart markers.
     """
-    promised, place = -(-(row + _STEP) // _STEP) * _STEP, header.height_at
+    promised, place = -(-(row + _CONTEXT * divisor) // header.block) * header.block, header.height_at
     if place is None or promised >= height:
         return decode_jpeg(content, height, width, divisor, buffer)
     view = memoryview(content)

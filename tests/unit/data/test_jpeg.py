@@ -69,11 +69,20 @@ def decoded(content: bytes, row: int, divisor: int) -> tuple[np.ndarray, np.ndar
     ids=str,
 )
 def test_the_top_is_that_of_the_whole_and_the_rest_is_spared(options: dict[str, Any], divisor: int) -> None:
-    for row in (1, 31, 32, 33, 100, 200):
+    for row in (1, 15, 16, 17, 31, 32, 33, 100, 200):
         whole, top = decoded(jpeg(noise(), **options), row, divisor)
         rows = -(-row // divisor)
         np.testing.assert_array_equal(top[:rows], whole[:rows])
         assert top.shape == whole.shape and (top[-1] == 77).all()  # nothing was written there
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+def test_colour_of_half_the_rows_alone_is_cut_as_well(divisor: int) -> None:
+    content = simplejpeg.encode_jpeg(np.ascontiguousarray(noise()), colorsubsampling="440")
+    for row in (16, 17, 64):
+        whole, top = decoded(content, row, divisor)
+        np.testing.assert_array_equal(top[: -(-row // divisor)], whole[: -(-row // divisor)])
+        assert (top[-1] == 77).all()
 
 
 @pytest.mark.parametrize("row", [1, HEIGHT - 20, HEIGHT])
