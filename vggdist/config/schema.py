@@ -207,8 +207,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs that have
-    avx512_bf16."""
+    """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs with AVX-512,
+    faster where they have avx512_bf16."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel between the ranks."""
     nonfinite: Literal["stop", "skip"] = "stop"

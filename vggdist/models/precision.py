@@ -22,15 +22,20 @@ def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/pro
         precision: ``float32`` or ``bfloat16``.
 
     Raises:
-        RequestError: for bfloat16 on a GPU, which MXNet 1.9.1 does not have.
+        RequestError: for bfloat16 on a GPU or on a CPU without AVX-512, for which MXNet 1.9.1 and its oneDNN do not have it.
     """
     if precision == "float32":
         return
     if device.device_type == "gpu":
         raise RequestError("train.precision is bfloat16, which MXNet has on the CPU only; use float32 on a GPU")
+    amp.init(target_dtype="bfloat16")
+    one = mx.nd.ones((1, 1, 1, 1))
+    try:
+        mx.nd.Convolution(one, one, kernel=(1, 1), num_filter=1, no_bias=True).wait_to_read()
+    except mx.MXNetError as error:
+        raise RequestError("train.precision is bfloat16, which MXNet has on CPUs with AVX-512 only; use float32") from error
     if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
-    amp.init(target_dtype="bfloat16")
 
 
 def fuses_norm(precision: str, device: mx.Context) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from vggdist.config.errors import RequestError
 from vggdist.models.precision import use_precision
 
+HAS_BFLOAT16 = "avx512bw" in Path("/proc/cpuinfo").read_text()
 COMPARE = """
 import sys
 import mxnet as mx
@@ -29,12 +31,19 @@ print(*scores.astype("float32").asnumpy().ravel())
 """
 
 
-def scores(precision: str) -> list[float]:
+def compare(precision: str, **environment: str) -> subprocess.CompletedProcess[str]:
     # In a process of its own: MXNet cannot take it back.
-    ended = subprocess.run([sys.executable, "-c", COMPARE, precision], capture_output=True, text=True, timeout=60, check=True)
+    command = [sys.executable, "-c", COMPARE, precision]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+
+
+def scores(precision: str) -> list[float]:
+    ended = compare(precision)
+    assert ended.returncode == 0, ended.stderr
     return [float(word) for word in ended.stdout.split()]
 
 
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU has no AVX-512, without which oneDNN does not compute in bfloat16")
 def test_bfloat16_changes_the_scores_in_their_last_digits() -> None:
     exact, near = scores("float32"), scores("bfloat16")
     assert exact != near and near == pytest.approx(exact, rel=0.05, abs=0.05)
@@ -45,10 +54,15 @@ def test_a_gpu_is_refused() -> None:
         use_precision("bfloat16", mx.gpu())
 
 
+def test_a_cpu_without_avx512_is_refused() -> None:
+    ended = compare("bfloat16", DNNL_MAX_CPU_ISA="AVX2")
+    assert "train.precision is bfloat16, which MXNet has on CPUs with AVX-512 only; use float32" in ended.stderr
+
+
 def test_a_cpu_without_the_instructions_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vggdist.models.precision.amp.init", lambda target_dtype: None)
+    monkeypatch.setattr("vggdist.models.precision.amp.init", lambda target_dtype: None)  # the convolution is float32's then
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2 avx512f")
     with caplog.at_level(logging.WARNING):
         use_precision("bfloat16", mx.cpu(), tmp_path / "cpuinfo")
