@@ -41,8 +41,12 @@ def started(launcher: str, folder: Path, *flags: str, size: int = 2, steps: int 
     return running
 
 
+def checkpoints(folder: Path) -> CheckpointStore:
+    return CheckpointStore(folder / "runs" / "quickstart" / "checkpoints")
+
+
 def newest(folder: Path) -> Any:
-    found = CheckpointStore(folder / "runs" / "quickstart" / "checkpoints").newest()
+    found = checkpoints(folder).newest()
     assert found is not None
     return found.state
 
@@ -100,6 +104,7 @@ def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("launcher", "rank"), [("horovodrun --gloo", 0), ("horovodrun --gloo", 1), ("mpirun", 0)])
 def test_a_killed_rank_ends_the_job_and_is_named(launcher: str, rank: int, tmp_path: Path) -> None:
     running = started(launcher, tmp_path)
+    running.wait_for(lambda: checkpoints(tmp_path).newest() is not None)  # it is written beside the steps
     running.rank(rank).kill()
     assert running.finish().code != 0
     result = result_of(tmp_path)

@@ -157,7 +157,7 @@ time.sleep(2)
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose ``vggdist.train`` is the actor; signals are as before afterwards."""
+    """A folder whose ``vggdist.train`` is the actor; signals are as in a plain shell, and as before afterwards."""
     (tmp_path / "vggdist").mkdir()
     (tmp_path / "vggdist" / "__init__.py").touch()
     (tmp_path / "vggdist" / "train.py").write_text(ACTOR)
@@ -167,6 +167,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(supervise, "_POLL_S", 0.02)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # pytest may run under nohup
     yield tmp_path
     for number, handler in zip(numbers, handlers):
         signal.signal(number, handler)
