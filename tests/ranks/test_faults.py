@@ -160,6 +160,12 @@ def test_ranks_that_drift_apart_end_the_run_naming_rank_and_tensor(tmp_path: Pat
     assert "rank 1 differs from rank 0 in its parameters after step 10" in error and "parameter/" in error
 
 
+def test_a_rank_that_would_fuse_other_gradients_is_named(tmp_path: Path) -> None:
+    with_fault("horovodrun --gloo", tmp_path, "fusion", 1)
+    error = result_of(tmp_path)["error"]
+    assert f"rank 1 differs from rank 0 in HOROVOD_FUSION_THRESHOLD: '7' instead of '{2 * 2**20}'" in error
+
+
 def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) -> None:
     output = with_fault("horovodrun --gloo", tmp_path, "no space", 0)
     assert output.count("could not be written") >= 2 and "the training goes on" in output

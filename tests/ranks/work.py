@@ -151,6 +151,7 @@ FAULTS = {
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
     "drift": _drift,
+    "fusion": lambda: os.environ.update(HOROVOD_FUSION_THRESHOLD="7"),
     "hang": _hang,
     "no space": _no_space,
 }
@@ -220,6 +221,9 @@ def collectives(world: World) -> dict[str, Any]:
         "broadcast": world.broadcast(values).tolist(),
         "gather": gathered,
         "sum": int(world.sum(np.array([2**60 + world.rank]))[0]),
+        "patient threads": sum(
+            os.sched_getscheduler(int(thread)) == os.SCHED_BATCH for thread in os.listdir("/proc/self/task")
+        ),
     }
 
 

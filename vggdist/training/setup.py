@@ -37,6 +37,8 @@ from vggdist.world.process import World, choose_device, versions
 
 logger = logging.getLogger(__name__)
 
+_FUSION = "HOROVOD_FUSION_THRESHOLD"
+
 
 @dataclass
 class Setup:
@@ -83,9 +85,11 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
 
     Raises:
         RequestError: on every rank, when the request does not fit the data, the ranks or the checkpoint.
-        RunError: on every rank, when a rank differs from rank 0 in configuration, data or parameters.
+        RunError: on every rank, when a rank differs from rank 0 in configuration, fusion buffer, data or parameters.
     """
     world.require_same("its configuration", as_yaml(config))
+    # Ranks that fuse other gradients with one another would add up what does not belong together.
+    world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
     data = _load_once(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")

@@ -51,12 +51,13 @@ def apply(arguments: Sequence[str] = (), environment: MutableMapping[str, str] =
     environment.update(slurm.rendezvous(environment, interface_towards))
     asked = requested(arguments, "world.preset", "world.bind", "run.device", "run.deterministic")
     topology, cores = from_environment(environment), find_cores(environment)
-    gloo, deterministic = environment.get("HOROVOD_CONTROLLER") == "gloo", not _is_false(asked["run.deterministic"])
+    deterministic, elastic = not _is_false(asked["run.deterministic"]), "HOROVOD_ELASTIC" in environment
     preset = asked["world.preset"]
     if preset == "auto":
         preset = "gpu" if asked["run.device"] != "cpu" and gpus.usable() else "cpu"
     chosen = PRESETS.get(preset, PRESETS["none"])
-    for name, value in chosen(Place(topology, own_cores(cores, topology.local_size), gloo, deterministic)).items():
+    place = Place(topology, own_cores(cores, topology.local_size), deterministic, elastic)
+    for name, value in chosen(place).items():
         environment.setdefault(name, value)
     if preset == "cpu" and not _is_false(asked["world.bind"]):
         bind(cores, topology, environment)

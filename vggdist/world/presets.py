@@ -19,14 +19,14 @@ class Place:
 
     Attributes:
         cores: cores that this rank has for itself.
-        gloo: Horovod's ranks talk by Gloo, not by MPI.
         deterministic: ``run.deterministic``.
+        elastic: the number of ranks may change.
     """
 
     topology: Topology = Topology()
     cores: int = 1
-    gloo: bool = False
     deterministic: bool = True
+    elastic: bool = False
 
 
 def cpu(place: Place) -> dict[str, str]:
@@ -36,9 +36,12 @@ def cpu(place: Place) -> dict[str, str]:
         "OMP_NUM_THREADS": str(place.cores),
         # Idle ranks of Open MPI otherwise spin on the cores that compute.
         "OMPI_MCA_mpi_yield_when_idle": "1",
-        # Milliseconds between two looks of Horovod's thread for work. What is ready waits for the next one, but each takes
-        # time from the cores that compute, on Gloo, whose ranks talk by TCP each time, so much that 1 ms is slower.
-        "HOROVOD_CYCLE_TIME": "10" if place.gloo and place.topology.size > 1 else "1",
+        # Milliseconds between two looks of Horovod's thread for work, for which a short step would wait.
+        "HOROVOD_CYCLE_TIME": "1",
+        # Gradients are copied into a buffer of this size; larger ones are summed where they lie. Each rank of the ring then
+        # passes on 1 MiB at a time, enough for a network, and the buffer of a few ranks stays in their caches. All ranks must
+        # have the same size; Horovod's own is 128 MiB.
+        **({} if place.elastic else {"HOROVOD_FUSION_THRESHOLD": str(min(place.topology.size, 128) * 2**20)}),
     }
 
 

@@ -102,10 +102,14 @@ def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
     assert places == [(Cores(16, 16), Topology(1, 4, 1, 4))] * bound
 
 
-def test_horovod_s_cycle_is_longer_where_its_thread_takes_a_core_from_others() -> None:
-    both = ({}, {"HOROVOD_CONTROLLER": "gloo"})
-    mpi, gloo = (knobs.apply(environment=four_ranks() | controller).values for controller in both)
-    assert float(mpi["HOROVOD_CYCLE_TIME"]) < float(gloo["HOROVOD_CYCLE_TIME"])
+@pytest.mark.parametrize(("size", "mib"), [(1, 1), (2, 2), (64, 64), (500, 128)])
+def test_the_fusion_buffer_grows_with_the_ranks(size: int, mib: int) -> None:
+    environment = four_ranks() | {"HOROVOD_SIZE": str(size)}
+    assert knobs.apply(environment=environment).values["HOROVOD_FUSION_THRESHOLD"] == str(mib * 2**20)
+
+
+def test_the_fusion_buffer_is_left_where_ranks_that_start_later_would_choose_another() -> None:
+    assert "HOROVOD_FUSION_THRESHOLD" not in knobs.apply(environment=four_ranks() | {"HOROVOD_ELASTIC": "1"}).values
 
 
 def test_the_cores_of_each_rank_are_told() -> None:
