@@ -9,11 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from measure import ProgramFailed, in_words, machine, ours, take_turns
+from measure import Program, ProgramFailed, in_words, machine, ours, take_turns
 
 GLOO, MPI = "horovodrun --gloo -np 2", "horovodrun -np 2"
+# Without vggdist/world/scheduling.py.
+IMPATIENT = "import os, runpy; os.SCHED_BATCH = os.SCHED_OTHER; runpy.run_module('vggdist.train', run_name='__main__')"
+
+
+def impatient(program: Program) -> Program:
+    """The same training, its threads started as any others."""
+    at = program.command.index("-m")
+    return replace(program, command=(*program.command[:at], "-c", IMPATIENT, *program.command[at + 2 :]))
+
+
 WAYS = {
     "alone": ours(environment="OMP_NUM_THREADS=1"),
     "two-alone": ours(environment="OMP_NUM_THREADS=1", copies=2),
@@ -25,13 +36,14 @@ WAYS = {
     "mpi-unbound": ours(MPI, "--world.bind false"),
     "gloo-unset": ours(GLOO, "--world.preset none", environment="OMP_NUM_THREADS=1"),
     "mpi-unset": ours(MPI, "--world.preset none", environment="OMP_NUM_THREADS=1"),
-    **{f"gloo-fusion-{mib}": ours(GLOO, environment=f"HOROVOD_FUSION_THRESHOLD={mib * 2**20}") for mib in (0, 16)},
-    **{f"mpi-fusion-{mib}": ours(MPI, environment=f"HOROVOD_FUSION_THRESHOLD={mib * 2**20}") for mib in (0, 16)},
+    **{f"gloo-fusion-{mib}": ours(GLOO, environment=f"HOROVOD_FUSION_THRESHOLD={mib * 2**20}") for mib in (0, 16, 128)},
+    **{f"mpi-fusion-{mib}": ours(MPI, environment=f"HOROVOD_FUSION_THRESHOLD={mib * 2**20}") for mib in (0, 16, 128)},
     "gloo-bfloat16": ours(GLOO, "--train.precision bfloat16"),
     "mpi-bfloat16": ours(MPI, "--train.precision bfloat16"),
     "gloo-fp16": ours(GLOO, "--train.compression fp16"),
-    **{f"gloo-cycle-{ms}": ours(GLOO, environment=f"HOROVOD_CYCLE_TIME={ms}") for ms in (1, 2, 5, 10, 20)},
-    **{f"mpi-cycle-{ms}": ours(MPI, environment=f"HOROVOD_CYCLE_TIME={ms}") for ms in (1, 5, 20)},
+    **{f"gloo-cycle-{ms}": ours(GLOO, environment=f"HOROVOD_CYCLE_TIME={ms}") for ms in (2, 5, 10, 20)},
+    **{f"mpi-cycle-{ms}": ours(MPI, environment=f"HOROVOD_CYCLE_TIME={ms}") for ms in (5, 20)},
+    "gloo-impatient": impatient(ours(GLOO)),
     "mpi-spinning": ours(MPI, environment="OMPI_MCA_mpi_yield_when_idle=0"),
 }
 
