@@ -21,6 +21,7 @@ import pytest
 
 LAUNCHERS = ("python", "horovodrun", "horovodrun --gloo", "mpirun")
 BIN = Path(sys.executable).parent
+HAS_BFLOAT16 = "avx512bw" in Path("/proc/cpuinfo").read_text()  # oneDNN's needs AVX-512
 NO_MPI = "mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)"
 _TOKEN = "VGGDIST_TEST_TOKEN"
 

@@ -33,7 +33,7 @@ _FOREIGN = ("OMPI_", "HOROVOD_", "PMIX_", "SLURM_", "SBATCH_")
 
 def missing() -> str | None:
     """What keeps this machine from running a SLURM of its own."""
-    absent = [name for name in DAEMONS if _daemon(name) is None]
+    absent = [name for name in (*DAEMONS, "sbatch", "srun") if _daemon(name) is None]
     if absent:
         return f"{', '.join(absent)} not installed (apt install --no-install-recommends slurm-wlm munge)"
     return "starting slurmd needs root" if os.geteuid() != 0 else None

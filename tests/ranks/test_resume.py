@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.launching import call
+from tests.launching import HAS_BFLOAT16, call
 
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -27,7 +27,7 @@ EVERYTHING = [
     *("--train.accumulation", "2"),
     *("--optimizer.clip_norm", "0.5"),
 ]
-BFLOAT16 = ["--train.precision", "bfloat16"] if "avx512bw" in Path("/proc/cpuinfo").read_text() else []  # where oneDNN has it
+BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
 ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16"]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
+from tests.launching import HAS_BFLOAT16
 from vggdist.config.errors import RequestError
 from vggdist.models.precision import use_precision
 
-HAS_BFLOAT16 = "avx512bw" in Path("/proc/cpuinfo").read_text()
 COMPARE = """
 import sys
 import mxnet as mx
