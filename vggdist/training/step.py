@@ -84,6 +84,7 @@ class TrainStep:
         self._world = world
         self._config = config
         self._device = device
+        self._draws = _has_dropout(objective)
         parameters = sorted(objective.collect_params().items())
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
         self._statistics = [parameter.data() for _, parameter in parameters if parameter.grad_req == "null"]
@@ -109,7 +110,8 @@ class TrainStep:
             ballot: small array that is summed over the ranks along with the gradients, in place.
             measure: ask for the gradient's norm (it costs a pass over all gradients).
         """
-        mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
+        if self._draws:  # a CPU needs milliseconds for it
+            mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         losses, hits = self._accumulate(batch, num_valid)
         gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
         self._reduce(list(gradients.values()), ballot, step)
@@ -163,6 +165,13 @@ def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDAr
     """Hand a part of a batch to the device: images, labels, partners, weights, mask."""
     fields = (batch.images, batch.labels, batch.partners, batch.weights, batch.mask)
     return tuple(mx.nd.array(field[part], ctx=device, dtype=field.dtype) for field in fields)
+
+
+def _has_dropout(network: gluon.Block) -> bool:
+    """Whether a step draws from MXNet's generators."""
+    blocks: list[gluon.Block] = []
+    network.apply(blocks.append)
+    return any(isinstance(block, gluon.nn.Dropout) for block in blocks)
 
 
 def _total(values: Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
