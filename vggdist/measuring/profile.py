@@ -68,15 +68,19 @@ def number_anew(events: list[dict[str, Any]]) -> None:
 
 
 def operator_times(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds in each of the engine's operators, longest first."""
+    """Milliseconds in each of the engine's operators, longest first.
+
+    MXNet records each operator twice: as a span of its device's row, and, begin and end one after the other, as an
+    asynchronous one. Only the latter are counted, for spans of a row that overlap cannot be told apart.
+    """
     begun: dict[tuple[Any, ...], float] = {}
     times: dict[str, float] = defaultdict(float)
     for event in events:
         if event.get("cat") != _OPERATORS:
             continue
         span = event["name"], event["tid"], event.get("id")
-        if event["ph"] in "bB":
+        if event["ph"] == "b":
             begun[span] = event["ts"]
-        elif event["ph"] in "eE" and span in begun:
+        elif event["ph"] == "e" and span in begun:
             times[event["name"]] += (event["ts"] - begun.pop(span)) / 1000
     return dict(sorted(times.items(), key=lambda pair: -pair[1]))
