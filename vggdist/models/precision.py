@@ -38,9 +38,9 @@ def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/pro
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
 
 
-def fuses_norm(precision: str, device: mx.Context) -> bool:
-    """Whether batch normalisation and the ReLU after it are faster as one operation, which only oneDNN has.
+def runs_on_onednn(precision: str, device: mx.Context) -> bool:
+    """Whether the network shall be built for oneDNN in float32: see :class:`~vggdist.models.vgg.VGG`.
 
-    A step of VGG-11 then takes about 4 % less time in float32; in bfloat16, for which MXNet casts around it, more than before.
+    In bfloat16 MXNet casts around batch normalisation and ReLU in one operation, so that they take longer than two.
     """
     return precision == "float32" and device.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN")

@@ -8,6 +8,7 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from vggdist.config.schema import ModelConfig
+from vggdist.models.convolution import MatrixConv2D, suits_matrix
 from vggdist.models.layers import Layer, describe
 
 
@@ -19,17 +20,28 @@ class VGG(nn.HybridSequential):
     networks it made before; every layer is told its input size, so all parameters exist before the first forward pass.
     """
 
-    def __init__(self, model: ModelConfig, *, channels: int, image_size: int, num_classes: int, fused: bool = False) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        *,
+        channels: int,
+        image_size: int,
+        num_classes: int,
+        onednn: bool = False,
+        samples: int = 0,
+    ) -> None:
         """Define the blocks; the parameters have no values yet.
 
         Args:
-            fused: normalise and cut off at 0 in one operation, which only oneDNN has. It gives the same bits.
+            onednn: build it as it is fastest on oneDNN: batch normalisation and its ReLU as one operation, which gives the
+                same bits in about 4 % less time, and :class:`~vggdist.models.convolution.MatrixConv2D` where it pays.
+            samples: that pass the network together in training.
         """
         super().__init__(prefix="vgg_")
         inputs = channels
         with self.name_scope():
             for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
-                self.add(_block(layer, inputs, model, fused))
+                self.add(_block(layer, inputs, model, onednn, samples))
                 inputs = layer.output_shape[0]
 
 
@@ -41,7 +53,8 @@ def build_vgg(
     num_classes: int,
     seed: int,
     context: mx.Context | Sequence[mx.Context] | None = None,
-    fused: bool = False,
+    onednn: bool = False,
+    samples: int = 0,
 ) -> VGG:
     """A network that is ready to train: hybridized, with initial parameters that depend on the seed alone.
 
@@ -50,12 +63,14 @@ def build_vgg(
 
     Args:
         context: the device or devices that hold the parameters; None is the CPU.
-        fused: see :class:`VGG` and :func:`~vggdist.models.precision.fuses_norm`.
+        onednn: see :class:`VGG` and :func:`~vggdist.models.precision.runs_on_onednn`.
+        samples: see :class:`VGG`.
 
     Raises:
         RequestError: where the image is too small for the network; see :func:`~vggdist.models.layers.describe`.
     """
-    network = VGG(model, channels=channels, image_size=image_size, num_classes=num_classes, fused=fused)
+    shape = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
+    network = VGG(model, **shape, onednn=onednn, samples=samples)
     mx.random.seed(seed)
     network.initialize(_initializer(model), ctx=mx.cpu() if context is None else context)
     network.hybridize(static_alloc=True, static_shape=True)
@@ -74,11 +89,11 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
     return mx.init.Xavier(rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
 
 
-def _block(layer: Layer, inputs: int, model: ModelConfig, fused: bool) -> nn.HybridBlock:
+def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridBlock:
     """The block of a row; ``inputs`` is the number of channels or units that reach it."""
     prefix = layer.name.replace(".", "_") + "_"
     if layer.kind == "convolution":
-        return _convolution(prefix, inputs, layer.output_shape[0], model, fused)
+        return _convolution(prefix, inputs, layer.output_shape, model, onednn, samples)
     if layer.kind == "pool":
         return nn.MaxPool2D(pool_size=2, strides=2, prefix=prefix)
     if layer.kind == "dense":
@@ -97,12 +112,18 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
     return chain
 
 
-def _convolution(prefix: str, inputs: int, channels: int, model: ModelConfig, fused: bool) -> nn.HybridSequential:
+def _convolution(
+    prefix: str, inputs: int, output_shape: tuple[int, ...], model: ModelConfig, onednn: bool, samples: int
+) -> nn.HybridSequential:
     """3x3 convolution, batch normalisation where asked for, and ReLU."""
+    channels, size, _ = output_shape
     # The normalisation subtracts the mean of each channel, and with it any bias.
-    bias = not model.batch_norm
-    convolution = nn.Conv2D(channels, 3, padding=model.padding, use_bias=bias, in_channels=inputs, prefix=prefix)
-    if model.batch_norm and fused:
+    options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
+    if onednn and model.padding and suits_matrix(inputs, channels, size, samples):
+        convolution = MatrixConv2D(channels, **options)
+    else:
+        convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
+    if model.batch_norm and onednn:
         return _chain(prefix, [convolution, nn.BatchNormReLU(in_channels=channels, prefix=f"{prefix}norm_")])
     norm = [nn.BatchNorm(in_channels=channels, prefix=f"{prefix}norm_")] if model.batch_norm else []
     return _chain(prefix, [convolution, *norm, nn.Activation("relu", prefix=f"{prefix}relu_")])

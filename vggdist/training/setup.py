@@ -23,7 +23,7 @@ from vggdist.data.sources import DataSet, load
 from vggdist.data.statistics import statistics, value_counts
 from vggdist.models.inputs import Normalize
 from vggdist.models.layers import describe, summary_table
-from vggdist.models.precision import fuses_norm, use_precision
+from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
 from vggdist.training.metrics import MovingAverage
@@ -107,8 +107,9 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     layers = world.together(lambda: describe(config.model, **shape))
     logger.info("%s", summary_table(layers))
     world.together(lambda: use_precision(config.train.precision, device))
-    fused = fuses_norm(config.train.precision, device)
-    network = build_vgg(config.model, **shape, context=device, seed=config.run.seed, fused=fused)
+    onednn = runs_on_onednn(config.train.precision, device)
+    samples = plan.batch_size // config.train.accumulation
+    network = build_vgg(config.model, **shape, context=device, seed=config.run.seed, onednn=onednn, samples=samples)
     forward, objective = _graphs(Normalize(mean, std), network, config, device)
 
     parameters = dict(network.collect_params().items())

@@ -129,7 +129,7 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
 def test_the_fused_normalisation_gives_the_same_bits_in_both_modes_and_the_same_gradients() -> None:
     model, channels, size = CONFIGURATIONS["batch_norm"]
     shape = {"channels": channels, "image_size": size, "num_classes": 10}
-    networks = [build_vgg(model, **shape, seed=3, fused=fused) for fused in (False, True)]
+    networks = [build_vgg(model, **shape, seed=3, onednn=onednn) for onednn in (False, True)]
     x, results = images(6, channels, size), []
     for network in networks:
         mx.random.seed(4)  # dropout
