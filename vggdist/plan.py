@@ -67,6 +67,7 @@ def _memory(memory: Memory) -> Iterator[str]:
         "activations": memory.activations,
         "their gradients": memory.activation_gradients,
         "work space": memory.work_space,
+        "matrices": memory.matrices,
         "reduction": memory.reduction,
         "total": memory.total,
     }

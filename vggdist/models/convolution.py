@@ -7,25 +7,14 @@ from typing import Any
 from mxnet.gluon import nn
 
 
-def suits_matrix(inputs: int, channels: int, size: int, samples: int) -> bool:
-    """Whether :class:`MatrixConv2D` is faster on oneDNN, from ``inputs`` to ``channels`` channels of ``size`` pixels a side.
-
-    A step of 128 samples with 512 channels then takes a third of the time, measured with AVX-512 and with AVX2. The matrix is
-    made anew in each step, which with few samples costs more than it saves; with few channels it makes no difference.
-
-    Args:
-        samples: that pass the network together in training.
-    """
-    return size == 2 and inputs * channels >= 256 * 256 and samples >= 32
-
-
 class MatrixConv2D(nn.Conv2D):
     """A 3x3 convolution with padding 1 over 2x2 pixels: ``(N, I, 2, 2)`` to ``(N, O, 2, 2)``, both ``float32``.
 
     Of the 36 products of a weight and a pixel 20 are with padding, and oneDNN computes them. Without them, every output of a
     sample is a weighted sum of every input: a fully connected layer, whose ``(4 O, 4 I)`` matrix has each weight once for
     each pair of pixels that it connects. Parameters, their names and initial values are those of
-    :class:`mxnet.gluon.nn.Conv2D`; results and gradients differ by rounding.
+    :class:`mxnet.gluon.nn.Conv2D`; results and gradients differ by rounding. The matrix is made anew in each pass, so it pays
+    only with more than a few samples: see :func:`~vggdist.models.layers.suits_matrix`.
     """
 
     def __init__(self, channels: int, **options: Any) -> None:

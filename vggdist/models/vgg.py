@@ -8,8 +8,8 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from vggdist.config.schema import ModelConfig
-from vggdist.models.convolution import MatrixConv2D, suits_matrix
-from vggdist.models.layers import Layer, describe
+from vggdist.models.convolution import MatrixConv2D
+from vggdist.models.layers import Layer, describe, suits_matrix
 
 
 class VGG(nn.HybridSequential):
@@ -116,10 +116,10 @@ def _convolution(
     prefix: str, inputs: int, output_shape: tuple[int, ...], model: ModelConfig, onednn: bool, samples: int
 ) -> nn.HybridSequential:
     """3x3 convolution, batch normalisation where asked for, and ReLU."""
-    channels, size, _ = output_shape
+    channels = output_shape[0]
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
-    if onednn and model.padding and suits_matrix(inputs, channels, size, samples):
+    if onednn and suits_matrix(model, inputs, output_shape, samples):
         convolution = MatrixConv2D(channels, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)

@@ -10,6 +10,8 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
 * the backward pass's own ``4 m G``: the gradients of the input and the output of the layer where these two are largest;
 * work space ``4 m 3 W``, three times the largest output of a layer: the copies in its own order that oneDNN makes of a
   convolution's input, output and gradient (found by measuring, see docs/plan.md; cuDNN's work space is not known here);
+* ``4 * 4 * 16 I O`` for each convolution from ``I`` to ``O`` channels that is computed as a matrix product on a CPU
+  (:class:`~vggdist.models.convolution.MatrixConv2D`): its matrix before and after a transposition, and the gradients of both;
 * Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
 ``train.precision bfloat16`` is estimated like float32; what it takes was not measured. Not counted: the CUDA context, what
@@ -25,7 +27,7 @@ from math import prod
 
 from vggdist.config.schema import ModelConfig
 from vggdist.data.outline import Outline
-from vggdist.models.layers import Layer, describe
+from vggdist.models.layers import Layer, describe, suits_matrix
 
 FLOAT32 = 4
 
@@ -40,6 +42,7 @@ class Memory:
     activations: int
     activation_gradients: int
     work_space: int
+    matrices: int
     reduction: int
 
     @property
@@ -50,7 +53,7 @@ class Memory:
     @property
     def fixed(self) -> int:
         """What does not depend on the batch."""
-        return self.parameters + self.gradients + self.optimizer_state + self.reduction
+        return self.parameters + self.gradients + self.optimizer_state + self.matrices + self.reduction
 
     @property
     def of_samples(self) -> int:
@@ -89,7 +92,18 @@ def estimate(
         activations=FLOAT32 * samples * kept,
         activation_gradients=FLOAT32 * samples * widest,
         work_space=FLOAT32 * samples * 3 * max(sizes),
+        matrices=FLOAT32 * 4 * 16 * _products(model, images.channels, layers, samples),
         reduction=fusion_bytes + (2 * parameters if compressed else 0),
+    )
+
+
+def _products(model: ModelConfig, channels: int, layers: Sequence[Layer], samples: int) -> int:
+    """Pairs of channels in the convolutions that are computed as matrix products."""
+    widths = [channels, *(layer.output_shape[0] for layer in layers)]
+    return sum(
+        inputs * layer.output_shape[0]
+        for inputs, layer in zip(widths, layers)
+        if layer.kind == "convolution" and suits_matrix(model, inputs, layer.output_shape, samples)
     )
 
 

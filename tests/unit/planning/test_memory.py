@@ -47,6 +47,13 @@ def test_batch_normalisation_keeps_its_input_and_statistics() -> None:
     assert normal.parameters - normal.gradients == 4 * 2 * 2 and plain.parameters == plain.gradients
 
 
+@pytest.mark.parametrize(("samples", "products"), [(31, 0), (32, 256 * 512 + 512 * 512)])
+def test_convolutions_that_become_matrix_products_count_with_enough_samples(samples: int, products: int) -> None:
+    model = ModelConfig(name="custom", stages=((1, 8), (1, 256), (2, 512)), hidden=())
+    memory = estimate(model, Outline(8, 3, 10), samples, 0, 0, compressed=False)
+    assert memory.matrices == 4 * 4 * 16 * products and memory.fixed == 2 * memory.parameters + memory.matrices
+
+
 def test_the_batch_counts_in_proportion_and_the_rest_not_at_all() -> None:
     assert vgg16(32).of_samples == 32 * vgg16(1).of_samples and vgg16(32).fixed == vgg16(1).fixed
 
@@ -60,6 +67,7 @@ def test_the_batch_counts_in_proportion_and_the_rest_not_at_all() -> None:
         (8, 224, True, 2957),
         (64, 64, False, 1145),
         (32, 96, True, 1643),
+        (128, 32, False, 952),
     ],
 )
 def test_the_estimate_is_within_two_per_cent_of_what_was_measured(
