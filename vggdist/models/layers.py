@@ -102,7 +102,7 @@ def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...],
         samples: that pass the network together in training.
     """
     channels, size, _ = output_shape
-    return bool(model.padding) and size == 2 and inputs * channels >= 256 * 256 and samples >= 32
+    return bool(model.padding) and size == 2 and inputs * channels >= 256 * 256 and samples >= 64
 
 
 def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer]:

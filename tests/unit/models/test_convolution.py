@@ -44,7 +44,7 @@ def test_results_and_gradients_are_those_of_a_convolution(bias: bool, hybrid: bo
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def build(model: ModelConfig, size: int, onednn: bool, samples: int = 32) -> VGG:
+def build(model: ModelConfig, size: int, onednn: bool, samples: int = 64) -> VGG:
     return build_vgg(model, channels=3, image_size=size, num_classes=10, seed=1, onednn=onednn, samples=samples)
 
 
@@ -58,15 +58,15 @@ def products(network: VGG) -> list[str]:
 def test_the_last_stage_of_a_vgg_on_small_images_is_products_on_onednn_for_more_than_a_few_samples() -> None:
     model = ModelConfig(name="vgg11", hidden=())
     assert products(build(model, 32, onednn=True)) == ["vgg_stage5_conv1_", "vgg_stage5_conv2_"]
-    others = build(model, 64, onednn=True), build(model, 32, onednn=False), build(model, 32, onednn=True, samples=31)
+    others = build(model, 64, onednn=True), build(model, 32, onednn=False), build(model, 32, onednn=True, samples=63)
     assert all(products(network) == [] for network in others)
 
 
 def test_convolutions_of_few_channels_or_without_padding_stay() -> None:
     model = ModelConfig(name="custom", stages=((1, 256),), hidden=())
-    assert suits_matrix(model, 256, (256, 2, 2), 32)
-    assert not suits_matrix(model, 128, (256, 2, 2), 32) and not suits_matrix(model, 256, (256, 4, 4), 32)
-    assert not suits_matrix(replace(model, padding=0), 256, (256, 2, 2), 32)
+    assert suits_matrix(model, 256, (256, 2, 2), 64) and not suits_matrix(model, 256, (256, 2, 2), 63)
+    assert not suits_matrix(model, 128, (256, 2, 2), 64) and not suits_matrix(model, 256, (256, 4, 4), 64)
+    assert not suits_matrix(replace(model, padding=0), 256, (256, 2, 2), 64)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
