@@ -108,6 +108,22 @@ def test_three_ranks_repeat_bit_for_bit(tmp_path: Path) -> None:
     assert len({rank["sha256"] for run in runs for rank in run}) == 1
 
 
+def test_two_ranks_equal_one_where_a_convolution_is_a_matrix_product(tmp_path: Path) -> None:
+    flags = [*SMALL, "--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "128"]
+
+    def last(launcher: str, size: int, products: int, *more: str) -> Parameters:
+        path = tmp_path / "parameters.npz"
+        told = call(launcher, size, "parameters_after_training", tmp_path, flags=[*flags, *more], save_to=str(path))
+        assert [rank["products"] for rank in told] == [products] * size and told[0]["change"] > 1e-2
+        return dict(np.load(path))
+
+    one, two = last("python", 1, 1), last("horovodrun --gloo", 2, 1)
+    convolutions = last("python", 1, 0, "--train.accumulation", "4")  # 32 samples at once
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(convolutions[name], values, rtol=0, atol=1e-5, err_msg=name)
+
+
 def test_fp16_compression_stays_near_fp32(alone: Callable[[list[str]], Parameters], tmp_path: Path) -> None:
     exact = alone([])
     compressed = trained("horovodrun --gloo", 2, tmp_path, "--train.compression", "fp16")

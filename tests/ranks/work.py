@@ -14,6 +14,7 @@ from vggdist.world import knobs
 
 knobs.apply()
 
+import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from tests.images import content_digest  # noqa: E402
@@ -27,6 +28,7 @@ from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.ending import Ending  # noqa: E402
+from vggdist.models.convolution import MatrixConv2D  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
 from vggdist.training.directory import open_directory  # noqa: E402
@@ -42,7 +44,10 @@ from vggdist.world.signals import StopRequests  # noqa: E402
 
 
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:
-    """Train, and tell the parameters' hash, and how far the one that moved most has come; rank 0 saves them."""
+    """Train, and tell the parameters' hash, and how far the one that moved most has come; rank 0 saves them.
+
+    ``products`` is the number of convolutions that were computed as matrix products.
+    """
     setup = prepare(load("train", flags), world)
     before = {name: array.asnumpy() for name, array in setup.arrays.items()}
     Trainer(setup, SilentReport(), StopRequests(world.rank, world.size)).train()
@@ -50,7 +55,10 @@ def parameters_after_training(world: World, flags: list[str], save_to: str | Non
     if save_to and world.is_root:
         np.savez(save_to, **after)
     change = max(float(np.abs(after[name] - before[name]).max()) for name in after)
-    return {"sha256": digest(setup.arrays), "change": change}
+    blocks: list[mx.gluon.Block] = []
+    setup.step._objective.apply(blocks.append)
+    products = sum(isinstance(block, MatrixConv2D) for block in blocks)
+    return {"sha256": digest(setup.arrays), "change": change, "products": products}
 
 
 class StopAt(StopRequests):

@@ -93,8 +93,7 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
 def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...], samples: int) -> bool:
     """Whether a convolution is faster on oneDNN as a :class:`~vggdist.models.convolution.MatrixConv2D`.
 
-    With 512 channels a step of 128 samples then takes a third of the time, measured with AVX-512 and with AVX2. With few
-    samples or few channels there is nothing to gain.
+    With few samples or few channels there is nothing to gain; docs/performance.md has figures.
 
     Args:
         inputs: channels that reach it.

@@ -70,14 +70,18 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     asked, at_once = request.plan, batch_size // request.train.accumulation
     fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
     states = len(state_kinds(request.optimizer))
-    memory = estimate(request.model, images, at_once, states, fusion, request.train.compression == "fp16")
+
+    def needed(samples: int) -> Memory:
+        return estimate(request.model, images, samples, states, fusion, request.train.compression == "fp16")
+
+    memory = needed(at_once)
     limit = float("inf") if asked.memory is None else asked.memory * 2**30
     if memory.total <= limit:
         return memory
     told = f"{at_once} samples at once need {readable_bytes(memory.total)} on each rank, plan.memory is {asked.memory:g} GiB"
-    fitting = largest_fit(memory, at_once, limit)
+    fitting = largest_fit(needed, at_once, limit)
     if fitting == 0:
-        raise RequestError(f"{told}; parameters, gradients and optimizer alone need {readable_bytes(memory.fixed)}")
+        raise RequestError(f"{told}; parameters, gradients and optimizer alone need {readable_bytes(needed(1).fixed)}")
     parts = next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fitting)
     raise RequestError(f"{told}; at most {fitting} samples at once fit: lower the batch, or set train.accumulation {parts}")
 

@@ -11,7 +11,8 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
 * work space ``4 m 3 W``, three times the largest output of a layer: the copies in its own order that oneDNN makes of a
   convolution's input, output and gradient (found by measuring, see docs/plan.md; cuDNN's work space is not known here);
 * ``4 * 4 * 16 I O`` for each convolution from ``I`` to ``O`` channels that is computed as a matrix product on a CPU
-  (:class:`~vggdist.models.convolution.MatrixConv2D`): its matrix before and after a transposition, and the gradients of both;
+  (:class:`~vggdist.models.convolution.MatrixConv2D`): its matrix before and after a transposition, and the gradients of both
+  (a GPU and bfloat16 do without it, which is not told apart here);
 * Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
 ``train.precision bfloat16`` is estimated like float32; what it takes was not measured. Not counted: the CUDA context, what
@@ -21,7 +22,8 @@ parameters and state is in the host's memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -52,7 +54,7 @@ class Memory:
 
     @property
     def fixed(self) -> int:
-        """What does not depend on the batch."""
+        """What does not grow with the batch; the matrices are there from 64 samples on."""
         return self.parameters + self.gradients + self.optimizer_state + self.matrices + self.reduction
 
     @property
@@ -119,10 +121,10 @@ def _kept(layer: Layer, model: ModelConfig) -> int:
     return size
 
 
-def largest_fit(memory: Memory, samples: int, limit: float) -> int:
-    """The most samples at once that ``limit`` bytes hold, 0 where not even one fits.
+def largest_fit(needed: Callable[[int], Memory], samples: int, limit: float) -> int:
+    """The most samples at once, ``samples`` at the most, that ``limit`` bytes hold; 0 where not even one fits.
 
     Args:
-        memory: the estimate for ``samples`` at once.
+        needed: the estimate for a number of samples at once.
     """
-    return max(int((limit - memory.fixed) / (memory.of_samples / samples)), 0)
+    return bisect_right(range(1, samples + 1), limit, key=lambda count: needed(count).total)
