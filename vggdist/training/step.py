@@ -87,7 +87,10 @@ class TrainStep:
         self._draws = _has_dropout(objective)
         parameters = sorted(objective.collect_params().items())
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
-        self._statistics = [parameter.data() for _, parameter in parameters if parameter.grad_req == "null"]
+        statistics = {name: parameter.data() for name, parameter in parameters if "_running_" in name}
+        self._statistics = list(statistics.values())
+        self._offsets = [name[: name.rindex("running_")] + "beta" for name in statistics]
+        self._all = [mx.nd.ones_like(statistic) for statistic in self._statistics]
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
@@ -114,6 +117,7 @@ class TrainStep:
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         losses, hits = self._accumulate(batch, num_valid)
         gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
+        self._settle_statistics(gradients)
         self._reduce(list(gradients.values()), ballot, step)
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
@@ -138,6 +142,15 @@ class TrainStep:
             losses.append(loss)
             hits.append(hit)
         return _total(losses), _total(hits)
+
+    def _settle_statistics(self, gradients: dict[str, mx.nd.NDArray]) -> None:
+        """Order whatever reads a running statistic from now on behind the backward pass.
+
+        There batch normalisation updates them on a CPU, which MXNet's engine does not know: a reduction or a checkpoint would
+        take those of the step before. What the engine knows is that the same operation writes the offset's gradient.
+        """
+        for statistic, everything, offset in zip(self._statistics, self._all, self._offsets):
+            mx.nd.where(everything, statistic, gradients[offset], out=statistic)
 
     def _reduce(self, gradients: list[mx.nd.NDArray], ballot: mx.nd.NDArray, step: int) -> None:
         """Sum gradients and ballot over the ranks and average batch-norm's running statistics, in place.
