@@ -28,6 +28,7 @@ EVERYTHING = [
     *("--optimizer.clip_norm", "0.5"),
 ]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
+PRODUCTS = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "64", "--train.steps", "12"]
 ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16"]
 
 
@@ -43,6 +44,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         pytest.param("python", 1, ["--optimizer.name", "nag", *BFLOAT16, *EVERYTHING], 13, id="nag-everything-alone"),
         pytest.param("horovodrun --gloo", 2, ["--optimizer.name", "sgd", *EVERYTHING], 7, id="sgd-everything-2-ranks"),
         pytest.param("horovodrun --gloo", 3, [*ADAM_BY_FP16, *EVERYTHING], 11, id="adam-fp16-everything-3-ranks"),
+        pytest.param("python", 1, ["--optimizer.name", "sgd", *PRODUCTS], 6, id="sgd-matrix-products-alone"),
         pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
         pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
     ],
@@ -60,6 +62,12 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
     assert {rank["sha256"] for rank in continued} == {rank["sha256"] for rank in expected}
     assert len({rank["sha256"] for rank in expected}) == 1
     assert metrics(parts) == metrics(whole)
+
+
+def test_a_copy_taken_while_a_step_is_under_way_is_of_that_step(tmp_path: Path) -> None:
+    flags = ["--model.name", "vgg11", "--model.stages", "null", "--model.hidden", "[]", "--data.name", "synthetic"]
+    flags += ["--data.image_size", "32", "--train.global_batch_size", "32", "--model.batch_norm", "true"]
+    assert call("python", 1, "copies_beside_steps", tmp_path, flags=flags, steps=3) == [[]]
 
 
 def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_start(tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def parameters_after_training(world: World, flags: list[str], save_to: str | Non
     return {"sha256": digest(setup.arrays), "change": change, "products": products}
 
 
+def copies_beside_steps(world: World, flags: list[str], steps: int) -> list[str]:
+    """Make steps, and copy the arrays after each while it is under way; tell those whose copy is not of their step."""
+    setup = prepare(load("train", flags), world)
+    batch = setup.training_view.batch(0, *setup.plan.part(setup.plan.order(0), 0, world.rank))
+    wrong = []
+    for number in range(steps):
+        setup.step(batch, number, 0.01, len(batch.labels), mx.nd.zeros((1,)), measure=False)
+        copies = {name: array.copy() for name, array in setup.arrays.items()}
+        for copy in copies.values():
+            copy.wait_to_read()
+        mx.nd.waitall()
+        wrong += [name for name, copy in copies.items() if not np.array_equal(copy.asnumpy(), setup.arrays[name].asnumpy())]
+    return wrong
+
+
 class StopAt(StopRequests):
     """Asks for a stop on one rank once so many steps are made."""
 
