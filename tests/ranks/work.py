@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.ending import Ending  # noqa: E402
+from vggdist.measuring.bare import parts_of_bare_step  # noqa: E402
 from vggdist.models.convolution import MatrixConv2D  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
@@ -74,6 +76,13 @@ def copies_beside_steps(world: World, flags: list[str], steps: int) -> list[str]
         mx.nd.waitall()
         wrong += [name for name, copy in copies.items() if not np.array_equal(copy.asnumpy(), setup.arrays[name].asnumpy())]
     return wrong
+
+
+def parts_of_steps(world: World, flags: list[str], steps: int, late: int, seconds: float) -> dict[str, Any]:
+    """Take bare steps apart in which one rank comes late; tell the parts, and the parameters' hash."""
+    setup = prepare(load("train", flags), world)
+    parts = parts_of_bare_step(setup, steps, lambda phase: time.sleep(seconds if world.rank == late else 0))
+    return {"parts": asdict(parts), "sha256": digest(setup.arrays)}
 
 
 class StopAt(StopRequests):

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from vggdist.measuring.tables import SHARES, longest, reduction_ways, scaling_rows
 
-# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, green, and a grey.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#BBBBBB")
+# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, purple, green, and a grey.
+COLOURS = ("#0072B2", "#E69F00", "#CC79A7", "#009E73", "#BBBBBB")
 PLAIN = "#56B4E9"  # their sky blue, where a colour has no meaning
 MARKERS = ("o", "s")
 

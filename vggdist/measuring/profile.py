@@ -17,7 +17,8 @@ import mxnet as mx
 
 from vggdist.config.bench import BenchRequest
 from vggdist.config.load import run_directory
-from vggdist.measuring.step import bare_step, measured_config
+from vggdist.measuring.bare import bare_step
+from vggdist.measuring.step import measured_config
 from vggdist.training.setup import prepare
 from vggdist.world.process import World
 

@@ -4,33 +4,34 @@ The shares are of the time of a step of the training, each on the rank's own clo
 
 - **data wait**: what the loop waited for its next batch. The device may have been busy meanwhile, for the loop is a step ahead
   of it; what was hidden so makes the rest smaller, even negative.
-- **compute**: what the same bare step takes on this rank when its reduction is left out, while the other ranks do the same.
-- **allreduce**: what the bare step takes longer with the reduction: transfer and waiting for slower ranks, as far as the
-  backward pass does not hide them.
+- **compute**: forward pass, backward pass and update.
+- **rank wait**: from the end of this rank's backward pass until the last rank has finished its own.
+- **allreduce**: from then until the gradients are reduced. What the backward pass hides of the transfer is no part of it.
 - **rest**: all else, such as checkpoints, reports, and threads that prepare batches on the same cores.
+
+Compute, rank wait and allreduce are those of bare steps that are waited for one by one, which take turns with the others.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import mxnet as mx
 
 from vggdist.config.bench import BenchConfig, BenchRequest
 from vggdist.config.load import run_directory
 from vggdist.config.schema import Config, EvaluationConfig
+from vggdist.measuring.bare import Parts, bare_step, parts_of_bare_step
 from vggdist.measuring.series import Series, in_turn
+from vggdist.measuring.tables import SHARES
 from vggdist.reporting.report import Report, SilentReport
 from vggdist.training.directory import open_directory
 from vggdist.training.setup import Setup, prepare
-from vggdist.training.step import StepOutcome, TrainStep
 from vggdist.training.trainer import Trainer
-from vggdist.world.agreement import Agreement
 from vggdist.world.process import World
 from vggdist.world.signals import StopRequests
 
@@ -73,50 +74,54 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
 
     Returns:
         ``bare`` and ``training`` in images per second of all ranks, ``ratio``, and ``shares``: for each rank ``data_wait(%)``,
-        ``compute(%)``, ``allreduce(%)`` and ``rest(%)`` of the training's time, each as
+        ``compute(%)``, ``rank_wait(%)``, ``allreduce(%)`` and ``rest(%)`` of the training's time, each as
         :meth:`~vggdist.measuring.series.Series.as_json` has it. A batch that is filled up counts as full.
     """
     config, bench = measured_config(request), request.bench
     directory = run_directory(config)
     world.together(lambda: open_directory(directory, config) if world.is_root else None)
     setup = prepare(config, world)
-    waits: list[float] = []
+    seconds: list[float] = []
+    data_waits: list[float] = []
+    parts: list[Parts] = []
 
     def training() -> float:
         watch = _training(setup, bench, directory, beat)
-        waits.append(watch.data_wait)
+        seconds.append(1 / watch.steps_per_s)
+        data_waits.append(watch.data_wait)
         return watch.steps_per_s * setup.plan.global_batch_size
 
+    def apart() -> float:
+        parts.append(parts_of_bare_step(setup, bench.steps, beat))
+        return parts[-1].compute
+
     bare_step(setup, bench.warmup, beat)
-    measurements = {"bare": lambda: bare_step(setup, bench.steps, beat), "training": training}
-    if world.size > 1:
-        measurements["compute"] = lambda: _computation(setup, bench.steps, beat)
-    rates = in_turn(measurements, bench.repeats)
+    bare = partial(bare_step, setup, bench.steps, beat)
+    taken = in_turn({"bare": bare, "training": training, "apart": apart}, bench.repeats)
     if world.is_root:
         shutil.rmtree(directory)
-    bare, trained = rates["bare"], rates["training"]
-    shares = shares_of(trained, bare, rates.get("compute", bare), Series(waits))
-    told = {"bare": bare, "training": trained, "ratio": trained.over(bare)}
+    shares = shares_of(seconds, data_waits, parts)
+    told = {"bare": taken["bare"], "training": taken["training"], "ratio": taken["training"].over(taken["bare"])}
     return {
         **{name: series.as_json() for name, series in told.items()},
         "shares": world.gather({name: series.as_json() for name, series in shares.items()}),
     }
 
 
-def shares_of(training: Series, bare: Series, compute: Series, data_wait: Series) -> dict[str, Series]:
-    """Percent of the training's time, as the head of this file has it.
+def shares_of(seconds: Sequence[float], data_waits: Sequence[float], parts: Sequence[Parts]) -> dict[str, Series]:
+    """Percent of the training's time in each turn, as the head of this file has it.
 
     Args:
-        training, bare, compute: images per second of the training, of the bare step, and of that without its reduction.
-        data_wait: percent of the training's time.
+        seconds: of a step of the training.
+        data_waits: percent of the training's time.
+        parts: of a bare step.
     """
-    turns = list(zip(training.values, bare.values, compute.values, data_wait.values))
-    return {
-        "data_wait(%)": data_wait,
-        "compute(%)": Series([100 * whole / alone for whole, _, alone, _ in turns]),
-        "allreduce(%)": Series([100 * whole * (1 / reduced - 1 / alone) for whole, reduced, alone, _ in turns]),
-        "rest(%)": Series([100 - wait - 100 * whole / reduced for whole, reduced, _, wait in turns]),
-    }
+    shares: dict[str, list[float]] = {key: [] for key in SHARES}
+    for whole, data_wait, bare in zip(seconds, data_waits, parts):
+        told = [data_wait, *(100 * part / whole for part in (bare.compute, bare.rank_wait, bare.allreduce))]
+        for share, value in zip(shares.values(), [*told, 100 - sum(told)]):
+            share.append(value)
+    return {key: Series(share) for key, share in shares.items()}
 
 
 def measured_config(request: BenchRequest) -> Config:
@@ -139,42 +144,6 @@ def measured_config(request: BenchRequest) -> Config:
         evaluation=EvaluationConfig(every_epochs=0),
         checkpoint=replace(request.checkpoint, every_steps=every),
     )
-
-
-def bare_step(setup: Setup, steps: int, beat: Callable[[str], None], step: TrainStep | None = None) -> float:
-    """Images per second of forward pass, backward pass, reduction and update alone, on the same batch again and again.
-
-    Args:
-        step: to make instead of the setup's own.
-    """
-    plan, step = setup.plan, step or setup.step
-    batch = setup.training_view.batch(0, *plan.part(plan.order(0), 0, setup.world.rank))
-    agreement = Agreement(setup.world, setup.device, lambda: False, lambda: False)
-    former: list[StepOutcome] = []
-    mx.nd.waitall()
-    setup.world.barrier()
-    started = time.perf_counter()
-    rate = setup.schedule(setup.progress.step)
-    for number in range(setup.progress.step, setup.progress.step + steps):  # two ballots on their way need two names
-        beat("bare step")
-        ballot = agreement.ballot()
-        former.append(step(batch, number, rate, plan.num_valid(0), ballot, measure=False))
-        agreement.read(ballot)
-        if len(former) > 1:
-            former.pop(0).loss.wait_to_read()  # the training's host is one step ahead, too
-    mx.nd.waitall()
-    seconds = time.perf_counter() - started
-    setup.world.barrier()
-    return steps * plan.num_valid(0) / seconds
-
-
-def _computation(setup: Setup, steps: int, beat: Callable[[str], None]) -> float:
-    """The bare step without its reduction, on all ranks at once; what the ranks' networks drift apart by it is undone."""
-    kept = {name: array.copy() for name, array in setup.arrays.items()}
-    rate = bare_step(setup, steps, beat, setup.step.alone())
-    for name, array in setup.arrays.items():
-        array[:] = kept[name]
-    return rate
 
 
 def _training(setup: Setup, bench: BenchConfig, directory: Path, beat: Callable[[str], None]) -> _Stopwatch:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-SHARES = {"data_wait(%)": "data wait", "compute(%)": "compute", "allreduce(%)": "allreduce", "rest(%)": "rest"}
+SHARES = {
+    "data_wait(%)": "data wait",
+    "compute(%)": "compute",
+    "rank_wait(%)": "rank wait",
+    "allreduce(%)": "allreduce",
+    "rest(%)": "rest",
+}
 """Where the time of a training step goes: key of each share, and its name for a person."""
 
 

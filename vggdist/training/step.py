@@ -95,10 +95,10 @@ class TrainStep:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
 
-    def alone(self) -> TrainStep:
-        """The same step without its reduction, for measuring: the ranks' networks drift apart by it."""
+    def through(self, world: World) -> TrainStep:
+        """The same step with its reductions through another view of the ranks, for measuring."""
         step = copy.copy(self)
-        step._world = self._world.alone()
+        step._world = world
         return step
 
     def __call__(

@@ -24,7 +24,7 @@ def scaling(ranks: int, rate: float) -> dict[str, Any]:
     return {"ranks": ranks, "global_batch_size": 8 * ranks, "others(%)": 3.0, **told}
 
 
-SHARED = {"data_wait(%)": series(2), "compute(%)": series(70), "allreduce(%)": series(30), "rest(%)": series(-2)}
+SHARED = {key: series(value) for key, value in zip(SHARES, (2, 70, 20, 10, -2))}
 MEASURED = {
     "step": {"bare": series(210, 220), "training": series(200, 209), "ratio": series(0.95), "shares": [SHARED, SHARED]},
     "input": {"threads": [{"threads": n, "images_per_s": series(n), "core_ms_per_image": series(1)} for n in (1, 2)]},

@@ -15,6 +15,7 @@ from vggdist.config.bench import BenchConfig, BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.schema import RunConfig, TrainConfig
 from vggdist.measuring.scaling import Size, measure, sizes
+from vggdist.measuring.tables import SHARES
 
 # In the place of a launcher and its ranks: makes 100 images/s a rank on a rank alone, and 80 where there are several.
 LAUNCHER = """#!{python}
@@ -24,7 +25,7 @@ value = {{flag: words[words.index(flag) + 1] for flag in words if flag.startswit
 ranks = int(value["-np"])
 folder = pathlib.Path(value["--run.directory"]) / value["--run.name"]
 folder.mkdir()
-shares = {{name: {{"median": 25.0}} for name in ("data_wait(%)", "compute(%)", "allreduce(%)", "rest(%)")}}
+shares = {{name: {{"median": 20.0}} for name in {shares}}}
 rate = {{"median": ranks * (100 if ranks == 1 else 80)}}
 result = {{"exit_code": 0, "training": rate, "bare": rate, "shares": [shares] * ranks, "others(%)": 1, "controller": "none"}}
 (folder / "bench-step.json").write_text(json.dumps({{**result, "environment": words, "versions": {{}}}}))
@@ -53,7 +54,9 @@ def test_ranks_that_cannot_share_the_batch_are_refused() -> None:
 def test_efficiency_is_a_rank_s_speed_over_that_of_the_smallest_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    measured = measure(request(tmp_path, LAUNCHER.format(python=sys.executable)), ["--model.name", "vgg13"])
+    measured = measure(
+        request(tmp_path, LAUNCHER.format(python=sys.executable, shares=list(SHARES))), ["--model.name", "vgg13"]
+    )
     for mode, batches in (("weak", [8, 16, 32]), ("strong", [8, 8, 8])):
         rows = measured[mode]
         assert [row["ranks"] for row in rows] == [1, 2, 4] and [row["global_batch_size"] for row in rows] == batches
@@ -73,7 +76,10 @@ def test_a_job_that_fails_is_named_with_its_exit_code_and_what_it_said(tmp_path:
 
 def test_the_exit_code_is_the_job_s_own_where_a_launcher_hides_it(tmp_path: Path) -> None:
     result = json.dumps({"exit_code": 2, "error": "data.root is empty"})
-    refused = LAUNCHER.format(python=sys.executable) + f"(folder / 'bench-step.json').write_text('{result}'); sys.exit(1)\n"
+    refused = (
+        LAUNCHER.format(python=sys.executable, shares=list(SHARES))
+        + f"(folder / 'bench-step.json').write_text('{result}'); sys.exit(1)\n"
+    )
     with pytest.raises(RequestError, match="ended with exit code 2: data.root is empty"):
         measure(request(tmp_path, refused), [])
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from vggdist.measuring.series import Series
+from vggdist.measuring.bare import Parts
 from vggdist.measuring.step import shares_of
 
 
-def test_what_the_reduction_adds_to_the_bare_step_is_the_allreduce_s_share() -> None:
-    # Of 10 ms: 1 ms of data wait, a bare step of 8 ms, 6 ms without its reduction.
-    shares = shares_of(Series([100.0]), bare=Series([125.0]), compute=Series([1000 / 6]), data_wait=Series([10.0]))
-    assert {name: share.median for name, share in shares.items()} == {
-        "data_wait(%)": 10,
-        "compute(%)": pytest.approx(60),
-        "allreduce(%)": pytest.approx(20),
-        "rest(%)": pytest.approx(10),
+def test_what_is_no_part_of_the_bare_step_and_no_wait_for_data_is_the_rest() -> None:
+    shares = shares_of(seconds=[0.010, 0.020], data_waits=[10, 0], parts=[Parts(0.006, 0.001, 0.0005), Parts(0.021, 0, 0)])
+    assert {name: list(share.values) for name, share in shares.items()} == {
+        "data_wait(%)": [10, 0],
+        "compute(%)": pytest.approx([60, 105]),
+        "rank_wait(%)": pytest.approx([10, 0]),
+        "allreduce(%)": pytest.approx([5, 0]),
+        "rest(%)": pytest.approx([15, -5]),
     }

@@ -1,0 +1,110 @@
+"""The bare step: forward pass, backward pass, reduction and update on one batch, again and again; whole, and taken apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+import mxnet as mx
+
+from vggdist.training.setup import Setup
+from vggdist.training.step import StepOutcome, TrainStep
+from vggdist.world.agreement import Agreement
+from vggdist.world.process import World
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of a bare step on one rank, as means over steps.
+
+    Attributes:
+        compute: forward pass, backward pass and update.
+        rank_wait: until the last rank has finished its backward pass.
+        allreduce: from then until the gradients are reduced; what the backward pass hides is no part of it.
+    """
+
+    compute: float
+    rank_wait: float
+    allreduce: float
+
+
+def bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> float:
+    """Images per second of all ranks in some bare steps."""
+    former: list[StepOutcome] = []
+    started = _together(setup)
+    for outcome in _handed_over(setup, setup.step, steps, beat):
+        former.append(outcome)
+        if len(former) > 1:
+            former.pop(0).loss.wait_to_read()  # the training's host is one step ahead, too
+    mx.nd.waitall()
+    seconds = time.perf_counter() - started
+    setup.world.barrier()
+    return steps * setup.plan.num_valid(0) / seconds
+
+
+def parts_of_bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> Parts:
+    """Where the time of a bare step goes on this rank; every rank must call this. The host waits for each step here.
+
+    A reduction ends on all ranks at the same time. So the rank on which a step's reduction took the shortest time came to it
+    last and waited for nobody: that time is the transfer. What it took longer on another rank, that one waited.
+    """
+    world = _WatchedWorld(setup.world)
+    step = setup.step.through(world)
+    computing: list[float] = []
+    reducing: list[float] = []
+    begun = _together(setup)
+    for _ in _handed_over(setup, step, steps, beat):
+        reducing.append(world.seconds_of_reduction())
+        mx.nd.waitall()
+        now = time.perf_counter()
+        computing.append(now - begun - reducing[-1])
+        begun = now
+    transfers = [min(of_ranks) for of_ranks in zip(*setup.world.gather(reducing))]
+    return Parts(fmean(computing), fmean(reducing) - fmean(transfers), fmean(transfers))
+
+
+class _WatchedWorld(World):
+    """A world that knows when its rank came to the reduction of a step's gradients, and when it was over."""
+
+    def __init__(self, world: World) -> None:
+        vars(self).update(vars(world))
+        self._before: list[mx.nd.NDArray] = []
+        self._gradients: list[mx.nd.NDArray] = []
+
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False, grouped: bool = True) -> None:
+        if name == "gradients":  # what else is reduced goes on beside the update
+            # One value of each is copied before it may be reduced: it is there when the gradient is.
+            self._before = [array.reshape(-1)[:1].copy() for array in arrays]
+            self._gradients = arrays
+        super().reduce(arrays, name, average, grouped)
+
+    def seconds_of_reduction(self) -> float:
+        """Wait for the gradients of the step that was handed over last; 0 where nothing is reduced."""
+        for value in self._before:
+            value.wait_to_read()
+        came = time.perf_counter()
+        for gradient in self._gradients:
+            gradient.wait_to_read()
+        return time.perf_counter() - came if self._gradients else 0.0
+
+
+def _handed_over(setup: Setup, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:
+    """Steps on the same batch; each is yielded when it has been handed to the device."""
+    plan, first = setup.plan, setup.progress.step
+    batch = setup.training_view.batch(0, *plan.part(plan.order(0), 0, setup.world.rank))
+    agreement = Agreement(setup.world, setup.device, lambda: False, lambda: False)
+    rate = setup.schedule(first)
+    for number in range(first, first + steps):  # two ballots on their way need two names
+        beat("bare step")
+        ballot = agreement.ballot()
+        yield step(batch, number, rate, plan.num_valid(0), ballot, measure=False)
+        agreement.read(ballot)
+
+
+def _together(setup: Setup) -> float:
+    """Now, on all ranks."""
+    mx.nd.waitall()
+    setup.world.barrier()
+    return time.perf_counter()
