@@ -18,12 +18,20 @@ from tests.launching import Finished, Running, command_line, result_of
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin")
-LACKING = [name for name in ("ip", "unshare", "ssh", "ssh-keygen") if shutil.which(name) is None] + ([] if SSHD else ["sshd"])
 _HOSTS = "127.0.0.1 localhost\n10.99.0.1 host1\n10.99.0.2 host2\n"
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or bool(LACKING), reason=f"needs root, iproute2 and openssh-server (missing: {LACKING or 'root'})"
-)
+
+def missing() -> str | None:
+    """What this machine lacks to be two hosts."""
+    lacking = [name for name in ("ip", "unshare", "ssh", "ssh-keygen") if shutil.which(name) is None] + ["sshd"] * (not SSHD)
+    if os.geteuid() != 0 or lacking:
+        return f"needs root, iproute2 and openssh-server (missing: {', '.join(lacking) or 'root'})"
+    if subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True).returncode != 0:
+        return "this container may not make network namespaces"
+    return None
+
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
 def namespace(host: int) -> str:

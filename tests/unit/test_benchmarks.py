@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_the_end_of_a_program_is_that_of_all_it_started(tmp_path: Path) -> None:
     measure.end(job)
     _, alive = psutil.wait_procs([sleeper], timeout=10)
     assert job.returncode == -9 and all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+def test_a_benchmark_that_is_terminated_ends_its_program(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = (
+        f"import os, time; print(os.getpid(), file=open('{note}', 'w'), flush=True); os.kill(os.getppid(), 15); time.sleep(60)"
+    )
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure.take_turns({"the sleeper": python(code)}, 1)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert not psutil.pid_exists(int(note.read_text()))
 
 
 @pytest.mark.parametrize("prefix", ["", "[0]<stdout>:", "[1,0]<stdout>:"])

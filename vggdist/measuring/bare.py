@@ -45,24 +45,34 @@ def bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> float:
 
 
 def parts_of_bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> Parts:
-    """Where the time of a bare step goes on this rank; every rank must call this. The host waits for each step here.
+    """Where the time of a bare step goes on this rank; every rank must call this.
 
     A reduction ends on all ranks at the same time. So the rank on which a step's reduction took the shortest time came to it
     last and waited for nobody: that time is the transfer. What it took longer on another rank, that one waited.
     """
-    world = _WatchedWorld(setup.world)
-    step = setup.step.through(world)
-    computing: list[float] = []
-    reducing: list[float] = []
-    begun = _together(setup)
-    for _ in _handed_over(setup, step, steps, beat):
-        reducing.append(world.seconds_of_reduction())
-        mx.nd.waitall()
-        now = time.perf_counter()
-        computing.append(now - begun - reducing[-1])
-        begun = now
+    computing, reducing = zip(*step_by_step(setup, setup.world, steps, beat))
     transfers = [min(of_ranks) for of_ranks in zip(*setup.world.gather(reducing))]
     return Parts(fmean(computing), fmean(reducing) - fmean(transfers), fmean(transfers))
+
+
+def step_by_step(setup: Setup, world: World, steps: int, beat: Callable[[str], None]) -> list[tuple[float, float]]:
+    """Seconds that each of some bare steps computed, and that its gradients' reduction took, on this rank.
+
+    The host waits for each step, which it does not do in a training.
+
+    Args:
+        world: the ranks that the steps reduce with.
+    """
+    watched = _WatchedWorld(world)
+    seconds: list[tuple[float, float]] = []
+    begun = _together(setup)
+    for _ in _handed_over(setup, setup.step.through(watched), steps, beat):
+        reduction = watched.seconds_of_reduction()
+        mx.nd.waitall()
+        now = time.perf_counter()
+        seconds.append((now - begun - reduction, reduction))
+        begun = now
+    return seconds
 
 
 class _WatchedWorld(World):

@@ -1,0 +1,112 @@
+"""What it costs ranks to train together: ``horovodrun -np 2 .venv/bin/python benchmarks/together.py``, with any launcher.
+
+Ranks that train together are compared with as many processes that know nothing of each other, by the same processes: some
+bare steps with their reduction, as many without, in turn. So a machine whose speed changes from one second to another, or
+from one core to another, does the same to both. Each step is waited for. Medians of the turns, with first and last quartile:
+
+- *together / apart*: how fast the ranks are, of as many processes alone.
+- *in step / apart*: the same if reducing took no time at all, and the processes alone only waited for the slowest of them
+  after each step: what is lost to a machine that is not steady.
+- *together / in step*: what the reduction costs.
+
+VGG-11 with batch normalisation on 32-pixel images, 128 a rank; what stands behind the options is for ``vggdist.train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
+
+from vggdist.world import knobs
+
+asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+asked.add_argument("--turns", type=int, default=30, help="default: %(default)s")
+asked.add_argument("--steps", type=int, default=4, help="steps of each kind in a turn (default: %(default)s)")
+asked.add_argument("--json", type=Path, help="file for all figures")
+OPTIONS, FLAGS = asked.parse_known_args()
+FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]
+FOUND = machine()  # before a rank is bound to its cores
+SETTINGS = knobs.apply(FLAGS)  # before anything imports MXNet
+
+from vggdist.config.load import load  # noqa: E402
+from vggdist.measuring.bare import bare_step, step_by_step  # noqa: E402
+from vggdist.training.setup import Setup, prepare  # noqa: E402
+from vggdist.world.process import World, versions  # noqa: E402
+
+WARMUP = 8
+
+
+def main() -> None:
+    """Measure on every rank; rank 0 prints, and writes the figures where ``--json`` says."""
+    world = World()
+    if world.size == 1:
+        sys.exit("one rank is alone anyway; start several: horovodrun -np 2 ...")
+    setup = prepare(load("train", FLAGS), world)
+    bare_step(setup, WARMUP, lambda phase: None)
+    turns = measured(setup, OPTIONS.turns, OPTIONS.steps)
+    if not world.is_root:
+        return
+    ratios = {
+        "together / apart": [turn["apart"] / turn["together"] for turn in turns],
+        "in step / apart": [turn["apart"] / turn["in step"] for turn in turns],
+        "together / in step": [turn["in step"] / turn["together"] for turn in turns],
+    }
+    found = {**FOUND, "ranks": world.size, "controller": world.controller, **versions()}
+    lines = [f"{name:20}{in_quartiles(values)}" for name, values in ratios.items()]
+    print("\n".join([f"{in_words(found)}, n = {len(turns)}", *lines]), flush=True)
+    if OPTIONS.json:
+        report = {"hardware": found, "settings": SETTINGS.values, "seconds_per_step": turns, "ratios": ratios}
+        OPTIONS.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measured(setup: Setup, turns: int, steps: int) -> list[dict[str, float]]:
+    """Seconds of a step in each turn, the same on every rank. The networks drift apart meanwhile, which is undone."""
+    alone = copy.copy(setup.world)
+    alone.size = 1
+    kept = {name: array.copy() for name, array in setup.arrays.items()}
+
+    def seconds(world: World) -> list[list[float]]:
+        """Of each step on each rank."""
+        taken = step_by_step(setup, world, steps, lambda phase: None)
+        for name, array in setup.arrays.items():
+            array[:] = kept[name]
+        told: list[list[float]] = setup.world.gather([compute + reduction for compute, reduction in taken])
+        return told
+
+    kinds: dict[str, Callable[[], list[list[float]]]] = {
+        "together": lambda: seconds(setup.world),
+        "apart": lambda: seconds(alone),
+    }
+    figures = []
+    for turn in range(turns):
+        taken = {kind: kinds[kind]() for kind in list(kinds)[:: 1 if turn % 2 == 0 else -1]}
+        figures.append(
+            {
+                "together": mean_of(taken["together"]),
+                "apart": mean_of(taken["apart"]),
+                "in step": statistics.fmean(map(max, zip(*taken["apart"]))),
+            }
+        )
+    return figures
+
+
+def mean_of(by_rank: list[list[float]]) -> float:
+    """Seconds of a step for all ranks: each makes its samples in its own time, so their speeds are added up."""
+    return statistics.harmonic_mean([statistics.fmean(steps) for steps in by_rank])
+
+
+def in_quartiles(values: list[float]) -> str:
+    """``0.970 (0.951 to 0.983)``: the median, first and last quartile."""
+    first, middle, last = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.3f} ({first:.3f} to {last:.3f})"
+
+
+if __name__ == "__main__":
+    main()
