@@ -27,8 +27,8 @@ from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
 from vggdist.world import knobs
 
 asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-asked.add_argument("--turns", type=int, default=30, help="default: %(default)s")
-asked.add_argument("--steps", type=int, default=4, help="steps of each kind in a turn (default: %(default)s)")
+asked.add_argument("--turns", type=int, default=100, help="default: %(default)s")
+asked.add_argument("--steps", type=int, default=1, help="steps of each kind in a turn (default: %(default)s)")
 asked.add_argument("--json", type=Path, help="file for all figures")
 OPTIONS, FLAGS = asked.parse_known_args()
 FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]

@@ -1,4 +1,4 @@
-"""The benchmark of ranks together and apart tells ratios that belong together, and leaves the ranks as they were."""
+"""The benchmark of ranks together and apart tells ratios that belong together."""
 
 from __future__ import annotations
 
