@@ -146,7 +146,8 @@ def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
             pile[place] += value
     panel.set_xticks(range(len(bars)), bars)
     panel.set_ylabel("share of the training's time (%)")
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(SHARES), frameon=False, fontsize="small")
+    close = {"columnspacing": 0.8, "handlelength": 1.2, "handletextpad": 0.4}
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(SHARES), frameon=False, fontsize="small", **close)
 
 
 CHARTS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
