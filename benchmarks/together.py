@@ -15,11 +15,9 @@ VGG-11 with batch normalisation on 32-pixel images, 128 a rank; what stands behi
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
@@ -31,12 +29,15 @@ asked.add_argument("--turns", type=int, default=100, help="default: %(default)s"
 asked.add_argument("--steps", type=int, default=1, help="steps of each kind in a turn (default: %(default)s)")
 asked.add_argument("--json", type=Path, help="file for all figures")
 OPTIONS, FLAGS = asked.parse_known_args()
+if OPTIONS.turns < 2 or OPTIONS.steps < 1:
+    asked.error("quartiles need two turns at least, and a turn one step")
 FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]
 FOUND = machine()  # before a rank is bound to its cores
 SETTINGS = knobs.apply(FLAGS)  # before anything imports MXNet
 
 from vggdist.config.load import load  # noqa: E402
 from vggdist.measuring.bare import bare_step, step_by_step  # noqa: E402
+from vggdist.measuring.series import Series, in_turn  # noqa: E402
 from vggdist.training.setup import Setup, prepare  # noqa: E402
 from vggdist.world.process import World, versions  # noqa: E402
 
@@ -50,27 +51,24 @@ def main() -> None:
         sys.exit("one rank is alone anyway; start several: horovodrun -np 2 ...")
     setup = prepare(load("train", FLAGS), world)
     bare_step(setup, WARMUP, lambda phase: None)
-    turns = measured(setup, OPTIONS.turns, OPTIONS.steps)
+    taken = measured(setup, OPTIONS.turns, OPTIONS.steps)
     if not world.is_root:
         return
-    ratios = {
-        "together / apart": [turn["apart"] / turn["together"] for turn in turns],
-        "in step / apart": [turn["apart"] / turn["in step"] for turn in turns],
-        "together / in step": [turn["in step"] / turn["together"] for turn in turns],
-    }
+    pairs = (("together", "apart"), ("in step", "apart"), ("together", "in step"))
+    ratios = {f"{one} / {other}": taken[other].over(taken[one]) for one, other in pairs}  # of speeds
     found = {**FOUND, "ranks": world.size, "controller": world.controller, **versions()}
-    lines = [f"{name:20}{in_quartiles(values)}" for name, values in ratios.items()]
-    print("\n".join([f"{in_words(found)}, n = {len(turns)}", *lines]), flush=True)
+    lines = [f"{name:20}{in_quartiles(ratio)}" for name, ratio in ratios.items()]
+    print("\n".join([f"{in_words(found)}, n = {OPTIONS.turns}", *lines]), flush=True)
     if OPTIONS.json:
-        report = {"hardware": found, "settings": SETTINGS.values, "seconds_per_step": turns, "ratios": ratios}
-        OPTIONS.json.write_text(json.dumps(report, indent=2) + "\n")
+        figures = {"seconds_per_step": taken, "ratios": ratios}
+        told = {kind: {name: series.as_json() for name, series in of_kind.items()} for kind, of_kind in figures.items()}
+        OPTIONS.json.write_text(json.dumps({"hardware": found, "settings": SETTINGS.values, **told}, indent=2) + "\n")
 
 
-def measured(setup: Setup, turns: int, steps: int) -> list[dict[str, float]]:
+def measured(setup: Setup, turns: int, steps: int) -> dict[str, Series]:
     """Seconds of a step in each turn, the same on every rank. The networks drift apart meanwhile, which is undone."""
-    alone = copy.copy(setup.world)
-    alone.size = 1
     kept = {name: array.copy() for name, array in setup.arrays.items()}
+    in_step: list[float] = []
 
     def seconds(world: World) -> list[list[float]]:
         """Of each step on each rank."""
@@ -80,21 +78,13 @@ def measured(setup: Setup, turns: int, steps: int) -> list[dict[str, float]]:
         told: list[list[float]] = setup.world.gather([compute + reduction for compute, reduction in taken])
         return told
 
-    kinds: dict[str, Callable[[], list[list[float]]]] = {
-        "together": lambda: seconds(setup.world),
-        "apart": lambda: seconds(alone),
-    }
-    figures = []
-    for turn in range(turns):
-        taken = {kind: kinds[kind]() for kind in list(kinds)[:: 1 if turn % 2 == 0 else -1]}
-        figures.append(
-            {
-                "together": mean_of(taken["together"]),
-                "apart": mean_of(taken["apart"]),
-                "in step": statistics.fmean(map(max, zip(*taken["apart"]))),
-            }
-        )
-    return figures
+    def apart() -> float:
+        taken = seconds(setup.world.alone())
+        in_step.append(statistics.fmean(map(max, zip(*taken))))
+        return mean_of(taken)
+
+    taken = in_turn({"together": lambda: mean_of(seconds(setup.world)), "apart": apart}, turns)
+    return {**taken, "in step": Series(in_step)}
 
 
 def mean_of(by_rank: list[list[float]]) -> float:
@@ -102,9 +92,9 @@ def mean_of(by_rank: list[list[float]]) -> float:
     return statistics.harmonic_mean([statistics.fmean(steps) for steps in by_rank])
 
 
-def in_quartiles(values: list[float]) -> str:
+def in_quartiles(ratio: Series) -> str:
     """``0.970 (0.951 to 0.983)``: the median, first and last quartile."""
-    first, middle, last = statistics.quantiles(values, n=4, method="inclusive")
+    first, middle, last = statistics.quantiles(ratio.values, n=4, method="inclusive")
     return f"{middle:.3f} ({first:.3f} to {last:.3f})"
 
 

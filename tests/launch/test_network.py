@@ -26,9 +26,8 @@ def missing() -> str | None:
     lacking = [name for name in ("ip", "unshare", "ssh", "ssh-keygen") if shutil.which(name) is None] + ["sshd"] * (not SSHD)
     if os.geteuid() != 0 or lacking:
         return f"needs root, iproute2 and openssh-server (missing: {', '.join(lacking) or 'root'})"
-    if subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True).returncode != 0:
-        return "this container may not make network namespaces"
-    return None
+    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"needs the right to make namespaces ({tried.stderr.strip()})"
 
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")

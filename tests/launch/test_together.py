@@ -17,11 +17,18 @@ def test_ranks_are_measured_together_and_apart(tmp_path: Path) -> None:
     done = run("horovodrun --gloo", 2, [SCRIPT, "--turns", "3", "--steps", "2", "--json", "all.json", *SMALL], tmp_path)
     assert done.code == 0 and "controller Gloo" in done.output, done.output
     told = json.loads((tmp_path / "all.json").read_text())
-    assert told["hardware"]["ranks"] == 2 and len(told["seconds_per_step"]) == 3
-    for turn, *ratios in zip(told["seconds_per_step"], *told["ratios"].values()):
-        together, in_step, reduction = ratios
-        assert 0 < turn["apart"] <= turn["in step"] and in_step <= 1
-        assert together == pytest.approx(turn["apart"] / turn["together"]) == pytest.approx(in_step * reduction)
+    assert told["hardware"]["ranks"] == 2
+    seconds = {name: series["repeats"] for name, series in told["seconds_per_step"].items()}
+    ratios = {name: series["repeats"] for name, series in told["ratios"].items()}
+    assert ratios["together / apart"] == [alone / both for alone, both in zip(seconds["apart"], seconds["together"])]
+    assert len(ratios["in step / apart"]) == 3 and all(0 < ratio <= 1 for ratio in ratios["in step / apart"])
+    product = [waiting * reducing for waiting, reducing in zip(ratios["in step / apart"], ratios["together / in step"])]
+    assert product == pytest.approx(ratios["together / apart"])
+
+
+def test_quartiles_of_one_turn_are_refused(tmp_path: Path) -> None:
+    done = run("python", 1, [SCRIPT, "--turns", "1"], tmp_path)
+    assert done.code == 2 and "two turns at least" in done.output
 
 
 def test_one_rank_has_nobody_to_compare_with(tmp_path: Path) -> None:

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.test_bench import SMALL
 from tests.launching import call
-
-FLAGS = [
-    *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
-    *("--data.name", "synthetic", "--data.image_size", "8", "--data.synthetic_samples", "64", "--train.batch_size", "8"),
-]
 
 
 @pytest.mark.parametrize("flags", [[], ["--run.deterministic", "false"], ["--train.compression", "fp16"]], ids=" ".join)
 @pytest.mark.parametrize("late", [0, 1])
 def test_the_ranks_wait_for_the_one_that_comes_late(flags: list[str], late: int, tmp_path: Path) -> None:
-    told = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*FLAGS, *flags], steps=4, late=late, seconds=0.4)
+    told = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*SMALL, *flags], steps=4, late=late, seconds=0.4)
     punctual, tardy = told[1 - late]["parts"], told[late]["parts"]
     assert punctual["rank_wait"] > 0.2 > tardy["rank_wait"] >= 0
     assert tardy["compute"] - punctual["compute"] > 0.2
@@ -26,5 +22,11 @@ def test_the_ranks_wait_for_the_one_that_comes_late(flags: list[str], late: int,
 
 
 def test_one_rank_waits_for_nobody(tmp_path: Path) -> None:
-    (told,) = call("python", 1, "parts_of_steps", tmp_path, flags=FLAGS, steps=4, late=1, seconds=0)
+    (told,) = call("python", 1, "parts_of_steps", tmp_path, flags=SMALL, steps=4, late=1, seconds=0)
     assert told["parts"]["rank_wait"] == told["parts"]["allreduce"] == 0 < told["parts"]["compute"]
+
+
+def test_steps_alone_reduce_nothing(tmp_path: Path) -> None:
+    told = call("horovodrun --gloo", 2, "steps_alone", tmp_path, flags=SMALL, steps=3)
+    assert [rank["reductions"] for rank in told] == [[0, 0, 0]] * 2
+    assert told[0]["sha256"] != told[1]["sha256"]  # each has seen its own samples

@@ -29,7 +29,7 @@ from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.ending import Ending  # noqa: E402
-from vggdist.measuring.bare import parts_of_bare_step  # noqa: E402
+from vggdist.measuring.bare import parts_of_bare_step, step_by_step  # noqa: E402
 from vggdist.models.convolution import MatrixConv2D  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
@@ -83,6 +83,13 @@ def parts_of_steps(world: World, flags: list[str], steps: int, late: int, second
     setup = prepare(load("train", flags), world)
     parts = parts_of_bare_step(setup, steps, lambda phase: time.sleep(seconds if world.rank == late else 0))
     return {"parts": asdict(parts), "sha256": digest(setup.arrays)}
+
+
+def steps_alone(world: World, flags: list[str], steps: int) -> dict[str, Any]:
+    """Make bare steps without the other ranks; tell what their reductions took, and the parameters' hash."""
+    setup = prepare(load("train", flags), world)
+    taken = step_by_step(setup, world.alone(), steps, lambda phase: None)
+    return {"reductions": [reduction for _, reduction in taken], "sha256": digest(setup.arrays)}
 
 
 class StopAt(StopRequests):

@@ -8,6 +8,7 @@ and therefore exact. And a name must be unique while it is in flight, so each co
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import itertools
 import json
@@ -90,6 +91,12 @@ class World:
         if getenv(b"HOROVOD_RANK") == _UNASSIGNED.encode():
             raise Dismissed("this process leaves: its host is no longer part of the job")
         raise RunError("the ranks did not come together again; start the same command again to continue from the disk")
+
+    def alone(self) -> World:
+        """This rank, under its own number, as if there were no other: what it then sums, it sums with nobody."""
+        world = copy.copy(self)
+        world.size = 1
+        return world
 
     def hang_up(self) -> None:
         """Cut this process's connections to the other ranks, so that none of them waits for it any longer.
