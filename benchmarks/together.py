@@ -22,6 +22,7 @@ from pathlib import Path
 
 from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
 
+from vggdist.config.load import load
 from vggdist.world import knobs
 
 asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -33,9 +34,9 @@ if OPTIONS.turns < 2 or OPTIONS.steps < 1:
     asked.error("quartiles need two turns at least, and a turn one step")
 FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]
 FOUND = machine()  # before a rank is bound to its cores
-SETTINGS = knobs.apply(FLAGS)  # before anything imports MXNet
+CONFIG = load("train", FLAGS)
+SETTINGS = knobs.apply(CONFIG)  # before anything imports MXNet
 
-from vggdist.config.load import load  # noqa: E402
 from vggdist.measuring.bare import bare_step, step_by_step  # noqa: E402
 from vggdist.measuring.series import Series, in_turn  # noqa: E402
 from vggdist.training.setup import Setup, prepare  # noqa: E402
@@ -49,7 +50,7 @@ def main() -> None:
     world = World()
     if world.size == 1:
         sys.exit("one rank is alone anyway; start several: horovodrun -np 2 ...")
-    setup = prepare(load("train", FLAGS), world)
+    setup = prepare(CONFIG, world)
     bare_step(setup, WARMUP, lambda phase: None)
     taken = measured(setup, OPTIONS.turns, OPTIONS.steps)
     if not world.is_root:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,17 @@ def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 2
 
 
 def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Running:
-    """Start ``vggdist.train`` in a folder, without waiting for it."""
-    return Running([*command_line(launcher, size), "-m", "vggdist.train", *flags], cwd, deadline, **environment)
+    """Start ``vggdist.train`` in a folder, without waiting for it; a run without a name is ``quickstart``."""
+    return Running([*command_line(launcher, size), "-m", "vggdist.train", *_named(flags)], cwd, deadline, **environment)
 
 
 def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Finished:
-    """Run ``vggdist.train`` in a folder."""
-    return run(launcher, size, ["-m", "vggdist.train", *flags], cwd, deadline, **environment)
+    """Run ``vggdist.train`` in a folder; a run without a name is ``quickstart``."""
+    return run(launcher, size, ["-m", "vggdist.train", *_named(flags)], cwd, deadline, **environment)
+
+
+def _named(flags: Sequence[str]) -> list[str]:
+    return [*flags] if {"--run.name", "--config"} & {*flags} else ["--run.name", "quickstart", *flags]
 
 
 def result_of(cwd: Path, name: str = "quickstart") -> dict[str, Any]:

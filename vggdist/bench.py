@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from vggdist.config.bench import BenchRequest
-from vggdist.config.errors import RequestError
-from vggdist.config.load import load_as, requested_run_directory, run_directory
-from vggdist.ending import Ending
+from vggdist.config.command_line import SettingsParser
+from vggdist.config.errors import BeforeStart, before_start
+from vggdist.config.load import resolve, run_directory
+from vggdist.config.options import options
+from vggdist.exit_handling import ExitHandler
 from vggdist.measuring.tables import TABLES
+from vggdist.reporting.console import start_logging
+from vggdist.reporting.result import write_json
 from vggdist.world import knobs
 from vggdist.world.topology import from_environment
 
@@ -64,39 +68,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {name:10} {kind.text}" for name, kind in KINDS.items()))
         print("\npython -m vggdist.bench KIND --help lists the options")
         return 0 if name in ("-h", "--help") else 2
-    ending = Ending(requested_run_directory(rest), f"bench-{name}.json")
+    handler = ExitHandler()
     if KINDS[name].starts_ranks:
-        return ending.of(lambda: from_outside(name, rest))
+        return handler.run(lambda: from_outside(name, rest))
     for variable, value in KINDS[name].environment.items():
         os.environ.setdefault(variable, value)
-    settings = knobs.apply(rest)  # before anything imports MXNet
-    return ending.of(lambda: on_ranks(name, rest, settings, ending))
+    return handler.run(lambda: on_ranks(name, rest, handler))
 
 
 def from_outside(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Measure with ranks that are started for it; returns what the JSON file tells."""
+    """Measure with ranks that are started for it; returns what the JSON file holds."""
     if from_environment(os.environ).size > 1:
-        raise RequestError(f"bench {name} starts the ranks itself; start it once, without a launcher (see --bench.launcher)")
-    request = load_as(BenchRequest, f"bench {name}", arguments)
+        raise BeforeStart(f"bench {name} starts the ranks itself; start it once, without a launcher (see --bench.launcher)")
+    request = _request(name, arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the job under way is ended first
         signal.signal(number, signal.default_int_handler)
     measured = _measure(name)(request, arguments)
     show(name, measured, run_directory(request))
-    return measured
+    return _kept(name, request, measured)
 
 
-def on_ranks(name: str, arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
-    """Measure as one of the ranks; returns what the JSON file tells."""
-    if from_environment(os.environ).size == 1 or "--help" in arguments:
-        load_as(BenchRequest, f"bench {name}", arguments)  # a wrong request is refused before MXNet's import
+def on_ranks(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
+    """Measure as one of the ranks; returns what the JSON file holds."""
+    start_logging(handler.rank)
+    with before_start():
+        request = _request(name, arguments)
+        settings = knobs.apply(request)  # before anything imports MXNet
     from vggdist.measuring.load import OtherLoad
-    from vggdist.reporting.console import start_logging
     from vggdist.world.process import World, versions
 
     world = World()
-    request = world.together(lambda: load_as(BenchRequest, f"bench {name}", arguments))
-    start_logging(world.is_root, world.rank, None)
-    watch = ending.watch(world, request.run.timeout)
+    watch = handler.watch(world, request.run.timeout)
     watch.rest()  # reading the data may take long
     load = OtherLoad(world)
     measured = {"world_size": world.size, **_measure(name)(request, world, watch.beat)}
@@ -105,13 +107,24 @@ def on_ranks(name: str, arguments: Sequence[str], settings: knobs.Settings, endi
     if world.is_root:
         show(name, measured, run_directory(request))
         print(f"others used {others:.0f} % of this host's cores meanwhile", flush=True)
-    return {
-        **measured,
+    measured |= {
         "others(%)": others,
         "controller": world.controller,
         "environment": settings.as_json(world.gather),
         "versions": versions(),
     }
+    return world.together(lambda: _kept(name, request, measured) if world.is_root else measured)
+
+
+def _request(name: str, arguments: Sequence[str]) -> BenchRequest:
+    own = [key for key in options(BenchRequest) if key.startswith("bench.")]
+    parser = SettingsParser(f"bench {name}", BenchRequest, first=own, description=f"Measures {KINDS[name].text}.")
+    return resolve(parser.parse(arguments).settings, BenchRequest)
+
+
+def _kept(name: str, request: BenchRequest, measured: dict[str, Any]) -> dict[str, Any]:
+    write_json(run_directory(request) / f"bench-{name}.json", measured)
+    return measured
 
 
 def show(name: str, measured: dict[str, Any], directory: Path) -> None:

@@ -12,13 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggdist.config.errors import RequestError, RunError, agreed
-from vggdist.config.load import load, requested_run_directory
-from vggdist.ending import Ending
+from vggdist.config.command_line import SettingsParser
+from vggdist.config.errors import RequestError, RunError, agreed, before_start
+from vggdist.config.load import resolve
+from vggdist.config.schema import Config
+from vggdist.exit_handling import ExitHandler
+from vggdist.reporting.console import start_logging
+from vggdist.reporting.result import write_json
 from vggdist.world import knobs, slurm
 from vggdist.world.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
 from vggdist.world.interfaces import interface_towards
-from vggdist.world.topology import from_environment, launcher
+from vggdist.world.topology import launcher
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -30,27 +34,26 @@ _PROBE_BYTES, _PROBES = 16 * 2**20, 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was found; returns 0 where a run would work, 1 where it would fail, 2 where it would be refused."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    settings = knobs.apply(arguments)
-    ending = Ending(requested_run_directory(arguments).parent, "doctor.json")
-    return ending.of(lambda: diagnose(arguments, settings))
+    handler = ExitHandler()
+    return handler.run(lambda: diagnose(sys.argv[1:] if arguments is None else arguments, handler))
 
 
-def diagnose(arguments: Sequence[str], settings: knobs.Settings) -> dict[str, Any]:
-    """Examine every rank, print the findings on rank 0, and return them for ``doctor.json``.
+def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
+    """Examine every rank, print the findings on rank 0, and write them to ``doctor.json``, where ``run.directory`` is.
 
     Raises:
         RunError: on every rank, where a run would fail.
     """
-    if from_environment(os.environ).size == 1 or "--help" in arguments:
-        load("doctor", arguments)
+    start_logging(handler.rank)
+    with before_start():
+        config = resolve(_parser().parse(arguments).settings, Config)
+        settings = knobs.apply(config)  # before anything imports MXNet
     import horovod.mxnet as hvd
     import mxnet as mx
 
     from vggdist.world.process import World
 
     world = World()
-    config = world.together(lambda: load("doctor", arguments))
     device, mine = _examine(world, config.run.device)
     reports = [RankReport(**one) for one in world.gather(asdict(mine))]
     free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
@@ -67,10 +70,18 @@ def diagnose(arguments: Sequence[str], settings: knobs.Settings) -> dict[str, An
         print(f"Horovod is built with: {', '.join(builds)}\nMXNet is built with: {', '.join(features)}")
         print("".join(f"{name}={value} " for name, value in settings.values.items()) + "\n")
         print("\n".join(map(str, findings)), flush=True)
+    result = {"findings": [asdict(finding) for finding in findings], "ranks": [asdict(one) for one in reports]}
+    if world.is_root and free is not None:
+        write_json(Path(config.run.directory) / "doctor.json", result)
     errors = [finding.what for finding in findings if finding.level == "error"]
     if errors:
         raise agreed(RunError(f"a run would fail here: {'; '.join(errors)}"))
-    return {"findings": [asdict(finding) for finding in findings], "ranks": [asdict(one) for one in reports]}
+    return result
+
+
+def _parser() -> SettingsParser:
+    note = "Every option of train is accepted, so that the doctor can stand in its place."
+    return SettingsParser("doctor", Config, shown=("run.device", "run.directory", "world"), description=__doc__, epilog=note)
 
 
 def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:

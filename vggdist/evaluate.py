@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from vggdist.config.errors import RequestError, agreed
-from vggdist.config.load import load, requested_run_directory, run_directory
-from vggdist.ending import Ending
+from vggdist.config.errors import RequestError, agreed, before_start
+from vggdist.config.load import load, run_directory
+from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
+from vggdist.reporting.result import write_json
 from vggdist.world import knobs
-from vggdist.world.topology import from_environment
 
 logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, write ``evaluation.json`` into the run's folder, and return the exit code, as training does."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    knobs.apply(arguments)  # before anything imports MXNet
-    return Ending(requested_run_directory(arguments), "evaluation.json").of(lambda: evaluate(arguments))
+    handler = ExitHandler()
+    return handler.run(lambda: evaluate(sys.argv[1:] if arguments is None else arguments, handler))
 
 
-def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
-    """Evaluate as the arguments say; returns what ``evaluation.json`` tells."""
-    if from_environment(os.environ).size == 1 or "--help" in arguments:
-        load("evaluate", arguments)  # a wrong request is refused before MXNet's import, which takes seconds
+def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
+    """Evaluate as the arguments ask; returns what ``evaluation.json`` holds."""
+    start_logging(handler.rank)
+    with before_start():
+        config = load("evaluate", arguments)
+        knobs.apply(config)  # before anything imports MXNet
     from vggdist.training.evaluation import evaluate as measure
     from vggdist.training.progress import metric_name
     from vggdist.training.setup import prepare
     from vggdist.world.process import World
 
     world = World()
-    config = world.together(lambda: load("evaluate", arguments))
     config = replace(config, run=replace(config.run, resume="auto"))  # a run that was started anew has checkpoints, too
-    start_logging(world.is_root, world.rank, None)
     setup = prepare(config, world)
     if setup.progress.step == 0:
         raise agreed(RequestError(f"{run_directory(config)} has no checkpoint to evaluate; train it first"))
@@ -49,7 +47,9 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
         metrics |= {metric_name(part, name): value for name, value in sums.result().items()}
     for name, value in metrics.items():
         logger.info("%s %.6g", name, value)
-    return {"step": setup.progress.step, "metrics": metrics, "left_out": setup.data.left_out}
+    result = {"step": setup.progress.step, "metrics": metrics, "left_out": setup.data.left_out}
+    world.together(lambda: write_json(run_directory(config) / "evaluation.json", result) if world.is_root else None)
+    return result
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError
-from vggdist.config.load import load_as
+from vggdist.config.load import resolve
+from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.models.layers import readable_bytes
 from vggdist.planning.job import Job, plan_job
@@ -19,13 +21,18 @@ from vggdist.planning.scaling import Workload, step_seconds, worker_counts
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the plan; a job that cannot run is refused with exit code 2 and the numbers that would fit."""
     try:
-        request = load_as(PlanRequest, "plan", sys.argv[1:] if arguments is None else arguments)
+        request = resolve(_parser().parse(sys.argv[1:] if arguments is None else arguments).settings, PlanRequest)
         lines = _published() if request.plan.published else _plan(plan_job(request))
         print("\n".join(lines))
     except RequestError as error:
         print(f"vggdist: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _parser() -> SettingsParser:
+    own = [key for key in options(PlanRequest) if key.startswith("plan.")]
+    return SettingsParser("plan", PlanRequest, first=own, description=__doc__)
 
 
 def _plan(job: Job) -> Iterator[str]:

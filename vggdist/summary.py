@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError
-from vggdist.config.load import load
+from vggdist.config.load import resolve
+from vggdist.config.schema import Config
 from vggdist.data.outline import outline
 from vggdist.models.layers import describe, summary_table
 
@@ -15,12 +17,17 @@ from vggdist.models.layers import describe, summary_table
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; a folder of images stands for ImageNet's 224 px and 1,000 classes."""
     try:
-        config = load("summary", sys.argv[1:] if arguments is None else arguments)
+        config = resolve(_parser().parse(sys.argv[1:] if arguments is None else arguments).settings, Config)
         print(summary_table(describe(config.model, **asdict(outline(config.data)))))
     except RequestError as error:
         print(f"vggdist: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _parser() -> SettingsParser:
+    shown = ("model", "data.name", "data.image_size", "data.channels", "data.synthetic_classes")
+    return SettingsParser("summary", Config, shown=shown, description=__doc__, epilog="Every option of train is accepted.")
 
 
 if __name__ == "__main__":

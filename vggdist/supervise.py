@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,14 @@ from typing import NoReturn
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError, require
-from vggdist.config.load import load, requested_run_directory
-from vggdist.reporting.result import read_result
+from vggdist.config.load import load, run_directory
+from vggdist.reporting.result import OUTCOME, Outcome, read_json, read_outcome
 from vggdist.world.job import GRACE_S, Job, launcher_words
+from vggdist.world.signals import STOP_SIGNALS
 
 FINISHED, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
+FINAL = (FINISHED, REFUSED, STOPPED, *(128 + number for number in STOP_SIGNALS))
+"""Exit codes of train after which the job is not started again."""
 LONGEST_WAIT_S = 300.0
 _POLL_S = 0.1
 
@@ -41,14 +45,6 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended: train's exit code where it is known, else the launcher's, and the error in one line."""
-
-    code: int
-    error: str
-
-
-@dataclass(frozen=True)
 class Decision:
     """The supervisor's exit code, or (None) a restart after a wait in seconds; restarts in a row not yet seen to progress."""
 
@@ -59,10 +55,10 @@ class Decision:
 
 def decide(outcome: Outcome, progressed: bool, stalled: int, policy: Policy, stopping: bool) -> Decision:
     """What follows an attempt, before which ``stalled`` restarts in a row, its own included, had brought no progress."""
-    if outcome.code in (FINISHED, REFUSED, STOPPED):
-        return Decision(outcome.code, 0, stalled)
+    if stopping or outcome.exit_code in FINAL:
+        return Decision(outcome.exit_code, 0, stalled)
     stalled = 0 if progressed else stalled
-    if stopping or stalled >= policy.max_restarts:
+    if stalled >= policy.max_restarts:
         return Decision(FAILED, 0, stalled)
     return Decision(None, min(LONGEST_WAIT_S, policy.backoff * 2.0 ** min(stalled, 60)), stalled + 1)
 
@@ -87,7 +83,7 @@ class Supervisor:
         self.launcher = [] if alone else launcher_words(asked.launcher or "horovodrun")
         self.asked, self.size = asked, asked.np
         self.arguments, self.added = arguments, list[str]()
-        self.directory = requested_run_directory(arguments)
+        self.directory = run_directory(self.config)
         self.store = CheckpointStore(self.directory / "checkpoints")
         self.unopened = _stamp(self.directory / "config.yaml")
         self.received: list[int] = []
@@ -100,8 +96,7 @@ class Supervisor:
         policy, stalled, attempt = Policy(self.asked.max_restarts, self.asked.backoff), 0, 1
         _say(f"attempt 1: {shlex.join(self._command())}")
         while True:
-            before, earlier = self.store.steps(), _stamp(self.directory / "result.json")
-            outcome = self._outcome(self._attempt(), earlier)
+            before, outcome = self.store.steps(), self._attempt()
             decision = decide(outcome, made_progress(before, self.store.steps()), stalled, policy, bool(self.received))
             if decision.exit_code is not None:
                 given_up = not self.received and decision.exit_code == FAILED
@@ -114,13 +109,20 @@ class Supervisor:
             while not self.received and time.monotonic() < until:
                 time.sleep(_POLL_S)
             if self.received:
-                code = STOPPED if self._continues() and self.store.steps() else FAILED
-                _say(f"stopped on request before attempt {attempt}; exit code {code}")
-                return code
+                outcome = self._stopped()
+                _say(f"stopped on request before attempt {attempt}; exit code {outcome.exit_code}")
+                return outcome.exit_code
 
-    def _attempt(self) -> int:
-        """Start the job and wait for its end, handing on what signals come; returns the launcher's code."""
-        job, handed = Job(self._command()), 0
+    def _attempt(self) -> Outcome:
+        """Start the job and wait for its end, handing on what signals come."""
+        with tempfile.TemporaryDirectory(prefix="vggdist-") as folder:
+            left = Path(folder) / "outcome"
+            job = Job(self._command(), environment={**os.environ, OUTCOME: str(left)})
+            self._wait(job)
+            return self._outcome(job, left)
+
+    def _wait(self, job: Job) -> None:
+        handed = 0
         try:
             while job.launcher.poll() is None:
                 if handed < len(self.received):
@@ -136,21 +138,40 @@ class Supervisor:
         finally:
             if killed := job.end(GRACE_S):
                 _say(f"killed what the job left behind: {killed}")
-        return job.launcher.returncode
 
     def _command(self) -> list[str]:
         job = [sys.executable, "-m", "vggdist.train", *self.arguments, *self.added]
         hosts = ["-H", self.asked.hosts] if self.asked.hosts else []
         return [*self.launcher, "-np", str(self.size), *hosts, *job] if self.launcher else job
 
-    def _outcome(self, code: int, earlier: object) -> Outcome:
-        """The true outcome: horovodrun turns every failure into 1, ``result.json`` does not."""
-        if _stamp(self.directory / "result.json") != earlier and (result := read_result(self.directory)):
-            lines = str(result.get("error") or "no error").splitlines()
-            told = lines[0] if not lines[0].endswith(":") else f"{lines[0]} {lines[-1].strip()}"  # without the traceback
-            return Outcome(int(result.get("exit_code", code)), told)
+    def _outcome(self, job: Job, left: Path) -> Outcome:
+        """What train reported, for launchers hide its exit code; else what is known of the job's end."""
+        if (outcome := read_outcome(left) or self._result_of(job.mark)) is not None:
+            lines = (outcome.error or "no error").splitlines()
+            # Without the traceback.
+            return Outcome(outcome.exit_code, lines[0] if not lines[0].endswith(":") else f"{lines[0]} {lines[-1].strip()}")
+        code = job.launcher.returncode
+        known = code in (FINISHED, REFUSED, STOPPED)
+        if self.received and not known:
+            return self._stopped()
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return Outcome(code, f"the job {ended} and wrote no result")
+        return Outcome(code if known else FAILED, f"the job {ended} and reported no outcome")
+
+    def _result_of(self, mark: str) -> Outcome | None:
+        """What ``result.json`` says of a job, whose rank 0 may be on another host."""
+        found = read_json(self.directory / "result.json") or {}
+        job, code = found.get("job"), found.get("exit_code")
+        if not isinstance(job, dict) or job.get("mark") != mark or not isinstance(code, int):
+            return None
+        return Outcome(code, str(found.get("error") or ""))
+
+    def _stopped(self) -> Outcome:
+        """The outcome of a stop that no rank has reported: whether the same command continues from a checkpoint."""
+        number = signal.Signals(self.received[0])
+        if self._continues() and self.store.whole_steps():
+            return Outcome(STOPPED, f"stopped by {number.name}; the same command continues from the newest checkpoint")
+        stop = signal.SIGTERM if number == signal.SIGHUP else number
+        return Outcome(128 + stop, f"stopped by {number.name} before there was a checkpoint")
 
     def _continues(self) -> bool:
         """Whether what the folder holds is of this run: with run.resume never, once an attempt has removed what was before."""

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from vggdist.config.duration import parse_duration
-from vggdist.config.load import load, requested_run_directory
-from vggdist.ending import Ending
+from vggdist.config.errors import before_start
+from vggdist.config.load import load, run_directory
+from vggdist.config.schema import Config
+from vggdist.exit_handling import ExitHandler
+from vggdist.reporting.console import start_logging
 from vggdist.world import knobs
 from vggdist.world.signals import StopRequests
-from vggdist.world.topology import from_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, and return the exit code: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped and saved."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    settings = knobs.apply(arguments)  # before anything imports MXNet
-    ending = Ending(requested_run_directory(arguments))
-    return ending.of(lambda: train(arguments, settings, ending))
+    """Train, and return the exit code: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped and saved.
 
-
-def train(arguments: Sequence[str], settings: knobs.Settings, ending: Ending) -> dict[str, Any]:
-    """Train as the arguments say; returns what ``result.json`` tells."""
+    A signal before the first step ends with 75 where there is a checkpoint, else with 128 and the signal's number.
+    """
     started = time.monotonic()
-    if from_environment(os.environ).size == 1 or "--help" in arguments:
-        load("train", arguments)  # a wrong request is refused before MXNet's import, which takes seconds
+    arguments = sys.argv[1:] if arguments is None else arguments
+    handler = ExitHandler()
+    with StopRequests(handler.rank, handler.size, handler.stop_before_first_step) as stop:
+        return handler.run(lambda: train(arguments, handler, stop, started))
+
+
+def train(arguments: Sequence[str], handler: ExitHandler, stop: StopRequests, started: float) -> dict[str, Any]:
+    """Train as the arguments ask; returns what ``result.json`` holds."""
+    start_logging(handler.rank)
+    with before_start():
+        config = load("train", arguments)
+        handler.can_continue = lambda: continues(config)
+        settings = knobs.apply(config)  # before anything imports MXNet
     from vggdist.training.elastic import survive
     from vggdist.training.run import Run
     from vggdist.world.process import World
 
     world = World()
-    config = world.together(lambda: load("train", arguments))
-    limit = config.run.max_time
-    stop = StopRequests(world.rank, world.size, started + parse_duration(limit) if limit is not None else None)
-    run = Run(config, settings, stop, ending.watch, started)
-    return survive(run.on, world, run.memory, ending.close_watch) if config.run.elastic else run.on(world)
+    run = Run(config, settings, stop, handler, started)
+    return survive(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
+
+
+def continues(config: Config) -> bool:
+    """Whether the run starts from a checkpoint that is there now."""
+    from vggdist.checkpoints.store import CheckpointStore  # numpy under it reads what knobs sets
+
+    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").whole_steps())
 
 
 if __name__ == "__main__":

@@ -23,17 +23,19 @@ from vggdist.checkpoints.state import digest  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
 from vggdist.config.errors import RequestError, Stopped  # noqa: E402
 from vggdist.config.load import load, run_directory  # noqa: E402
+from vggdist.config.schema import Config  # noqa: E402
 from vggdist.data.augment import Batch  # noqa: E402
 from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
 from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
-from vggdist.ending import Ending  # noqa: E402
+from vggdist.exit_handling import ExitHandler  # noqa: E402
 from vggdist.measuring.bare import parts_of_bare_step, step_by_step  # noqa: E402
 from vggdist.models.convolution import MatrixConv2D  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
-from vggdist.training.directory import open_directory  # noqa: E402
+from vggdist.reporting.result import ResultFile  # noqa: E402
+from vggdist.training.directory import RunDirectory  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
 from vggdist.training.interval import Interval  # noqa: E402
 from vggdist.training.metrics import EvaluationSums  # noqa: E402
@@ -110,7 +112,7 @@ class StopAt(StopRequests):
 def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None, stop_rank: int = 0) -> dict[str, Any]:
     """Train as the command does, to the end or to a stop; tell the parameters, and which samples this rank took."""
     config = load("train", flags)
-    world.together(lambda: open_directory(run_directory(config), config) if world.is_root else None)
+    world.together(lambda: opened(config) if world.is_root else None)
     setup = prepare(config, world)
     taken: list[tuple[int, list[int]]] = []
     batch = setup.training_view.batch
@@ -136,16 +138,17 @@ def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None
 
 
 def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int) -> None:
-    """Train as the command does, with a fault on one rank: leave by ``Ending`` as the command does."""
+    """Train as the command does, with a fault on one rank; leave as the command does."""
     config = load("train", flags)
-    start_logging(world.is_root, world.rank, None)
-    ending = Ending(run_directory(config))
+    start_logging(world.rank)
+    handler = ExitHandler()
     if world.rank == rank:
         FAULTS[fault]()
 
     def train() -> dict[str, Any]:
-        world.together(lambda: open_directory(run_directory(config), config) if world.is_root else None)
-        watch = ending.watch(world, config.run.timeout)
+        world.together(lambda: opened(config) if world.is_root else None)
+        handler.result = ResultFile(run_directory(config) / "result.json", {})
+        watch = handler.watch(world, config.run.timeout)
         watch.rest()
         setup = prepare(config, world)
         report = Report(run_directory(config), 0, setup.calendar.total_steps) if world.is_root else SilentReport()
@@ -153,7 +156,15 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
             Trainer(setup, report, stop, watch.beat).train()
         return {"step": setup.progress.step}
 
-    sys.exit(ending.of(train))
+    sys.exit(handler.run(train))
+
+
+def opened(config: Config) -> RunDirectory:
+    """The folder of a run, ready to be trained in."""
+    directory = RunDirectory(run_directory(config))
+    directory.hold(config)
+    directory.open(config)
+    return directory
 
 
 def _raise(*_: Any, **__: Any) -> Any:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from vggdist import supervise
-from vggdist.supervise import Decision, Outcome, Policy, decide, fewer_ranks, made_progress
+from vggdist.reporting.result import Outcome
+from vggdist.supervise import Decision, Policy, decide, fewer_ranks, made_progress
 from vggdist.world import job
 
 POLICY = Policy(max_restarts=3, backoff=5)
@@ -30,12 +31,13 @@ POLICY = Policy(max_restarts=3, backoff=5)
         (75, True, 0, False, Decision(75, 0, 0)),
         (75, True, 0, True, Decision(75, 0, 0)),
         (1, False, 0, False, Decision(None, 5, 1)),
-        (-9, False, 1, False, Decision(None, 10, 2)),
-        (137, False, 2, False, Decision(None, 20, 3)),
+        (1, False, 1, False, Decision(None, 10, 2)),
+        (1, False, 2, False, Decision(None, 20, 3)),
+        (143, True, 0, False, Decision(143, 0, 0)),
+        (138, True, 0, True, Decision(138, 0, 0)),
         (1, False, 3, False, Decision(1, 0, 3)),
         (1, True, 3, False, Decision(None, 5, 1)),
         (1, True, 0, True, Decision(1, 0, 0)),
-        (-15, True, 0, True, Decision(1, 0, 0)),
     ],
 )
 def test_what_follows_an_attempt(code: int, progressed: bool, stalled: int, stopping: bool, decision: Decision) -> None:
@@ -116,12 +118,17 @@ def opens():
 def saves(step, batch=32):
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
+    (folder / "arrays.npz").touch()
     (folder / "state.json").write_text(json.dumps({"step": step, "identity": {"global batch size": batch}}))
+    sizes = {name: {"sha256": "", "bytes": (folder / name).stat().st_size} for name in ("arrays.npz", "state.json")}
+    (folder / "manifest.json").write_text(json.dumps(sizes))
 
 def tells(code, error=None):
-    (run / "result.new").write_text(json.dumps({"exit_code": code, "error": error}))
-    (run / "result.new").replace(run / "result.json")
+    Path(os.environ["VGGDIST_OUTCOME"]).write_text(f"{code}\\n{error or ''}\\n")
     sys.exit(code)
+
+def writes_result(code, error=None, mark=os.environ.get("VGGDIST_SUPERVISED")):
+    (run / "result.json").write_text(json.dumps({"exit_code": code, "error": error, "job": {"mark": mark}}))
 
 def ready():
     Path("ready").touch()
@@ -216,7 +223,7 @@ class TestTheLoop:
         assert output == "the output\n"
         assert "supervise: attempt 2 after 0.01 s: rank 1 is gone; continuing from step 10\n" in told
         assert "rank 0 failed: ValueError: odd; continuing from step 20\n" in told
-        assert "the job was killed by SIGKILL and wrote no result; continuing from step 30\n" in told
+        assert "the job was killed by SIGKILL and reported no outcome; continuing from step 30\n" in told
         assert told.endswith("exit code 0\n")
 
     def test_it_gives_up_after_restarts_without_progress(self, capfd: pytest.CaptureFixture[str]) -> None:
@@ -242,11 +249,19 @@ class TestTheLoop:
         act(f"sys.exit({code})")
         assert supervise.main(["--"]) == code
 
-    def test_an_earlier_result_is_not_taken_for_this_attempts(self) -> None:
-        act("sys.exit(1)", "tells(75)")
+    def test_the_result_of_another_job_is_not_taken_for_this_attempts(self) -> None:
+        """An earlier one, or a second job that is started by hand meanwhile."""
+        act("writes_result(2, 'the run is being trained', mark=None); os.kill(os.getpid(), 9)", "tells(75)")
         Path("runs/quickstart").mkdir(parents=True)
-        Path("runs/quickstart/result.json").write_text('{"exit_code": 0}')
+        Path("runs/quickstart/result.json").write_text('{"exit_code": 0, "job": {"mark": "earlier"}}')
         assert supervise.main(["--backoff", "0", "--"]) == 75
+        assert len(starts()) == 2
+
+    @pytest.mark.parametrize("code", [0, 2, 75])
+    def test_a_result_counts_where_the_outcome_is_left_on_another_host(self, code: int, stage: Path) -> None:
+        act(f"writes_result({code}, 'the reason'); sys.exit({code})")
+        launcher = executable(stage / "launcher", LAUNCHER)
+        assert supervise.main(["-np", "2", "--launcher", launcher, "--max-restarts", "0", "--"]) == code
 
     def test_a_run_started_anew_is_continued_once_it_has_begun(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Until an attempt has opened the folder, its checkpoints are an earlier run's: continuing would train nothing."""
@@ -276,7 +291,7 @@ class TestTheLoop:
         [
             ([], "32"),
             (["--train.global_batch_size", "64"], "64"),
-            (["--model.name", "vgg11", "--train.batch_size", "20"], "40"),
+            (["--model.name", "vgg11", "--run.name", "quickstart", "--train.batch_size", "20"], "40"),
         ],
     )
     def test_without_a_checkpoint_the_global_batch_is_the_request(self, arguments: list[str], batch: str, stage: Path) -> None:
@@ -308,8 +323,14 @@ class TestAStopRequest:
         assert len(starts()) == 1
         assert f"supervise: {received} handed on to 1 rank(s)\n" in capfd.readouterr().err
 
-    def test_a_job_that_it_ends_without_a_checkpoint_has_failed(self) -> None:
-        act("saves(10); ready()")
+    @pytest.mark.parametrize(("before", "code"), [("saves(10)", 75), ("pass", 143)])
+    def test_a_job_that_it_ends_before_a_rank_can_answer_continues_from_what_is_saved(self, before: str, code: int) -> None:
+        act(f"{before}; ready()")
+        send(signal.SIGTERM)
+        assert supervise.main(["--"]) == code
+
+    def test_an_error_that_the_job_reports_meanwhile_is_its_outcome(self) -> None:
+        act("saves(10); signal.signal(signal.SIGTERM, lambda *_: tells(1, 'the loss is not finite')); ready()")
         send(signal.SIGTERM)
         assert supervise.main(["--"]) == 1
 
@@ -317,12 +338,12 @@ class TestAStopRequest:
         act("[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]; ready()")
         send(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
         started = time.monotonic()
-        assert supervise.main(["--"]) == 1
+        assert supervise.main(["--"]) == 143
         assert time.monotonic() - started < 30
         told = capfd.readouterr().err
         assert "SIGTERM handed on" in told and "SIGINT handed on" in told and "second SIGINT, killed" in told
 
-    @pytest.mark.parametrize(("act_of", "code"), [("saves(10)", 75), ("pass", 1)])
+    @pytest.mark.parametrize(("act_of", "code"), [("saves(10)", 75), ("pass", 143)])
     def test_between_two_attempts_it_ends_at_once(self, act_of: str, code: int) -> None:
         act(f"{act_of}; Path('ready').touch(); sys.exit(1)")
         send(signal.SIGTERM)
@@ -338,7 +359,7 @@ class TestAStopRequest:
     ) -> None:
         executable(stage / launcher.split()[0], FAR_LAUNCHER)
         send(signal.SIGTERM)
-        assert supervise.main(["-np", "2", "--launcher", str(stage / launcher), "--"]) == (1 if received else 0)
+        assert supervise.main(["-np", "2", "--launcher", str(stage / launcher), "--"]) == (143 if received else 0)
         assert (Path("signal").read_text() if received else None) == received
         assert f"no rank is on this host; {launcher.split()[0]} gets {received or 'nothing'}" in capfd.readouterr().err
 

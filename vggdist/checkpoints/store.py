@@ -160,6 +160,12 @@ class CheckpointStore:
             with _warning_of_leftover(path):
                 _remove(path)
 
+    def remove_all(self) -> None:
+        """Remove every checkpoint and what belongs to them, and nothing else that may lie in the folder."""
+        for path in self._entries():
+            if _NAME.fullmatch(path.name) or _HIDDEN.fullmatch(path.name) or path.name == _LATEST:
+                _remove(path)
+
     def tidy(self) -> None:
         """Finish or undo what killed processes have left; to be called once, before the first save of a run.
 

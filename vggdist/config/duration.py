@@ -7,17 +7,13 @@ import re
 _DURATION = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-9]{2}):([0-9]{2})")
 
 
-def parse_duration(text: str | int) -> int:
+def parse_duration(text: str) -> int:
     """Seconds in ``H:MM:SS``, ``HH:MM:SS`` or ``D-HH:MM:SS``; without days, the hours may be more than 23.
 
-    A whole number is seconds already: YAML reads an unquoted 12:00:00 as 43200.
-
     Raises:
-        ValueError: when the text is anything else.
+        ValueError: when the text is anything else. A number alone is refused: batch systems read it as minutes.
     """
-    if isinstance(text, int) and text > 0:
-        return text
-    match = _DURATION.fullmatch(str(text))
+    match = _DURATION.fullmatch(text)
     if match:
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         if minutes < 60 and seconds < 60 and (match[1] is None or hours < 24):

@@ -1,5 +1,10 @@
 """The errors whose text is written for the person who started the run."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VggdistError(Exception):
     """An error with a documented exit code; its message says what was wrong, where, and what to do."""
@@ -15,10 +20,8 @@ class RequestError(VggdistError):
     exit_code = 2
 
 
-class Unconnected(RequestError):
-    """The processes that a launcher started together do not know each other; every one of them raises this."""
-
-    agreed = True
+class BeforeStart(RequestError):
+    """A request that is refused before the ranks are connected, by every rank or by one that alone has the error."""
 
 
 class RunError(VggdistError):
@@ -35,13 +38,29 @@ class Dismissed(VggdistError):
     """This process is no longer one of an elastic job's ranks, which go on without it; the launcher ignores its exit code."""
 
 
+@contextmanager
+def before_start() -> Iterator[None]:
+    """Mark a :class:`RequestError` as one of a time when the ranks are not connected yet."""
+    try:
+        yield
+    except RequestError as error:
+        raise BeforeStart(str(error)) from None
+
+
 def agreed(error: VggdistError) -> VggdistError:
     """Mark an error that every rank raises at the same place with the same text."""
     error.agreed = True
     return error
 
 
+def written(value: object) -> str:
+    """A value as messages show it: ``null``, ``true``, ``[1, 2]``, ``'text'``."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(written, value))}]"
+    return repr(value) if isinstance(value, str) else "null" if value is None else str(value).lower()
+
+
 def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise ``ValueError`` that names the key, the value and what was expected instead."""
     if not condition:
-        raise ValueError(f"{key} is {value!r}; expected {expected}")
+        raise ValueError(f"{key} is {written(value)}; expected {expected}")

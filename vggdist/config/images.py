@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vggdist.config.errors import require
+from vggdist.config.options import PathText
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class DataConfig:
     without the second, or directly under data.root/<class>/, a part is held out. records: train.rec, test.rec (or val.rec)
     with their .idx, and classes.txt, as vggdist prepare writes them. synthetic: noise with a class-dependent pattern, made in
     memory."""
-    root: str = "data"
+    root: PathText = "data"
     """Folder that holds the data set's files."""
     download: bool = False
     """Fetch missing files of cifar10, cifar100, mnist or fashion_mnist from their publisher into data.root, checked by

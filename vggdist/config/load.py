@@ -1,129 +1,87 @@
-"""From a YAML file and flags to one :class:`~vggdist.config.schema.Config`."""
+"""From a command line to one :class:`~vggdist.config.schema.Config`: read once, before MXNet is imported."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, to_json
 
-from vggdist.config.errors import RequestError
+from vggdist.config.command_line import CONFIG, SettingsParser, missing_file, unknown_key
+from vggdist.config.errors import RequestError, written
+from vggdist.config.files import read_text
+from vggdist.config.options import Option, options, sections
 from vggdist.config.schema import Config
+from vggdist.config.yaml_file import MAX_BYTES, parse_file, parse_value
 
-_CHOOSING = ("--config", "--data.name", "--model.name")
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+MOST_USED = (
+    "run.name",
+    "data.name",
+    "data.root",
+    "data.image_size",
+    "model.name",
+    "model.batch_norm",
+    "train.epochs",
+    "train.batch_size",
+    "optimizer.learning_rate",
+    "run.device",
+)
+_RUN_FILE = "config.yaml"
+_LARGEST = 2**53
+_KEY = re.compile(r"[a-z]+\.\w+")
+_CHOOSING = {CONFIG, "data.name", "model.name"}
 
 Schema = TypeVar("Schema", bound=Config)
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped on request and saved."
-_UNKNOWN = (
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
-    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
-    re.compile(r"[Uu]nrecognized arguments: --(?P<key>[\w.-]+)"),
-)
+class Setting(NamedTuple):
+    """A value that was given.
 
-
-class _Parser(ArgumentParser):
-    """A parser that raises instead of printing its usage and leaving."""
-
-    schema: type[Config] = Config
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise RequestError(_explain(message, list(all_keys(self.schema))))
-
-
-def all_keys(schema: type[Config] = Config) -> Iterator[str]:
-    """Yield each option's full key, ``section.key``."""
-    for section in dataclasses.fields(schema):
-        for option in dataclasses.fields(section.default_factory):  # type: ignore[arg-type]
-            yield f"{section.name}.{option.name}"
-
-
-def _explain(message: str, keys: Sequence[str]) -> str:
-    """Turn the parser's message into one line, with a suggestion out of ``keys`` where a key is unknown."""
-    message = " ".join(message.split())
-    for pattern in _UNKNOWN:
-        if found := pattern.search(message):
-            groups = found.groupdict()
-            key = ".".join(filter(None, (groups.get("group"), groups["key"])))
-            return f"unknown key {key}{_suggestion(key, keys)} (--help lists every key)"
-    for noise in ("Parser key ", "<class '", "'>", "typing.", "- "):
-        message = message.replace(noise, "")
-    message = re.sub(r"Does not validate against any of the Union subtypes .*? Errors: ", "", message)
-    message = re.sub(r" Expected a NoneType( Given value type: \w+)? Given value:", " or null. Got value:", message)
-    return f"bad value: {message}" if message.startswith('"') else message
-
-
-def _suggestion(key: str, keys: Sequence[str]) -> str:
-    leaf = key.rpartition(".")[2]
-    misspelt = difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
-    misplaced = [known for known in keys if known.rpartition(".")[2] == leaf]
-    candidates = misspelt + misplaced + difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    return f"; did you mean {candidates[0]}?" if candidates else ""
-
-
-def parser(command: str, schema: type[Config] = Config) -> ArgumentParser:
-    """The command line of ``python -m vggdist.<command>``: ``--config FILE`` and every ``--section.key value``.
-
-    Args:
-        schema: :class:`Config`, or one with sections of the command's own beside a run's.
+    Attributes:
+        origin: file and line, as messages begin with them; empty for a flag.
     """
-    program = f"python -m vggdist.{command}"
-    usage = f"{program} [--config FILE] [--section.key value ...]"
-    made = _Parser(prog=program, usage=usage, allow_abbrev=False, epilog=_EXIT_CODES)
-    made.schema = schema
-    made.add_argument(
-        "--config",
-        action="config",
-        help="YAML file of settings; flags after it override it. With neither this nor --data.name nor "
-        "--model.name: the quickstart on digits.",
-    )
-    made.add_class_arguments(schema)
-    return made
+
+    key: str
+    value: Any
+    origin: str
+
+
+def train_parser(command: str = "train") -> SettingsParser:
+    """The command line of the commands that take a training's settings and nothing else."""
+    note = "Without --config, --data.name and --model.name it is the quickstart on digits."
+    return SettingsParser(command, Config, first=MOST_USED, title="most used", description=note)
 
 
 def load(command: str, arguments: Sequence[str]) -> Config:
-    """The settings of a run; see :func:`load_as`."""
-    return load_as(Config, command, arguments)
+    """The settings of a training; see :func:`resolve`. ``SystemExit`` with code 0 after ``--help``."""
+    return resolve(train_parser(command).parse(arguments).settings, Config)
 
 
-def load_as(schema: type[Schema], command: str, arguments: Sequence[str]) -> Schema:
-    """Read the settings.
+def resolve(given: Sequence[tuple[str, str]], schema: type[Schema]) -> Schema:
+    """The settings that a command line means: defaults, then files and flags in their order.
 
     Args:
-        schema: :class:`Config`, or one with sections of the command's own beside a run's.
+        given: as :class:`~vggdist.config.command_line.SettingsParser` returns them.
 
     Raises:
-        RequestError: for an unknown key (with the closest known one), a value of the wrong type or out of range, or a
-            file that cannot be read; the message names the key or file.
-        SystemExit: with code 0 after ``--help``.
+        RequestError: for an unknown key (with the key that was probably meant), a value of the wrong type or out of range,
+            or a file that cannot be read; the message names the key, and the file and line where it is from one.
     """
-    reader = parser(command, schema)
-    words = list(arguments) if _values(arguments, *_CHOOSING) else ["--config", str(QUICKSTART), *arguments]
-    try:
-        asked = reader.parse_args(words)
-        _require_sections(asked, schema)
-        config = reader.instantiate(asked)
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        raise RequestError(" ".join(str(error).split())) from None
-    except RequestError as error:
-        if "parsing config" not in str(error):
-            raise
-        raise RequestError(f"{' '.join(_values(arguments, '--config'))}: {error}") from None
-    return schema(**{section.name: getattr(config, section.name) for section in dataclasses.fields(schema)})
-
-
-def _require_sections(asked: Namespace, schema: type[Config]) -> None:
-    for section in dataclasses.fields(schema):
-        if not isinstance(asked[section.name], Namespace):
-            raise RequestError(f"{section.name} is {asked[section.name]!r}; expected its keys (--help lists every key)")
+    known = options(schema)  # type: ignore[arg-type]
+    files = [text for key, text in given if key == CONFIG]
+    if _CHOOSING.isdisjoint(key for key, _ in given):
+        given = [(CONFIG, str(QUICKSTART)), *given]
+    settings = {setting.key: setting for setting in _settings(given, known)}
+    config = _validated(settings, known, schema)
+    return _named(config, files) if not config.run.name else config
 
 
 def run_directory(config: Config) -> Path:
@@ -131,45 +89,93 @@ def run_directory(config: Config) -> Path:
     return Path(config.run.directory) / config.run.name
 
 
-def requested_run_directory(arguments: Sequence[str]) -> Path:
-    """The folder that a request means although it is wrong elsewhere, so that its error can be recorded there."""
-    asked = requested(arguments, "run.directory", "run.name")
-    return Path(str(asked["run.directory"])) / Path(str(asked["run.name"])).name
-
-
-def requested(arguments: Sequence[str], *keys: str) -> dict[str, Any]:
-    """What a request says of some keys, right or wrong: for what must be known before the whole of it is read.
-
-    Args:
-        keys: ``section.key``.
-
-    Returns:
-        For each key the value as a file has it, or as text where a flag has it, or the default.
-    """
-    asked = {}
-    for key in keys:
-        section, name = key.split(".")
-        said = [content[name] for file in _values(arguments, "--config") if name in (content := _section(Path(file), section))]
-        asked[key] = [getattr(getattr(Config(), section), name), *said, *_values(arguments, f"--{key}")][-1]
-    return asked
-
-
-def _values(arguments: Sequence[str], *flags: str) -> list[str]:
-    """The values of some flags, written ``--flag value`` or ``--flag=value``."""
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    return [value for flag, value in zip(words, words[1:]) if flag in flags]
-
-
-def _section(path: Path, section: str) -> dict[str, Any]:
-    try:
-        return dict(yaml.safe_load(path.read_text())[section])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, ValueError):
-        return {}
-
-
 def as_yaml(config: Config) -> str:
     """The complete settings as YAML that ``--config`` reads back."""
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def _settings(given: Iterable[tuple[str, str]], known: Mapping[str, Option]) -> Iterator[Setting]:
+    for key, text in given:
+        if key == CONFIG:
+            yield from _of_file(Path(text).expanduser(), known)
+        else:
+            yield Setting(key, _value(known[key], parse_value(text), text), "")
+
+
+def _of_file(path: Path, known: Mapping[str, Option]) -> Iterator[Setting]:
+    for entry in parse_file(_read(path), str(path)):
+        origin, key = f"{path}, line {entry.line}: ", f"{entry.section}.{entry.name}"
+        if key not in known:
+            raise RequestError(origin + unknown_key(key, list(known)))
+        yield Setting(key, _value(known[key], entry.value, entry.text), origin)
+    yield from _place_of_run(path)
+
+
+def _place_of_run(path: Path) -> Iterator[Setting]:
+    """The configuration in a run's folder is that run's, wherever the folder was copied or moved to."""
+    folder = path.parent
+    if path.name == _RUN_FILE and (folder / "checkpoints").is_dir():
+        where = folder.resolve() if folder.name in ("", "..") else folder
+        yield Setting("run.directory", str(where.parent), f"{path}: ")
+        yield Setting("run.name", where.name, f"{path}: ")
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_text(path, MAX_BYTES)
+    except OSError as error:
+        raise RequestError(missing_file(path, error)) from None
+
+
+def _value(option: Option, value: Any, text: str | None) -> Any:
+    """What was written, where the option takes text; else as YAML reads it. A path means what a shell means by it."""
+    if value is None or text is None or not option.takes_text:
+        return value
+    return os.path.expanduser(os.path.expandvars(text)) if option.is_path else text
+
+
+def _validated(settings: Mapping[str, Setting], known: Mapping[str, Option], schema: type[Schema]) -> Schema:
+    asked: dict[str, dict[str, Any]] = {section: {} for section in sections(schema)}
+    for key, value, origin in settings.values():
+        if not _is_sound(value):
+            raise RequestError(f"{origin}{key} is {written(value)}; expected finite numbers below 2^53, and printable text")
+        section, _, name = key.partition(".")
+        asked[section][name] = value
+    try:
+        return TypeAdapter(schema).validate_json(to_json(asked), strict=True)
+    except ValidationError as error:
+        key, message = _explanation(error.errors()[0], settings, known)
+    raise RequestError(f"{settings[key].origin}{message}" if key in settings else message)
+
+
+def _explanation(error: ErrorDetails, settings: Mapping[str, Setting], known: Mapping[str, Option]) -> tuple[str, str]:
+    """The key at fault, and what is wrong with it."""
+    if error["type"] == "value_error":  # raised by the schema itself
+        message = str(error["ctx"]["error"])
+        return next((key for key in _KEY.findall(message) if key in settings), ""), message
+    key = ".".join(map(str, error["loc"][:2]))
+    expected = error["msg"].replace("Input should be", "expected").replace("Field required", "expected more values")
+    value = settings[key].value
+    hint = f"; write {written([value])}" if known[key].takes_list and type(value) in (int, float) else ""
+    return key, f"{key} is {written(value)}; {expected}{hint}"
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether numbers are finite and of a sane size, and text can be written."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_sound, value))
+    if isinstance(value, str):
+        return value.isprintable()
+    return not isinstance(value, (int, float)) or math.isfinite(value) and abs(value) <= _LARGEST
+
+
+def _named(config: Schema, files: Sequence[str]) -> Schema:
+    """Give a run without a name that of its configuration file, or of its network and data."""
+    name = Path(files[-1]).stem if files else f"{config.model.name}-{config.data.name}"
+    try:
+        return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+    except ValueError as error:
+        raise RequestError(f"{error}; choose one with --run.name") from None
 
 
 def _plain(value: Any) -> Any:

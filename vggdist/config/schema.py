@@ -14,15 +14,23 @@ from typing import Literal
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
 from vggdist.config.images import AugmentConfig, DataConfig
+from vggdist.config.options import PathText
+
+_NAME = "a folder's name: printable, at most 200 bytes, without '/', and not beginning with '.' or '-'"
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and "/" not in text and text[0] not in ".- " and text[-1] != " " and len(text.encode()) <= 200
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Where a run lives and how it starts."""
 
-    name: str = "quickstart"
-    """Name of the run; its folder is <run.directory>/<run.name>."""
-    directory: str = "runs"
+    name: str = ""
+    """Name of the run; its folder is <run.directory>/<run.name>. Empty: that of the configuration file without its ending,
+    else <model.name>-<data.name>."""
+    directory: PathText = "runs"
     """Folder that holds the runs."""
     seed: int = 0
     """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
@@ -40,7 +48,7 @@ class RunConfig:
     """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
     timeout: float = 120.0
     """Seconds after which a rank that does not move, or gives no sign of life, ends the job on every rank."""
-    max_time: str | int | None = None
+    max_time: str | None = None
     """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
     and ends with exit code 75. null: none."""
     elastic: bool = False
@@ -50,7 +58,7 @@ class RunConfig:
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
     def __post_init__(self) -> None:
-        require(self.name != "" and "/" not in self.name, "run.name", self.name, "a folder name without '/'")
+        require(self.name == "" or _is_name(self.name), "run.name", self.name, _NAME)
         require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
         require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")

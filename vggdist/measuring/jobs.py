@@ -7,14 +7,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from vggdist.config.bench import BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.load import run_directory
-from vggdist.reporting.result import REFUSED, read_result
+from vggdist.reporting.result import OUTCOME, read_json, read_outcome
 from vggdist.world.job import GRACE_S, Job, launcher_words
 
 _TOLD_LINES = 15  # of the output of a job that failed without a result
@@ -45,27 +47,28 @@ def run_step(
     """
     launcher = request.bench.launcher or ("horovodrun" if ranks > 1 else None)
     started_by = [*launcher_words(launcher), "-np", str(ranks)] if launcher else []
-    directory = run_directory(request) / "jobs"
+    run_directory(request).mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="jobs-", dir=run_directory(request)))
     changed = {**flags, "bench.repeats": 1, "run.directory": directory, "run.name": "job"}
     words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
     command = [*started_by, sys.executable, "-m", "vggdist.bench", "step", *arguments, *words]
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    log = directory / "output.txt"
+    log, left = directory / "output.txt", directory / "outcome"
     try:
         with log.open("w") as output:
-            code = _code_of(Job(command, output, {**os.environ, **environment}), request.bench.deadline)
-        result = read_result(directory / "job", "bench-step.json") or {}
+            job = Job(command, output, {**os.environ, **environment, OUTCOME: str(left)})
+            code = _code_of(job, request.bench.deadline)
+        result, outcome = read_json(directory / "job" / "bench-step.json"), read_outcome(left)
         last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    code = result.get("exit_code", code)
-    if code == 0:
+    if code == 0 and result is not None:
         return result
+    code = outcome.exit_code if outcome is not None else code
     late = f"was not over after {request.bench.deadline:g} s (bench.deadline)"
     ended = late if code is None else f"ended with exit code {code}"
-    kind = RequestError if code == REFUSED else RunError
-    raise kind(f"a job on {ranks} rank(s) {ended}: {result.get('error') or last_lines}\nIt was: {shlex.join(command)}")
+    kind = RequestError if code == RequestError.exit_code else RunError
+    error = outcome.error if outcome is not None and outcome.error else last_lines
+    raise kind(f"a job on {ranks} rank(s) {ended}: {error}\nIt was: {shlex.join(command)}")
 
 
 def _code_of(job: Job, deadline: float) -> int | None:

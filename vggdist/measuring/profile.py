@@ -34,7 +34,7 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         on rank 0, longest first.
     """
     directory, steps = run_directory(request), request.bench.steps
-    setup = prepare(measured_config(request), world)
+    setup = prepare(measured_config(request, "profile"), world)
     bare_step(setup, request.bench.warmup, beat)
     world.together(lambda: directory.mkdir(parents=True, exist_ok=True))
     trace, timeline = directory / f"profile-mxnet-{world.rank}.json", directory / "profile-horovod.json"

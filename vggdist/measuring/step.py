@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,7 +30,6 @@ from vggdist.measuring.bare import Parts, bare_step, parts_of_bare_step
 from vggdist.measuring.series import Series, in_turn
 from vggdist.measuring.tables import SHARES
 from vggdist.reporting.report import Report, SilentReport
-from vggdist.training.directory import open_directory
 from vggdist.training.setup import Setup, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world.process import World
@@ -77,10 +77,11 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         ``compute(%)``, ``rank_wait(%)``, ``allreduce(%)`` and ``rest(%)`` of the training's time, each as
         :meth:`~vggdist.measuring.series.Series.as_json` has it. A batch that is filled up counts as full.
     """
-    config, bench = measured_config(request), request.bench
+    mark = world.gather(uuid.uuid4().hex[:8])[0]
+    config, bench = measured_config(request, f"bench-{mark}"), request.bench
     directory = run_directory(config)
-    world.together(lambda: open_directory(directory, config) if world.is_root else None)
     setup = prepare(config, world)
+    world.together(lambda: directory.mkdir(parents=True) if world.is_root else None)
     seconds: list[float] = []
     data_waits: list[float] = []
     parts: list[Parts] = []
@@ -124,7 +125,7 @@ def shares_of(seconds: Sequence[float], data_waits: Sequence[float], parts: Sequ
     return {key: Series(share) for key, share in shares.items()}
 
 
-def measured_config(request: BenchRequest) -> Config:
+def measured_config(request: BenchRequest, name: str) -> Config:
     """The run that is measured: the one that is asked for, in a folder of its own, long enough, with checkpoints in it.
 
     Two checkpoints fall into each measurement where ``checkpoint.every_steps`` says nothing else: more than in most runs. The
@@ -134,7 +135,7 @@ def measured_config(request: BenchRequest) -> Config:
     every = request.checkpoint.every_steps or bench.steps // 2
     longest = bench.repeats * (bench.warmup + bench.steps + 2 * run.log_every) + 1  # a measurement ends with a report
     return Config(
-        run=replace(run, directory=str(Path(run.directory) / run.name), name="bench", resume="never", overwrite=True),
+        run=replace(run, directory=str(Path(run.directory) / run.name), name=name, resume="never"),
         model=request.model,
         data=request.data,
         augment=request.augment,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from tqdm import tqdm
 
 logger = logging.getLogger("vggdist")
+
+_KEPT_LINES = 1000
+_NEVER = logging.CRITICAL + 1
 
 
 class _ConsoleHandler(logging.Handler):
@@ -19,20 +23,33 @@ class _ConsoleHandler(logging.Handler):
         sys.stdout.flush()
 
 
-def start_logging(is_root: bool, rank: int, log_file: Path | None) -> None:
-    """Send rank 0's lines to the console and to ``log_file``; of other ranks only warnings and errors, with their rank."""
+def start_logging(rank: int) -> None:
+    """Send rank 0's lines to the console, of other ranks only warnings and errors, with their rank.
+
+    Rank 0's lines are kept for :func:`open_log`.
+    """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.propagate = False
-    logger.setLevel(logging.INFO if is_root else logging.WARNING)
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     console = _ConsoleHandler()
-    console.setFormatter(logging.Formatter("%(message)s" if is_root else f"rank {rank}: %(message)s"))
+    console.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
     logger.addHandler(console)
-    if log_file is not None:
-        file = logging.FileHandler(log_file)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
+    if rank == 0:
+        logger.addHandler(MemoryHandler(_KEPT_LINES, flushLevel=_NEVER))
+
+
+def open_log(path: Path) -> None:
+    """Append rank 0's lines to a file, those included that were logged since :func:`start_logging`."""
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in list(logger.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            logger.removeHandler(handler)
+            handler.close()
+    logger.addHandler(file)
 
 
 class Console:

@@ -1,77 +1,155 @@
-"""The folder of a run: one process at a time trains there, and nothing in it is lost without being told to."""
+"""The folder of a run: one process at a time trains there, and only what a run itself wrote is ever removed."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml
 from vggdist.config.schema import Config
+from vggdist.reporting.result import write_whole
 
 _LOCK = ".lock"
 _PATIENCE = 10.0
 """Seconds that a process which continues an elastic run waits for the end of the one that was rank 0 before."""
-_held: set[Path] = set()  # by this process, until it ends
+_WRITTEN = ("config.yaml", "log.txt", "metrics.jsonl", "result.json", "evaluation.json", "confusion-*.json")
+_EVENTS = "events.out.tfevents.*"
 
 
-def open_directory(directory: Path, config: Config, continues: bool = False) -> None:
-    """Make a run's folder ready for this process, with its configuration. For rank 0.
+class RunDirectory:
+    """The folder of a run, for rank 0: held against other processes first, changed only once everything is checked.
 
-    Args:
-        continues: this process goes on with what the ranks have in memory (an elastic run whose ranks have changed).
+    As a context it lets go of a folder that was not opened: one that it made is removed again, so that a refused request
+    leaves no trace.
 
-    Raises:
-        RequestError: when another process trains this run, or an earlier run would be overwritten without being told to.
+    Attributes:
+        is_open: whether :meth:`open` has taken the folder over.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    if directory in _held:
-        return  # the ranks have changed, rank 0 has not
-    _hold(directory, _PATIENCE if continues else 0)
-    store = CheckpointStore(directory / "checkpoints")
-    if config.run.resume == "never" and not continues and store.directory.exists():
-        if not config.run.overwrite:
+
+    def __init__(self, path: Path) -> None:
+        """Touch nothing yet."""
+        self.path = path
+        self.store = CheckpointStore(path / "checkpoints")
+        self._made: list[Path] = []
+        self._lock: int | None = None
+        self.is_open = False
+
+    def hold(self, config: Config, continues: bool = False) -> None:
+        """Keep other processes from training the same run until this one ends, however it ends.
+
+        Args:
+            continues: this process goes on with what the ranks have in memory (an elastic run whose ranks have changed).
+
+        Raises:
+            RequestError: when another process trains this run, an earlier run would be overwritten without being asked for,
+                or something else stands where the folder or its checkpoints belong.
+        """
+        if self._lock is not None:
+            return  # the ranks have changed, rank 0 has not
+        self._make()
+        self._lock = _locked(self.path / _LOCK, _PATIENCE if continues else 0)
+        if os.path.lexists(self.store.directory) and not self.store.directory.is_dir():
+            raise RequestError(f"{self.store.directory} is not a folder; move it away, or use another --run.name")
+        if config.run.resume == "never" and not config.run.overwrite and not continues and self.store.directory.exists():
             raise RequestError(
-                f"{directory} holds a run with checkpoints; choose another --run.name, continue it with "
+                f"{self.path} holds a run with checkpoints; choose another --run.name, continue it with "
                 "--run.resume auto, or remove it with --run.overwrite true"
             )
-        _empty(directory)
-    store.tidy()
-    (directory / "config.yaml").write_text(as_yaml(config))
-    _held.add(directory)
+        self.store.tidy()
+
+    def open(self, config: Config, continues: bool = False) -> None:
+        """Take the folder over: remove the earlier run where that was asked for, and write the configuration.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        if config.run.resume == "never" and not continues and self.store.directory.exists():
+            self._remove_earlier_run()
+        write_whole(self.path / "config.yaml", as_yaml(config))
+        self.is_open = True
+
+    def release(self) -> None:
+        """Let other processes train the run."""
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock, self.is_open = None, False
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.is_open:
+            self._let_go()
+
+    def _make(self) -> None:
+        missing = [folder for folder in (self.path, *self.path.parents) if not os.path.lexists(folder)]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise RequestError(f"{self.path} is not a folder; move it away, or use another --run.name") from None
+        self._made = missing
+
+    def _let_go(self) -> None:
+        """Remove what :meth:`hold` made, and end the lock."""
+        try:
+            if self._made:
+                (self.path / _LOCK).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
+        except OSError:
+            pass  # something else is in it by now
+        self.release()
+
+    def _remove_earlier_run(self) -> None:
+        for path in self._written():
+            path.unlink(missing_ok=True)
+        self.store.remove_all()
+        for folder in (self.path / "tensorboard", self.store.directory):
+            try:
+                folder.rmdir()
+            except OSError:
+                pass  # there is none, or it holds what is not the run's
+
+    def _written(self) -> Iterator[Path]:
+        for pattern in _WRITTEN:
+            yield from self.path.glob(pattern)
+        yield from (self.path / "tensorboard").glob(_EVENTS)
 
 
-def _hold(directory: Path, patience: float) -> None:
-    """Keep other processes from training the same run until this one ends, however it ends."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT)  # the end of the process closes it
+def _locked(path: Path, patience: float) -> int:
+    """The descriptor of a lock file that this process holds; its end closes it."""
+    try:
+        # Not through a link: the file is emptied, and a link may name any file.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be opened: {error.strerror}; remove it, or use another --run.name") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RequestError(f"{path} is not a regular file; remove it, or use another --run.name")
     until = time.monotonic() + patience
-    while not _locked(descriptor):
+    while not _lock(descriptor):
         if time.monotonic() < until:
             time.sleep(0.05)
             continue
         holder = os.read(descriptor, 200).decode(errors="replace")
         os.close(descriptor)
-        raise RequestError(f"{directory} is being trained by {holder}; wait for it, or use another --run.name")
+        raise RequestError(f"{path.parent} is being trained by {holder}; wait for it, or use another --run.name")
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
 
 
-def _locked(descriptor: int) -> bool:
+def _lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _empty(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != _LOCK:
-            path.unlink()

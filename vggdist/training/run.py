@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 from vggdist.checkpoints.state import digest
+from vggdist.config.duration import parse_duration
 from vggdist.config.load import run_directory
 from vggdist.config.schema import Config
-from vggdist.reporting.console import start_logging
+from vggdist.exit_handling import ExitHandler
+from vggdist.reporting.console import open_log, start_logging
 from vggdist.reporting.report import Report, SilentReport
-from vggdist.training.directory import open_directory
+from vggdist.reporting.result import ResultFile
+from vggdist.training.directory import RunDirectory
 from vggdist.training.elastic import Memory
 from vggdist.training.setup import Setup, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world import slurm
+from vggdist.world.job import this_job
 from vggdist.world.knobs import Settings
 from vggdist.world.process import World, versions
 from vggdist.world.signals import StopRequests
-from vggdist.world.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -29,47 +31,56 @@ logger = logging.getLogger(__name__)
 class Run:
     """A training that was asked for, and what it keeps while its ranks change."""
 
-    def __init__(
-        self,
-        config: Config,
-        settings: Settings,
-        stop: StopRequests,
-        watch: Callable[[World, float, bool], Watch],
-        started: float,
-    ) -> None:
+    def __init__(self, config: Config, settings: Settings, stop: StopRequests, handler: ExitHandler, started: float) -> None:
         """Take what does not depend on the ranks.
 
         Args:
             settings: of the environment, for the log and the result.
-            watch: starts to watch the ranks of a world; the other arguments are ``run.timeout`` and ``run.elastic``.
+            stop: requests to stop; the deadline of ``run.max_time`` is set there.
             started: the beginning, in seconds of ``time.monotonic``.
         """
         self.config, self.memory = config, Memory()
-        self._directory = run_directory(config)
-        self._settings, self._stop, self._watch, self._started = settings, stop, watch, started
+        self._directory = RunDirectory(run_directory(config))
+        self._settings, self._stop, self._handler, self._started = settings, stop, handler, started
+        if config.run.max_time is not None:
+            stop.deadline = started + parse_duration(config.run.max_time)
 
     def on(self, world: World) -> dict[str, Any]:
-        """Train to the end on these ranks, from where the memory or the folder stands; returns what ``result.json`` tells.
+        """Train to the end on these ranks, from where the memory or the folder stands; returns what ``result.json`` holds.
 
         Raises:
-            As :func:`~vggdist.training.setup.prepare` and :meth:`~vggdist.training.trainer.Trainer.train`.
+            As :class:`~vggdist.training.directory.RunDirectory`, :func:`~vggdist.training.setup.prepare` and
+            :meth:`~vggdist.training.trainer.Trainer.train`.
         """
-        config, directory, memory = self.config, self._directory, self.memory
+        config, memory = self.config, self.memory
         start = memory.newest(world)
-        world.together(lambda: open_directory(directory, config, start is not None) if world.is_root else None)
-        start_logging(world.is_root, world.rank, directory / "log.txt" if world.is_root else None)
-        watch = self._watch(world, config.run.timeout, config.run.elastic)
+        if world.rank != self._handler.rank:  # the ranks have changed
+            start_logging(world.rank)
+        watch = self._handler.watch(world, config.run.timeout, config.run.elastic)
         watch.rest()  # reading the data may take long
         environment = self._settings.as_json(world.gather)
-        self._introduce(world, environment)
-        setup = prepare(config, world, memory.data, start)
+        with self._directory as directory:
+            world.together(lambda: directory.hold(config, start is not None) if world.is_root else None)
+            self._introduce(world, environment)
+            setup = prepare(config, world, memory.data, start)
+            result = ResultFile(directory.path / "result.json", world.gather(this_job())[0])
+            world.together(lambda: self._open(result, start is not None) if world.is_root else None)
+        self._handler.result = result
         memory.data = setup.data
         first_step, total_steps = setup.progress.step, setup.calendar.total_steps
-        report = Report(directory, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
-        with report, self._stop:
+        report = Report(directory.path, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
+        with report:
+            self._stop.begin_training()
             Trainer(setup, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
         watch.rest()
         return self._result(setup) | {"environment": environment}
+
+    def _open(self, result: ResultFile, continues: bool) -> None:
+        """Everything is checked: from now on this job's log, configuration and result are those of the run."""
+        if not self._directory.is_open:
+            self._directory.open(self.config, continues)
+            open_log(self._directory.path / "log.txt")
+            result.begin()
 
     def _introduce(self, world: World, environment: dict[str, Any]) -> None:
         """Log on what this run is made."""
@@ -86,7 +97,7 @@ class Run:
         sha256 = digest(setup.arrays)
         world.require_same("its final parameters", sha256)
         seconds = time.monotonic() - self._started
-        logger.info("finished in %.0f s; everything is in %s", seconds, self._directory)
+        logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
         best_metric = self.config.checkpoint.best_metric
         return {
             "step": progress.step,

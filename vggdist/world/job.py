@@ -7,21 +7,35 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
 from vggdist.config.errors import RequestError
+from vggdist.world import slurm
 
 GRACE_S = 5.0  # for what outlives its launcher, and for a launcher to start ranks before it gets a stop request itself
 _POLL_S = 0.1
 _MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of a job: orphans and new sessions keep it
+
+
+def this_job() -> dict[str, Any]:
+    """What identifies the job of this process: host, process, start, the mark of who started it, SLURM's number."""
+    found = slurm.job(os.environ)
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(psutil.Process().create_time())),
+        "mark": os.environ.get(_MARK),
+        **({"slurm": found} if found else {}),
+    }
 
 
 def launcher_words(words: str) -> list[str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, MutableMapping, Sequence
+import re
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from vggdist.config.load import requested
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import Config
 from vggdist.world import gpus, slurm
 from vggdist.world.binding import bind
 from vggdist.world.cores import find_cores, own_cores
 from vggdist.world.findings import ranges
 from vggdist.world.interfaces import interface_towards
-from vggdist.world.presets import NAMES, PRESETS, Place
+from vggdist.world.presets import NAMES, PRESETS, TEXTS, Place
 from vggdist.world.topology import from_environment
+
+_DEFAULTS = Config()
 
 
 @dataclass(frozen=True)
@@ -40,31 +44,36 @@ class Settings:
         return {"preset": self.preset, **self.values, "cores": gather(self.cores)}
 
 
-def apply(arguments: Sequence[str] = (), environment: MutableMapping[str, str] = os.environ) -> Settings:
+def apply(config: Config = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
     """Set what the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
 
     Ranks that SLURM starts without MPI find their place for Horovod here, too.
 
-    Args:
-        arguments: of the command. A wrong value in them has the effect of ``none`` here; it is refused when they are read.
+    Raises:
+        RequestError: a variable that MXNet or OpenMP reads as a number is none.
     """
     environment.update(slurm.rendezvous(environment, interface_towards))
-    asked = requested(arguments, "world.preset", "world.bind", "run.device", "run.deterministic")
     topology, cores = from_environment(environment), find_cores(environment)
-    deterministic, elastic = not _is_false(asked["run.deterministic"]), "HOROVOD_ELASTIC" in environment
-    preset = asked["world.preset"]
+    preset = config.world.preset
     if preset == "auto":
-        preset = "gpu" if asked["run.device"] != "cpu" and gpus.usable() else "cpu"
-    chosen = PRESETS.get(preset, PRESETS["none"])
-    place = Place(topology, own_cores(cores, topology.local_size), deterministic, elastic)
-    for name, value in chosen(place).items():
+        preset = "gpu" if config.run.device != "cpu" and gpus.usable() else "cpu"
+    place = Place(
+        topology, own_cores(cores, topology.local_size), config.run.deterministic, elastic="HOROVOD_ELASTIC" in environment
+    )
+    for name, value in PRESETS[preset](place).items():
         environment.setdefault(name, value)
-    if preset == "cpu" and not _is_false(asked["world.bind"]):
+    _require_numbers(environment)
+    if preset == "cpu" and config.world.bind:
         bind(cores, topology, environment)
     values = {name: environment[name] for name in NAMES if name in environment}
     return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
 
 
-def _is_false(value: object) -> bool:
-    """Whether a value of a file or flag says no."""
-    return str(value).lower() == "false"
+def _require_numbers(environment: Mapping[str, str]) -> None:
+    """Refuse what would end the process within MXNet, without a word of ours: ``OMP_NUM_THREADS=2,1``."""
+    for name in NAMES:
+        value = environment.get(name, "1")
+        if name not in TEXTS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+            raise RequestError(f"the environment variable {name} is {value!r}; expected one number, or unset it")
+    if environment.get("OMP_NUM_THREADS") == "0":
+        raise RequestError("the environment variable OMP_NUM_THREADS is 0; expected at least 1, or unset it")

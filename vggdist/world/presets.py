@@ -86,3 +86,5 @@ def none(place: Place) -> dict[str, str]:
 PRESETS: Mapping[str, Callable[[Place], dict[str, str]]] = MappingProxyType({"cpu": cpu, "gpu": gpu, "none": none})
 NAMES = tuple(dict.fromkeys(name for preset in PRESETS.values() for name in preset(Place())))
 """Every variable that a preset can set."""
+TEXTS = ("MXNET_GPU_MEM_POOL_TYPE",)
+"""Those that are no numbers."""

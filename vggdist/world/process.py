@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import mxnet as mx
 import numpy as np
 
-from vggdist.config.errors import Dismissed, RequestError, RunError, Unconnected, agreed
+from vggdist.config.errors import BeforeStart, Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus, slurm
 from vggdist.world.scheduling import starting_patient_threads
 from vggdist.world.terminate import outlives
@@ -54,10 +54,10 @@ class World:
         """Start Horovod. Call it early: a rank that comes late by Horovod's timeout (30 s on Gloo) fails the start.
 
         Raises:
-            Unconnected: on every rank, when Horovod does not connect the processes that a launcher started together.
+            BeforeStart: on every rank, when Horovod does not connect the processes that a launcher started together.
         """
         if not slurm.connects(os.environ):
-            raise Unconnected(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
+            raise BeforeStart(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
         before = _sockets().keys()
         with starting_patient_threads():
             hvd.init()
@@ -67,7 +67,7 @@ class World:
         self.local_rank: int = hvd.local_rank()
         self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
         if "HOROVOD_ELASTIC" not in os.environ and self.size != from_environment(os.environ).size:
-            raise Unconnected(_unconnected(self.size))
+            raise BeforeStart(_unconnected(self.size))
 
     @classmethod
     def again(cls) -> World:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vggdist.config.errors import RequestError
 from vggdist.world import slurm
 
 # Each launcher's names for rank, size, local rank and local size. Horovod's own come first: horovodrun sets them on Gloo.
@@ -36,7 +38,14 @@ def from_environment(environment: Mapping[str, str]) -> Topology:
     names = _NAMES.get(launcher(environment) or "")
     if names is None:
         return Topology(*(slurm.place(environment) or ()))
-    return Topology(*(int(environment.get(name, default)) for name, default in zip(names, ("0", "1", "0", "1"))))
+    return Topology(*(_number(environment, name, default) for name, default in zip(names, (0, 1, 0, 1))))
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    if not re.fullmatch("-1|[0-9]{1,9}", text):  # -1: a rank of an elastic job that has no number yet
+        raise RequestError(f"the environment variable {name} is {text!r}; expected a number, as the launcher sets it")
+    return int(text)
 
 
 def launcher(environment: Mapping[str, str]) -> str | None:

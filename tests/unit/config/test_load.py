@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from vggdist.config.errors import RequestError
-from vggdist.config.load import QUICKSTART, all_keys, as_yaml, load, requested, requested_run_directory, run_directory
+from vggdist.config.load import MOST_USED, QUICKSTART, as_yaml, load, run_directory
+from vggdist.config.options import options
 from vggdist.config.schema import Config, RunConfig
+
+KEYS = list(options(Config))
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 
@@ -111,7 +114,8 @@ OTHER: dict[str, Any] = {
 }
 # Values that are allowed only beside these.
 COMPANIONS = {"model.stages": ["--model.name", "custom"], "schedule.name": ["--schedule.milestones", "[3]"]}
-PLAIN = ["--data.name", "digits"]  # says what to train on, so that the quickstart is not taken
+PLAIN = ["--data.name", "digits", "--run.name", "plain"]  # says what to train on, so that the quickstart is not taken
+DEFAULTS = Config(run=RunConfig(name="plain"))
 
 
 def flag(key: str) -> list[str]:
@@ -141,25 +145,25 @@ def written(folder: Path, text: str) -> list[str]:
 
 
 def test_this_table_has_a_new_value_for_every_option_of_the_schema() -> None:
-    assert set(OTHER) == set(all_keys())
+    assert set(OTHER) == set(KEYS)
     assert not [key for key, value in OTHER.items() if listed(option(Config(), key)) == value]
 
 
-@pytest.mark.parametrize("key", list(all_keys()))
+@pytest.mark.parametrize("key", KEYS)
 def test_every_option_is_a_flag_that_changes_it_alone_and_round_trips(key: str, tmp_path: Path) -> None:
     config = load("train", [*PLAIN, *COMPANIONS.get(key, []), *flag(key)])
-    changed = {other for other in all_keys() if option(config, other) != option(Config(), other)}
+    changed = {other for other in KEYS if option(config, other) != option(DEFAULTS, other)}
     assert listed(option(config, key)) == OTHER[key] and changed == {key, *companion_keys(key)}
     assert load("train", written(tmp_path, as_yaml(config))) == config
 
 
 def test_the_defaults_round_trip(tmp_path: Path) -> None:
-    assert load("train", written(tmp_path, as_yaml(Config()))) == Config()
+    assert load("train", written(tmp_path, as_yaml(DEFAULTS))) == DEFAULTS
 
 
 def test_the_written_settings_name_every_key() -> None:
     written_keys = {f"{section}.{key}" for section, keys in yaml.safe_load(as_yaml(Config())).items() for key in keys}
-    assert written_keys == set(all_keys())
+    assert written_keys == set(KEYS)
 
 
 def test_there_are_configurations_to_test() -> None:
@@ -182,7 +186,7 @@ def test_without_file_and_names_it_is_the_quickstart() -> None:
 
 @pytest.mark.parametrize("choice", [["--data.name", "digits"], ["--data.name=digits"], ["--model.name", "vgg11"]])
 def test_naming_data_or_model_starts_from_the_defaults(choice: list[str]) -> None:
-    assert load("train", choice) == Config()
+    assert load("train", [*choice, "--run.name", "plain"]) == DEFAULTS
 
 
 def test_flags_after_a_file_override_it(tmp_path: Path) -> None:
@@ -237,6 +241,11 @@ WRONG_TYPES = [
 ]
 OUT_OF_RANGE = [
     ("run.name", "a/b"),
+    ("run.name", "."),
+    ("run.name", ".."),
+    ("run.name", ".hidden"),
+    ("run.name", "-flag"),
+    ("run.name", "x" * 201),
     ("run.seed", "-1"),
     ("run.seed", "4294967296"),
     ("model.dropout", "1.0"),
@@ -254,10 +263,12 @@ OUT_OF_RANGE = [
     ("augment.erasing", "1.1"),
     ("augment.cutmix", "-1"),
     ("optimizer.learning_rate", "0"),
+    ("optimizer.learning_rate", ".inf"),
     ("optimizer.momentum", "1"),
     ("optimizer.clip_norm", "0"),
     ("schedule.milestones", "[4, 2]"),
     ("schedule.rise", "1"),
+    ("train.steps", "1000000000000000000000"),
     ("train.epochs", "0"),
     ("train.epochs", ".inf"),
     ("train.epochs", ".nan"),
@@ -290,7 +301,7 @@ def test_a_section_that_is_a_value_is_named(value: str, tmp_path: Path) -> None:
 
 
 def test_a_custom_network_needs_its_table() -> None:
-    with pytest.raises(RequestError, match=r"model\.stages is None.*model\.name custom"):
+    with pytest.raises(RequestError, match=r"model\.stages is null.*model\.name custom"):
         load("train", ["--model.name", "custom"])
 
 
@@ -320,26 +331,151 @@ def test_help_exits_with_0_and_lists_every_key_with_its_text(capsys: pytest.Capt
         load("train", ["--help"])
     text = capsys.readouterr().out
     assert left.value.code == 0 and "python -m vggdist.train" in text and "Seed of everything random" in text
-    assert not [key for key in all_keys() if f"--{key} " not in text]
+    assert not [key for key in KEYS if f"--{key} " not in text]
 
 
 def test_the_run_directory_is_made_of_directory_and_name() -> None:
     assert run_directory(Config(run=RunConfig(name="a", directory="b"))) == Path("b/a")
 
 
-def test_a_wrong_request_still_tells_its_run_directory(tmp_path: Path) -> None:
-    file = written(tmp_path, "run: {name: filed, directory: there}\ntrain: {epochs: none}\n")
-    assert requested_run_directory([*file, "--nonsense", "3"]) == Path("there/filed")
-    assert requested_run_directory([*file, "--run.name=flagged"]) == Path("there/flagged")
-    assert requested_run_directory(["--config", "/nowhere.yaml"]) == Path("runs/quickstart")
+@pytest.mark.parametrize("key", [key for key, option in options(Config).items() if not option.allows_null])
+def test_null_is_refused_where_the_option_has_none(key: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    with pytest.raises(RequestError, match=rf"asked.yaml, line 2: {key} is null"):
+        load("train", written(tmp_path, f"{section}:\n  {name}: null\n"))
 
 
-def test_what_is_asked_of_a_key_is_known_before_the_whole_is_read(tmp_path: Path) -> None:
-    keys = ("world.preset", "run.deterministic")
-    file = written(tmp_path, "world: {preset: gpu}\nrun: {deterministic: false}\ntrain: {epochs: none}\n")
-    assert requested(["--nonsense", "3"], *keys) == {"world.preset": "auto", "run.deterministic": True}
-    assert requested(file, *keys) == {"world.preset": "gpu", "run.deterministic": False}
-    assert requested([*file, "--world.preset=cpu", "--run.deterministic", "true"], *keys) == {
-        "world.preset": "cpu",
-        "run.deterministic": "true",
-    }
+@pytest.mark.parametrize("key", [key for key, option in options(Config).items() if option.allows_null])
+def test_null_is_a_value_where_the_option_has_it(key: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    for arguments in ([*PLAIN, f"--{key}", "null"], written(tmp_path, f"{section}:\n  {name}: null\n")):
+        assert option(load("train", arguments), key) is None
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "a\u202e", " a", "a ", "caf\udce9"])
+def test_a_name_that_no_folder_should_have_is_refused_in_printable_text(name: str) -> None:
+    with pytest.raises(RequestError, match=r"run\.name is ") as refused:
+        load("train", [*PLAIN, "--run.name", name])
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["12:00:00", "'12:00:00'"])
+def test_a_duration_needs_no_quotes(text: str, tmp_path: Path) -> None:
+    assert load("train", written(tmp_path, f"run: {{max_time: {text}}}\n")).run.max_time == "12:00:00"
+
+
+@pytest.mark.parametrize("name", ["2024", "on", "1e5", "null-run", "12:30"])
+def test_a_name_is_what_is_written(name: str, tmp_path: Path) -> None:
+    assert load("train", ["--run.name", name]).run.name == name
+    assert load("train", written(tmp_path, f"run:\n  name: {name}\n")).run.name == name
+
+
+@pytest.mark.parametrize("no", ["no", "false", "off", "False"])
+def test_yes_and_no_mean_the_same_in_flags_and_files(no: str, tmp_path: Path) -> None:
+    assert load("train", ["--world.bind", no]).world.bind is False
+    assert load("train", written(tmp_path, f"world: {{bind: {no}}}\n")).world.bind is False
+
+
+def test_what_comes_last_on_the_command_line_holds(tmp_path: Path) -> None:
+    file = written(tmp_path, "run: {name: b}\n")
+    assert load("train", ["--run.name", "a", *file]).run.name == "b"
+    assert load("train", [*file, "--run.name", "a"]).run.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("lr", "optimizer.learning_rate"),
+        ("wd", "optimizer.weight_decay"),
+        ("bs", "train.batch_size"),
+        ("epochs", "train.epochs"),
+        ("batch-size", "train.batch_size"),
+        ("data.batch_size", "train.batch_size"),
+        ("workers", "data.threads"),
+        ("arch", "model.name"),
+        ("output_dir", "run.directory"),
+    ],
+)
+def test_a_name_of_other_trainers_is_understood(key: str, meant: str) -> None:
+    with pytest.raises(RequestError, match=rf"unknown key {key}; did you mean {meant}\?"):
+        load("train", [f"--{key}", "3"])
+
+
+@pytest.mark.parametrize("key", ["model.weight", "train.optimizer", "model.width"])
+def test_what_is_not_close_is_not_suggested(key: str) -> None:
+    with pytest.raises(RequestError, match=rf"unknown key {key} \(--help"):
+        load("train", [f"--{key}", "3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["configs/x.yaml"], "write --config configs/x.yaml"),
+        (["more"], "'more' is no option"),
+        (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
+        (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
+        (["--train.epochs"], "write --train.epochs 0.1"),
+        (["--augment.crop_scale"], r"write --augment.crop_scale \[0.1,0.1\]"),
+        (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.name"),
+        (["--config"], "expected one argument"),
+    ],
+)
+def test_a_slip_of_the_command_line_is_answered_with_what_to_write(arguments: list[str], advice: str) -> None:
+    with pytest.raises(RequestError, match=advice):
+        load("train", arguments)
+
+
+def test_a_wrong_file_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").touch()
+    with pytest.raises(RequestError, match=r"quikstart.yaml: No such file.*did you mean .*/quickstart.yaml\?"):
+        load("train", ["--config", str(tmp_path / "quikstart.yaml")])
+
+
+def test_a_message_about_a_file_names_file_and_line(tmp_path: Path) -> None:
+    for text, line in (("train:\n  epochs: 0\n", 2), ("train:\n  epochs: many\n", 2), ("train:\n  a: 1\n", 2)):
+        with pytest.raises(RequestError, match=rf"/asked.yaml, line {line}: .*train\."):
+            load("train", written(tmp_path, text))
+
+
+def test_a_path_means_what_a_shell_means_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    file = written(tmp_path, "run: {directory: ~/runs}\ndata: {root: $SCRATCH/images}\n")
+    for arguments in (file, ["--run.directory=~/runs", "--data.root=${SCRATCH}/images"]):
+        config = load("train", arguments)
+        assert (config.run.directory, config.data.root) == ("/home/someone/runs", "/scratch/images")
+
+
+def test_a_run_without_a_name_has_that_of_its_file_or_of_model_and_data(tmp_path: Path) -> None:
+    assert load("train", written(tmp_path, "train: {epochs: 3}\n")).run.name == "asked"
+    assert load("train", ["--data.name", "cifar10", "--model.name", "vgg16"]).run.name == "vgg16-cifar10"
+    assert load("train", ["--train.epochs", "3"]).run.name == "quickstart"
+    file = tmp_path / ".hidden.yaml"
+    file.write_text("train: {epochs: 3}\n")
+    with pytest.raises(RequestError, match=r"choose one with --run\.name"):
+        load("train", ["--config", str(file)])
+
+
+def test_the_configuration_in_a_run_is_that_run_wherever_it_was_copied_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied = tmp_path / "elsewhere" / "b"
+    (copied / "checkpoints").mkdir(parents=True)
+    (copied / "config.yaml").write_text("run: {name: a, directory: runs}\n")
+    assert run_directory(load("evaluate", ["--config", "elsewhere/b/config.yaml"])) == Path("elsewhere/b")
+    again = load("train", ["--config", "elsewhere/b/config.yaml", "--run.name", "c"])
+    assert run_directory(again) == Path("elsewhere/c")
+    monkeypatch.chdir(copied)
+    assert run_directory(load("train", ["--config", "config.yaml"])) == copied
+    (tmp_path / "config.yaml").write_text("run: {name: a, directory: runs}\n")  # beside no checkpoints: a file of settings
+    monkeypatch.chdir(tmp_path)
+    assert run_directory(load("train", ["--config", "config.yaml"])) == Path("runs/a")
+
+
+def test_help_begins_with_what_people_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load("train", ["--help"])
+    listed = [line.split()[0][2:] for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
+    assert tuple(listed[1:11]) == MOST_USED and sorted(listed[1:]) == sorted(KEYS)

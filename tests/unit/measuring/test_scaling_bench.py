@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from vggdist.measuring.tables import SHARES
 
 # In the place of a launcher and its ranks: makes 100 images/s a rank on a rank alone, and 80 where there are several.
 LAUNCHER = """#!{python}
-import json, pathlib, sys
+import json, os, pathlib, sys
 words = sys.argv
 value = {{flag: words[words.index(flag) + 1] for flag in words if flag.startswith("-") and flag != "-m"}}
 ranks = int(value["-np"])
@@ -75,10 +74,9 @@ def test_a_job_that_fails_is_named_with_its_exit_code_and_what_it_said(tmp_path:
 
 
 def test_the_exit_code_is_the_job_s_own_where_a_launcher_hides_it(tmp_path: Path) -> None:
-    result = json.dumps({"exit_code": 2, "error": "data.root is empty"})
     refused = (
         LAUNCHER.format(python=sys.executable, shares=list(SHARES))
-        + f"(folder / 'bench-step.json').write_text('{result}'); sys.exit(1)\n"
+        + "pathlib.Path(os.environ['VGGDIST_OUTCOME']).write_text('2\\ndata.root is empty\\n'); sys.exit(1)\n"
     )
     with pytest.raises(RequestError, match="ended with exit code 2: data.root is empty"):
         measure(request(tmp_path, refused), [])

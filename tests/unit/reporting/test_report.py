@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vggdist.reporting.console import start_logging
+from vggdist.reporting.console import open_log, start_logging
 from vggdist.reporting.report import Report, SilentReport
 
 CONFUSION = np.array([[3, 1], [0, 4]])
@@ -140,14 +140,15 @@ def logger() -> Any:
 def test_rank_0_tells_its_metrics_on_console_and_in_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], logger: logging.Logger
 ) -> None:
-    start_logging(is_root=True, rank=0, log_file=tmp_path / "log.txt")
+    start_logging(rank=0)
+    open_log(tmp_path / "log.txt")
     run(tmp_path, 0, 1)
     for text in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):
         assert "step  1/10" in text and "top1 50.00 %" in text and "top1(%) 87.5" in text
 
 
 def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
-    start_logging(is_root=False, rank=3, log_file=None)
+    start_logging(rank=3)
     logger.info("usual")
     logger.warning("odd")
     assert capsys.readouterr().out == "rank 3: odd\n"

@@ -1,97 +1,107 @@
-"""``result.json`` tells how a run ended, and a refused request does not make it forget."""
+"""``result.json`` says how a run ended and which job wrote it, and is whole or absent; an outcome reaches who asked for it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vggdist.reporting.result import read_result, write_result
+from vggdist.reporting.result import OUTCOME, Outcome, ResultFile, read_json, read_outcome, write_json, write_outcome
 
-FINISHED: dict[str, Any] = {"exit_code": 0, "error": None, "metrics": {"eval/top1(%)": 97.5}}
-REFUSED: dict[str, Any] = {"exit_code": 2, "error": "unknown key"}
+JOB = {"host": "node1", "process": 7}
 
 
-def contents(directory: Path) -> dict[str, Any]:
+def contents(path: Path) -> dict[str, Any]:
     """The result without its date."""
-    found = read_result(directory)
+    found = read_json(path)
     assert found is not None
     return {key: value for key, value in found.items() if key != "written_at"}
 
 
-def test_a_result_comes_back_with_the_time_it_was_written(tmp_path: Path) -> None:
-    write_result(tmp_path / "runs" / "new", FINISHED)
-    found = json.loads((tmp_path / "runs" / "new" / "result.json").read_text())
-    assert contents(tmp_path / "runs" / "new") == FINISHED
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["written_at"])
+def test_a_job_that_has_begun_is_running(tmp_path: Path) -> None:
+    ResultFile(tmp_path / "result.json", JOB).begin()
+    assert contents(tmp_path / "result.json") == {"state": "running", "exit_code": None, "error": None, "job": JOB}
 
 
-def test_a_refused_request_keeps_the_earlier_result(tmp_path: Path) -> None:
-    write_result(tmp_path, FINISHED)
-    earlier = read_result(tmp_path)
-    write_result(tmp_path, REFUSED)
-    assert contents(tmp_path) == {**REFUSED, "previous": earlier}
+@pytest.mark.parametrize(
+    ("code", "state"), [(0, "finished"), (1, "failed"), (2, "refused"), (75, "stopped"), (143, "stopped")]
+)
+def test_a_job_that_has_ended_says_how(code: int, state: str, tmp_path: Path) -> None:
+    file = ResultFile(tmp_path / "result.json", JOB)
+    file.begin()
+    file.end(code, "why", {"step": 3})
+    assert contents(tmp_path / "result.json") == {
+        "state": state,
+        "exit_code": code,
+        "error": "why",
+        "step": 3,
+        "job": JOB,
+    }
 
 
-def test_a_second_refused_request_does_not_nest_the_first(tmp_path: Path) -> None:
-    write_result(tmp_path, FINISHED)
-    earlier = read_result(tmp_path)
-    for number in range(3):
-        write_result(tmp_path, {**REFUSED, "error": f"request {number}"})
-    assert contents(tmp_path) == {"exit_code": 2, "error": "request 2", "previous": earlier}
+def test_the_result_of_an_earlier_job_is_not_taken_for_that_of_one_that_was_killed(tmp_path: Path) -> None:
+    earlier = ResultFile(tmp_path / "result.json", JOB)
+    earlier.end(0, None, {"step": 3})
+    ended = read_json(tmp_path / "result.json")
+    for process in (8, 9):  # the second after the first was killed
+        ResultFile(tmp_path / "result.json", {"process": process}).begin()
+        found = contents(tmp_path / "result.json")
+        assert (found["state"], found["exit_code"], found["job"]["process"]) == ("running", None, process)
+        assert found["previous"] == ended
 
 
-def test_refused_requests_alone_have_no_previous(tmp_path: Path) -> None:
-    for _ in range(2):
-        write_result(tmp_path, REFUSED)
-    assert contents(tmp_path) == REFUSED
+def test_a_result_has_the_time_it_was_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "a.json", {})
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", json.loads((tmp_path / "new" / "a.json").read_text())["written_at"]
+    )
 
 
-@pytest.mark.parametrize("exit_code", [0, 1])
-def test_a_run_that_took_place_replaces_the_result(tmp_path: Path, exit_code: int) -> None:
-    for result in (FINISHED, REFUSED, {"exit_code": exit_code}):
-        write_result(tmp_path, result)
-    assert contents(tmp_path) == {"exit_code": exit_code}
-
-
-@pytest.mark.parametrize("text", ["", '{"exit_code": 0', "[0]", "\x00\x01"])
+@pytest.mark.parametrize("text", ["", '{"exit_code": 0', "[0]", "\x00\x01", "[" * 100_000])
 def test_a_result_that_cannot_be_read_is_none_and_does_not_stop_the_next(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
-    assert read_result(tmp_path) is None
-    write_result(tmp_path, REFUSED)
-    assert contents(tmp_path) == REFUSED
+    assert read_json(tmp_path / "result.json") is None
+    ResultFile(tmp_path / "result.json", JOB).begin()
+    assert contents(tmp_path / "result.json")["state"] == "running"
 
 
-def test_without_a_run_there_is_no_result(tmp_path: Path) -> None:
-    assert read_result(tmp_path / "none") is None
+def test_a_result_that_is_no_file_is_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "result.json")
+    assert read_json(tmp_path / "result.json") is None and read_json(tmp_path / "absent") is None
 
 
-def test_a_failing_write_leaves_the_former_result_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_write_leaves_the_former_result_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(self: Path, target: Path) -> None:
         raise OSError("No space left on device")
 
-    write_result(tmp_path, FINISHED)
+    write_json(tmp_path / "a.json", {"a": 1})
     with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
         broken.setattr(Path, "replace", full_disk)
-        write_result(tmp_path, {"exit_code": 1})
-    assert contents(tmp_path) == FINISHED
-
-
-def test_only_the_result_is_left_in_the_folder(tmp_path: Path) -> None:
-    write_result(tmp_path, FINISHED)
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+        write_json(tmp_path / "a.json", {"a": 2})
+    assert contents(tmp_path / "a.json") == {"a": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_metric_that_is_not_finite_is_null(tmp_path: Path) -> None:
-    metrics = {"eval/auc": float("nan"), "eval/loss": float("inf"), "eval/top1(%)": 50.0}
-    write_result(tmp_path, {"exit_code": 0, "metrics": metrics})
-    assert contents(tmp_path)["metrics"] == {"eval/auc": None, "eval/loss": None, "eval/top1(%)": 50.0}
+    write_json(tmp_path / "a.json", {"metrics": {"auc": float("nan"), "loss": [float("inf")], "top1": 50.0}})
+    assert contents(tmp_path / "a.json")["metrics"] == {"auc": None, "loss": [None], "top1": 50.0}
 
 
-def test_a_refusal_under_another_name_leaves_the_result_alone(tmp_path: Path) -> None:
-    write_result(tmp_path, FINISHED)
-    write_result(tmp_path, REFUSED, "evaluation.json")
-    assert contents(tmp_path) == FINISHED and "previous" not in (tmp_path / "evaluation.json").read_text()
+def test_an_outcome_is_left_where_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OUTCOME, str(tmp_path / "outcome"))
+    assert read_outcome(tmp_path / "outcome") is None
+    write_outcome(2, "wrong\nin two lines")
+    assert read_outcome(tmp_path / "outcome") == Outcome(2, "wrong\nin two lines")
+    write_outcome(0, None)
+    assert read_outcome(tmp_path / "outcome") == Outcome(0, "")
+    monkeypatch.delenv(OUTCOME)
+    write_outcome(1, "unheard")
+    assert read_outcome(tmp_path / "outcome") == Outcome(0, "")
+
+
+def test_an_outcome_that_is_none_is_none(tmp_path: Path) -> None:
+    (tmp_path / "outcome").write_text("no number\n")
+    assert read_outcome(tmp_path / "outcome") is None

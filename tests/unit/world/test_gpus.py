@@ -155,8 +155,7 @@ def _train_on_a_made_up_gpu(folder: Path, capability: tuple[int, int], device: s
 def test_a_run_that_asks_for_a_hopper_gpu_is_refused_before_anything_runs_there(tmp_path: Path) -> None:
     finished = _train_on_a_made_up_gpu(tmp_path, (9, 0), "gpu")
     assert finished.returncode == 2 and "Traceback" not in finished.stderr, finished.stderr
-    result = json.loads((tmp_path / "runs/quickstart/result.json").read_text())
-    assert result["exit_code"] == 2
+    assert not (tmp_path / "runs").exists()
     assert "run.device is gpu, but GPU 0 (NVIDIA Made-up) has compute capability 9.0" in finished.stdout + finished.stderr
 
 

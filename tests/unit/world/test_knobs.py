@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import result_of, run, train
+from tests.launching import result_of, train
+from vggdist.config.errors import RequestError
+from vggdist.config.load import load
+from vggdist.config.schema import Config
 from vggdist.world import gpus, knobs
 from vggdist.world.cores import Cores
 from vggdist.world.presets import NAMES, PRESETS, Place
@@ -26,6 +29,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "usable", lambda: False)
 
 
+def asked(*flags: str) -> Config:
+    return load("train", ["--data.name", "digits", *flags])
+
+
 def four_ranks(local_size: int = 4) -> dict[str, str]:
     return {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": str(local_size)}
 
@@ -38,7 +45,7 @@ def test_ranks_on_different_hosts_do_not_share_cores() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_everything_of_the_preset_is_set_and_told_and_nothing_else(preset: str) -> None:
     environment = four_ranks()
-    settings = knobs.apply(["--world.preset", preset], environment)
+    settings = knobs.apply(asked("--world.preset", preset), environment)
     assert settings.preset == preset and settings.values == PRESETS[preset](Place(Topology(1, 4, 1, 4), 4))
     assert environment == four_ranks() | settings.values
 
@@ -46,7 +53,7 @@ def test_everything_of_the_preset_is_set_and_told_and_nothing_else(preset: str) 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_user_s_value_wins_and_is_told(preset: str) -> None:
     environment = four_ranks() | dict.fromkeys(NAMES, "17")
-    assert knobs.apply(["--world.preset", preset], environment).values == dict.fromkeys(NAMES, "17")
+    assert knobs.apply(asked("--world.preset", preset), environment).values == dict.fromkeys(NAMES, "17")
     assert environment == four_ranks() | dict.fromkeys(NAMES, "17")
 
 
@@ -65,26 +72,28 @@ def test_where_there_is_a_gpu_to_run_on_the_settings_are_for_it(
     arguments: list[str], usable: bool, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "usable", lambda: usable)
-    assert knobs.apply(arguments, {}).preset == preset
+    assert knobs.apply(asked(*arguments), {}).preset == preset
 
 
-def test_a_file_may_ask_for_the_preset(tmp_path: Path) -> None:
-    (tmp_path / "asked.yaml").write_text("world: {preset: none}\n")
-    environment: dict[str, str] = {}
-    assert knobs.apply(["--config", str(tmp_path / "asked.yaml")], environment).preset == "none" and environment == {}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OMP_NUM_THREADS", "2,1"),
+        ("OMP_NUM_THREADS", "0"),
+        ("OMP_NUM_THREADS", ""),
+        ("HOROVOD_CYCLE_TIME", "fast"),
+        ("MXNET_GPU_COPY_NTHREADS", "1 2"),
+        ("HOROVOD_RANK", "one"),
+    ],
+)
+def test_a_variable_that_would_end_the_process_in_a_library_is_named(name: str, value: str) -> None:
+    with pytest.raises(RequestError, match=f"environment variable {name} is"):
+        knobs.apply(environment=four_ranks() | {name: value})
 
 
-def test_a_wrong_preset_sets_nothing_and_is_refused(tmp_path: Path) -> None:
-    environment: dict[str, str] = {}
-    knobs.apply(["--world.preset", "tpu"], environment)
-    assert environment == {}
-    done = run("python", 1, ["-m", "vggdist.train", "--world.preset", "tpu"], tmp_path)
-    assert done.code == 2 and "world.preset" in done.output
-
-
-@pytest.mark.parametrize(("asked", "autotune"), [("true", "0"), ("false", "1"), ("False", "1")])
-def test_cudnn_s_algorithms_are_not_timed_where_a_run_must_repeat(asked: str, autotune: str) -> None:
-    values = knobs.apply(["--world.preset", "gpu", "--run.deterministic", asked], {}).values
+@pytest.mark.parametrize(("deterministic", "autotune"), [("true", "0"), ("false", "1"), ("no", "1")])
+def test_cudnn_s_algorithms_are_not_timed_where_a_run_must_repeat(deterministic: str, autotune: str) -> None:
+    values = knobs.apply(asked("--world.preset", "gpu", "--run.deterministic", deterministic), {}).values
     assert values["MXNET_CUDNN_AUTOTUNE_DEFAULT"] == autotune
     assert ("MXNET_ENFORCE_DETERMINISM" in values) == (autotune == "0")
 
@@ -98,7 +107,7 @@ def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
 ) -> None:
     places: list[object] = []
     monkeypatch.setattr(knobs, "bind", lambda cores, topology, environment: places.append((cores, topology)))
-    knobs.apply(arguments, four_ranks())
+    knobs.apply(asked(*arguments), four_ranks())
     assert places == [(Cores(16, 16), Topology(1, 4, 1, 4))] * bound
 
 
@@ -148,7 +157,7 @@ def test_a_run_tells_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None
         "train: {steps: 1}\nmodel: {hidden: []}\ndata: {image_size: 32, synthetic_samples: 64}\n"
     )
     done = train("horovodrun --gloo", 2, tmp_path, *flags, HOROVOD_CYCLE_TIME="3")
-    told = result_of(tmp_path)["environment"]
+    told = result_of(tmp_path, "quick")["environment"]
     assert done.code == 0 and done.output.count("environment: preset cpu, OMP_NUM_THREADS 1, ") == 1, done.output
     assert (told["preset"], told["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
     cores = [cores_of(text) for text in told["cores"]]

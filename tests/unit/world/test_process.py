@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -33,7 +32,7 @@ def test_horovod_without_mxnet_is_told_with_the_commands_that_mend_it(tmp_path: 
     )
     assert finished.returncode == 1
     assert "HOROVOD_WITH_MXNET=1" in finished.stderr and "Traceback" not in finished.stderr
-    assert json.loads((tmp_path / "runs/quickstart/result.json").read_text())["exit_code"] == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def two_gpus(monkeypatch: pytest.MonkeyPatch, refused: str | None = None) -> None:

@@ -144,7 +144,8 @@ def test_it_can_be_entered_again() -> None:
 
 def test_the_time_limit_is_a_request_that_stays(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vggdist")
-    stop = StopRequests(0, 1, deadline=time.monotonic() + 100)
+    stop = StopRequests(0, 1)
+    stop.deadline = time.monotonic() + 100
     assert stop.reason is None
     stop.reserve = 101
     assert stop.reason == "run.max_time"
@@ -154,8 +155,34 @@ def test_the_time_limit_is_a_request_that_stays(caplog: pytest.LogCaptureFixture
 
 
 def test_a_signal_before_the_time_limit_is_the_reason() -> None:
-    with StopRequests(0, 1, deadline=time.monotonic() + 100) as stop:
+    with StopRequests(0, 1) as stop:
+        stop.deadline = time.monotonic() + 100
         signal.raise_signal(signal.SIGTERM)
         assert wait_for(stop) == "SIGTERM"
         stop.reserve = 101
         assert stop.reason == "SIGTERM"
+
+
+def test_before_the_first_step_a_signal_ends_the_process_though_the_main_thread_is_in_c() -> None:
+    program = IN_C.replace(
+        "size=int(sys.argv[2]))", "size=int(sys.argv[2]), before_first_step=lambda number: os._exit(40 + number))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "0", "1"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 40 + signal.SIGTERM
+
+
+def test_once_the_training_has_begun_a_signal_is_noted() -> None:
+    early: list[signal.Signals] = []
+    with StopRequests(0, 1, before_first_step=early.append) as stop:
+        stop.begin_training()
+        signal.raise_signal(signal.SIGTERM)
+        assert wait_for(stop) == "SIGTERM"
+    assert early == []

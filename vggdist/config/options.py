@@ -1,0 +1,121 @@
+"""The options of a schema: key, type, default and text of each, read from the dataclasses themselves."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+PATH = "path"
+"""Metadata of a field that holds a path."""
+PathText = Annotated[str, PATH]
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One field of a section.
+
+    Attributes:
+        key: ``section.name``.
+        hint: its type.
+        text: the docstring under the field.
+    """
+
+    key: str
+    hint: Any
+    default: Any
+    text: str
+
+    @property
+    def allows_null(self) -> bool:
+        """Whether null is a value of the option."""
+        return type(None) in _alternatives(self.hint)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the option takes what is written as it is, not as YAML reads it: ``on``, ``1e5`` and ``12:00`` are names."""
+        return any(
+            kind is str or get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)
+            for kind in _alternatives(self.hint)
+        )
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether the option takes a list."""
+        return any(get_origin(kind) is tuple for kind in _alternatives(self.hint))
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the option is a path."""
+        return any(PATH in getattr(kind, "__metadata__", ()) for kind in _alternatives(self.hint, strip=False))
+
+    @property
+    def example(self) -> str:
+        """A value of the right type, for messages."""
+        return _example(next(kind for kind in _alternatives(self.hint) if kind is not type(None)))
+
+    @property
+    def metavar(self) -> str:
+        """What ``--help`` shows for the value."""
+        names = []
+        for kind in _alternatives(self.hint):
+            if get_origin(kind) is Literal:
+                names += [str(value) for value in get_args(kind)]
+            elif get_origin(kind) is tuple:
+                names.append("[...]")
+            elif kind is type(None):
+                names.append("null")
+            else:
+                names.append({bool: "true|false", int: "N", float: "X", str: "PATH" if self.is_path else "TEXT"}[kind])
+        return "|".join(names)
+
+
+@functools.cache
+def options(schema: Any) -> Mapping[str, Option]:
+    """The options of a dataclass of sections, by key, in their order."""
+    found = {}
+    for section in dataclasses.fields(schema):
+        part: Any = section.default_factory
+        hints, texts, default = typing.get_type_hints(part, include_extras=True), _texts(part), part()
+        for field in dataclasses.fields(part):
+            key = f"{section.name}.{field.name}"
+            found[key] = Option(key, hints[field.name], getattr(default, field.name), texts[field.name])
+    return found
+
+
+def sections(schema: Any) -> Mapping[str, str]:
+    """The sections of a dataclass of sections, and the docstring of each."""
+    return {section.name: inspect.getdoc(section.default_factory) or "" for section in dataclasses.fields(schema)}
+
+
+def _alternatives(hint: Any, strip: bool = True) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; without metadata unless they are asked for."""
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        return tuple(kind for member in get_args(hint) for kind in _alternatives(member, strip))
+    return _alternatives(get_args(hint)[0]) if strip and get_origin(hint) is Annotated else (hint,)
+
+
+def _example(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return str(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return f"[{','.join(_example(one) for one in get_args(kind) if one is not Ellipsis)}]"
+    return {bool: "true", int: "1", float: "0.1", str: "TEXT"}[kind]
+
+
+def _texts(section: Any) -> dict[str, str]:
+    """The string under each field of a dataclass, by the field's name."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in zip(definition.body, definition.body[1:]):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            assert isinstance(below.value, ast.Constant)
+            texts[field.target.id] = inspect.cleandoc(str(below.value.value))
+    return texts

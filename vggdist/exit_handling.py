@@ -1,0 +1,167 @@
+"""How a command ends: one message, the exit code, the result where others look for it, and no rank left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vggdist.config.errors import BeforeStart, Dismissed, VggdistError
+from vggdist.reporting.result import ResultFile, write_outcome
+from vggdist.world.contact import lost_contact
+from vggdist.world.topology import from_environment
+from vggdist.world.watch import Verdict, Watch
+
+if TYPE_CHECKING:
+    from vggdist.world.process import World
+
+STOPPED = 75
+_LAUNCHER_ENDS = 10.0
+"""Seconds that the other ranks leave rank 0 to refuse what all of them refuse: the launcher ends them when it has left. A
+rank that is still there has an error of its own."""
+_READING_ENDS = 5.0
+"""Seconds within which a request is read; it takes less than one."""
+
+
+class ExitHandler:
+    """Turns the outcome of a command into an exit code.
+
+    An error that all ranks share is reported by rank 0 alone; the others leave after it. Any other error is reported by the
+    rank that has it, and this process ends at once, so that the launcher ends the rest. A rank that only lost contact with
+    the one that failed reports nothing, or what the watch knows of that one.
+
+    Attributes:
+        result: the file that receives the outcome, once the command has one. A request that is refused before leaves every
+            file as it was.
+        can_continue: whether the same command would continue from a checkpoint, asked where a signal ends the command
+            before its first step; None until the request is read.
+    """
+
+    def __init__(self) -> None:
+        """Take the place of this process from its launcher's environment."""
+        topology = from_environment(os.environ)
+        self.rank, self.size = topology.rank, topology.size
+        self.result: ResultFile | None = None
+        self.can_continue: Callable[[], bool] | None = None
+        self._watch: Watch | None = None
+
+    def watch(self, world: World, timeout: float, elastic: bool = False) -> Watch:
+        """Begin to watch that all ranks live and move; ends with the command, or with the next call.
+
+        Args:
+            timeout: seconds.
+            elastic: see :meth:`Watch.start`.
+        """
+        self.rank, self.size = world.rank, world.size
+        self.close_watch()
+        self._watch = Watch.start(
+            world.rank, world.size, world.gather, timeout, on_failure=self._record_verdict, elastic=elastic
+        )
+        return self._watch
+
+    def close_watch(self) -> str | None:
+        """Watch no more; reports which rank has failed, if one has."""
+        if self._watch is None:
+            return None
+        verdict = self._watch.verdict(patience=0)
+        self._watch.close()
+        self._watch = None
+        return verdict.text if verdict is not None else None
+
+    def run(self, command: Callable[[], Mapping[str, Any]]) -> int:
+        """Run a command; returns the exit code, or ends the process."""
+        try:
+            result = command()
+        except Dismissed as error:
+            self._leave(f"vggdist: {error}", error.exit_code)
+        except VggdistError as error:
+            return self._end_with(error)
+        except KeyboardInterrupt:
+            self._leave_alone("interrupted", 1)
+        except Exception as error:
+            self._fail(error)
+        if self.rank == 0:
+            self._record(0, None, result)
+        self.close_watch()
+        return 0
+
+    def stop_before_first_step(self, number: signal.Signals) -> NoReturn:
+        """End this process, which a signal has asked to stop before there was a step to complete; from any thread.
+
+        The exit code is 75 where the same command continues from a checkpoint, else 128 and the number of the signal.
+        """
+        until = time.monotonic() + _READING_ENDS
+        while self.can_continue is None and time.monotonic() < until:
+            time.sleep(0.01)
+        continues = self.can_continue is not None and self.can_continue()
+        code = STOPPED if continues else 128 + number
+        state = "the checkpoint stays as it was: start" if continues else "there is no checkpoint yet: start"
+        self._leave_alone(f"stopped by {number.name} before the first step; {state} the same command again", code)
+
+    def _end_with(self, error: VggdistError) -> int:
+        before_start = isinstance(error, BeforeStart)
+        if before_start and self.rank > 0:
+            time.sleep(_LAUNCHER_ENDS)
+        if not (self.size == 1 or error.agreed or before_start and self.rank == 0):
+            self._leave_alone(str(error), error.exit_code)
+        if self.rank == 0:
+            self._record(error.exit_code, str(error))
+            _write(f"vggdist: {error}")
+        if not (self.size == 1 or before_start):
+            self._wait_for_root()
+        self.close_watch()
+        return error.exit_code
+
+    def _wait_for_root(self) -> None:
+        """A launcher kills the other ranks when the first leaves: rank 0 must have written by then."""
+        from vggdist.world.process import World
+
+        World().barrier()
+
+    def _fail(self, error: Exception) -> NoReturn:
+        verdict = None
+        if self._watch is not None and lost_contact(error):
+            verdict = self._watch.verdict(patience=3)
+        if verdict is not None and verdict.rank != self.rank:
+            self._record_verdict(verdict)
+            self._leave(f"vggdist: {verdict.text.splitlines()[0]}" if self.rank == 0 else None, verdict.exit_code)
+        self._leave_alone(f"{type(error).__name__}: {error}\n{traceback.format_exc()}", 1)
+
+    def _leave_alone(self, message: str, exit_code: int) -> NoReturn:
+        """End with an error that the other ranks do not have."""
+        text = f"rank {self.rank}: {message}"
+        self._record(exit_code, text)
+        _write(f"vggdist: {text}")
+        if self._watch is not None:
+            self._watch.tell(message, exit_code)
+        self._leave(None, exit_code)
+
+    def _record_verdict(self, verdict: Verdict) -> None:
+        """Write down another rank's failure: on rank 0, or in its place where it is rank 0 that failed."""
+        if self.rank == 0 or verdict.rank == 0:
+            self._record(verdict.exit_code, verdict.text)
+
+    def _record(self, exit_code: int, error: str | None, result: Mapping[str, Any] | None = None) -> None:
+        ways: list[Callable[[], None]] = [lambda: write_outcome(exit_code, error)]
+        if (file := self.result) is not None:
+            ways.append(lambda: file.end(exit_code, error, result or {}))
+        for write in ways:
+            try:
+                write()
+            except OSError as failure:
+                _write(f"vggdist: the result cannot be written: {failure}")
+
+    def _leave(self, message: str | None, exit_code: int) -> NoReturn:
+        """End this process without the farewells of Horovod and MXNet, which can wait for ranks that will not answer."""
+        if message is not None:
+            _write(message)
+        sys.stdout.flush()
+        os._exit(exit_code)
+
+
+def _write(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
