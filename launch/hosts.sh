@@ -2,7 +2,8 @@
 # Trains on several hosts through ssh, without MPI:  launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]
 # The project, its environment and the run directory are at the same path on each host, and ssh asks for no password.
 # INTERFACE=eth0 chooses the network interface, which must have the same name on every host; without it Horovod looks for one.
-set -euo pipefail
+# shellcheck source=launch/common.sh
+. "$(dirname "$0")/common.sh"
 hosts=${1:?usage: [INTERFACE=name] launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]}
 shift
 ranks=0
@@ -10,4 +11,4 @@ IFS=, read -ra each <<<"$hosts"
 for host in "${each[@]}"; do ranks=$((ranks + ${host##*:})); done
 options=(--gloo -H "$hosts" -np "$ranks")
 [ -z "${INTERFACE:-}" ] || options+=(--network-interfaces "$INTERFACE")
-exec horovodrun "${options[@]}" python -m vggdist.train "$@"
+start horovodrun "${options[@]}" python -m vggdist.train "$@"

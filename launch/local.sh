@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Trains on this machine:  launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]
 # VGGDIST_LAUNCH=gloo (default) needs no MPI; VGGDIST_LAUNCH=mpi takes Horovod's MPI.
-set -euo pipefail
+# shellcheck source=launch/common.sh
+. "$(dirname "$0")/common.sh"
 ranks=${1:?usage: launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}
 shift
 case ${VGGDIST_LAUNCH:-gloo} in
-gloo | mpi) exec horovodrun "--${VGGDIST_LAUNCH:-gloo}" -np "$ranks" python -m vggdist.train "$@" ;;
+gloo | mpi) start horovodrun "--${VGGDIST_LAUNCH:-gloo}" -np "$ranks" python -m vggdist.train "$@" ;;
 *)
     echo "VGGDIST_LAUNCH is '$VGGDIST_LAUNCH'; expected gloo or mpi" >&2
     exit 2

@@ -2,7 +2,8 @@
 # Trains through Open MPI:  launch/mpirun.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]
 # HOSTFILE=file names the hosts, one "host slots=N" a line; without it all ranks run here. Ranks are not bound to cores: each
 # takes its share of the host's. A host that is lost is noticed after about 10 s, where mpirun alone would wait for ever.
-set -euo pipefail
+# shellcheck source=launch/common.sh
+. "$(dirname "$0")/common.sh"
 ranks=${1:?usage: [HOSTFILE=file] launch/mpirun.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}
 shift
 options=(--bind-to none --map-by slot)
@@ -12,4 +13,4 @@ options+=(--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca o
 for name in PATH LD_LIBRARY_PATH PYTHONPATH "${!OMP_@}" "${!MXNET_@}" "${!HOROVOD_@}" "${!NCCL_@}"; do
     [ -z "${!name:-}" ] || options+=(-x "$name")
 done
-exec mpirun "${options[@]}" -np "$ranks" python -m vggdist.train "$@"
+start mpirun "${options[@]}" -np "$ranks" python -m vggdist.train "$@"

@@ -23,6 +23,8 @@ STOPPED = 75
 _LAUNCHER_ENDS = 10.0
 """Seconds that the other ranks leave rank 0 to refuse what all of them refuse: the launcher ends them when it has left. A
 rank that is still there has an error of its own."""
+_FAILURE_ARRIVES = 0.3
+"""Seconds within which the watch learns that another rank has failed, for which the launcher ends this one."""
 _READING_ENDS = 5.0
 """Seconds within which a request is read; it takes less than one."""
 
@@ -48,6 +50,7 @@ class ExitHandler:
         self.result: ResultFile | None = None
         self.can_continue: Callable[[], bool] | None = None
         self._watch: Watch | None = None
+        self._ending: int | None = None
 
     def watch(self, world: World, timeout: float, elastic: bool = False) -> Watch:
         """Begin to watch that all ranks live and move; ends with the command, or with the next call.
@@ -94,6 +97,10 @@ class ExitHandler:
 
         The exit code is 75 where the same command continues from a checkpoint, else 128 and the number of the signal.
         """
+        if self._ending is not None:
+            os._exit(self._ending)  # a launcher ends the ranks that leave after the first
+        if self._watch is not None and (verdict := self._watch.verdict(_FAILURE_ARRIVES)) is not None:
+            os._exit(verdict.exit_code)  # likewise
         until = time.monotonic() + _READING_ENDS
         while self.can_continue is None and time.monotonic() < until:
             time.sleep(0.01)
@@ -103,6 +110,7 @@ class ExitHandler:
         self._leave_alone(f"stopped by {number.name} before the first step; {state} the same command again", code)
 
     def _end_with(self, error: VggdistError) -> int:
+        self._ending = error.exit_code
         before_start = isinstance(error, BeforeStart)
         if before_start and self.rank > 0:
             time.sleep(_LAUNCHER_ENDS)
@@ -133,6 +141,7 @@ class ExitHandler:
 
     def _leave_alone(self, message: str, exit_code: int) -> NoReturn:
         """End with an error that the other ranks do not have."""
+        self._ending = exit_code
         text = f"rank {self.rank}: {message}"
         self._record(exit_code, text)
         _write(f"vggdist: {text}")

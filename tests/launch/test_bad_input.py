@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import result_of, train
+from tests.launching import train
+from vggdist.reporting.result import read_outcome
 
 
 def nothing(folder: Path) -> None:
@@ -48,7 +49,12 @@ FOLDER = ["--data.name", "folder", *SMALL]
 
 CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
     "unknown-key": (nothing, ["--train.epoch", "3"], 2, "unknown key train.epoch; did you mean train.epochs?"),
-    "wrong-value": (nothing, ["--optimizer.learning_rate", "fast"], 2, '"optimizer.learning_rate": Expected a float'),
+    "wrong-value": (
+        nothing,
+        ["--optimizer.learning_rate", "fast"],
+        2,
+        "optimizer.learning_rate is 'fast'; expected a valid number",
+    ),
     "missing-file": (nothing, ["--data.name", "cifar10", *SMALL], 2, "--data.download true"),
     "truncated-cifar": (truncated_cifar, ["--data.name", "cifar10", *SMALL], 2, "data_batch_3.bin"),
     "undecodable-jpeg": (undecodable_jpeg, FOLDER, 2, "dog/2.jpg"),
@@ -71,18 +77,45 @@ def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launch
     make, flags, code, message = CASES[case]
     size = 3 if case == "more-ranks-than-samples" else 1 if launcher == "python" else 2
     make(tmp_path)
-    finished = train(launcher, size, tmp_path, *flags)
+    finished = train(launcher, size, tmp_path, *flags, VGGDIST_OUTCOME=str(tmp_path / "outcome"))
     assert finished.output.count(message) == 1, finished.output
     assert 'train.py", line' not in finished.output, "a traceback of ours"
     # horovodrun itself turns every code into 1; on MPI it hands mpirun's through.
     assert finished.code in ((1, code) if launcher.startswith("horovodrun") else (code,)), finished.output
-    result = result_of(tmp_path)
-    assert result["exit_code"] == code
-    assert message in result["error"]
+    outcome = read_outcome(tmp_path / "outcome")
+    assert outcome is not None and outcome.exit_code == code and message in outcome.error
+    assert (tmp_path / "runs").exists() == (code == 1)
 
 
-def test_a_refused_request_does_not_lose_the_result_of_the_run_before(tmp_path: Path) -> None:
-    assert train("python", 1, tmp_path, "--train.steps", "2").code == 0
-    sha256 = result_of(tmp_path)["sha256"]
-    assert train("python", 1, tmp_path, "--train.stepz", "2").code == 2
-    assert result_of(tmp_path)["previous"]["sha256"] == sha256
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--train.stepz", "2"],
+        ["--data.name", "cifar10", "--data.root", "nowhere"],
+        ["--model.width_divisor", "2"],
+        ["--model.name", "vgg16", "--model.stages", "null"],
+        ["--train.global_batch_size", "1440"],
+        ["--run.device", "gpu"],
+        ["--run.resume", "never"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_a_refused_request_leaves_every_file_of_a_run_as_it_was(wrong: list[str], finished_run: Path) -> None:
+    before = contents(finished_run)
+    finished = train("python", 1, finished_run, "--train.steps", "2", *wrong)
+    assert finished.code == 2 and contents(finished_run) == before, finished.output
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``runs/quickstart`` was trained for two steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert train("python", 1, folder, "--train.steps", "2").code == 0
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files; but for the lock, whose holder changes."""
+    files = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert any(name.endswith("result.json") for name in files)
+    return files

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.launching import Finished, command_line, execute, result_of
+from tests.launching import Finished, Running, command_line, execute, result_of
 
 PROJECT = Path(__file__).parents[2]
 LAUNCH = PROJECT / "launch"
@@ -22,11 +23,16 @@ DOCUMENTED = [
 ]
 
 
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
+
 def script(name: str, *words: str, cwd: Path, **environment: str) -> Finished:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = name if name == "bash" else str(LAUNCH / name)
-    return execute([command, *words], cwd, 240, PATH=path, **root, **environment)
+    return execute([command, *words], cwd, 240, **ENVIRONMENT, **environment)
 
 
 @pytest.mark.parametrize("command", [line for line in DOCUMENTED if "doctor" not in line and "sbatch" not in line])
@@ -66,4 +72,29 @@ def test_a_script_without_its_first_argument_tells_its_usage(name: str, tmp_path
 def test_every_script_is_clean(tmp_path: Path) -> None:
     scripts = [str(path.relative_to(LAUNCH.parent)) for path in sorted(LAUNCH.rglob("*.sh"))]
     finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, 240)
-    assert len(scripts) == 8 and finished.code == 0, finished.output
+    assert len(scripts) == 9 and finished.code == 0, finished.output
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("local.sh", signal.SIGINT), ("local.sh", signal.SIGTERM), ("mpirun.sh", signal.SIGINT)]
+)
+def test_a_script_ends_with_the_code_of_train_and_its_message_last(name: str, number: signal.Signals, tmp_path: Path) -> None:
+    """A signal to the script's process group, as a terminal sends it."""
+    if name == "mpirun.sh":
+        command_line("mpirun", 2)
+    flags = ["--train.epochs", "10000", "--run.log_every", "10"]
+    running = Running([str(LAUNCH / name), "2", *flags], tmp_path, 240, **ENVIRONMENT)
+    metrics = tmp_path / "runs" / "quickstart" / "metrics.jsonl"
+    running.wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 1)
+    os.killpg(running.process.pid, number)
+    finished = running.finish()
+    assert finished.code == 75, finished.output
+    last = finished.output.splitlines()[-1]
+    assert last.startswith("vggdist: stopped by SIG") and "start the same command again to continue" in last
+
+
+def test_a_refusal_is_the_last_line_of_a_script(tmp_path: Path) -> None:
+    finished = script("local.sh", "2", "--train.stepz", "3", cwd=tmp_path)
+    assert finished.code == 2
+    assert finished.output.splitlines()[-1].startswith("vggdist: unknown key train.stepz; did you mean train.steps?")
+    assert not (tmp_path / "runs").exists()

@@ -269,3 +269,28 @@ def test_a_stop_waits_until_it_is_known_whether_there_is_a_checkpoint() -> None:
     with pytest.raises(Left) as left:
         handler.stop_before_first_step(signal.SIGTERM)
     assert left.value.exit_code == 75
+
+
+def test_a_rank_that_the_launcher_ends_after_a_failure_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(OUTCOME, str(tmp_path / "outcome"))
+    place(monkeypatch, rank=1, size=2)
+    another_failed = ExitHandler()
+    another_failed._watch = KnowingWatch(Verdict(0, "rank 0: a bug", 1))  # type: ignore[assignment]
+    with pytest.raises(Left) as left:
+        another_failed.stop_before_first_step(signal.SIGTERM)
+    assert left.value.exit_code == 1
+
+    refused, ended = ExitHandler(), []
+
+    def wait(seconds: float) -> None:
+        with pytest.raises(Left) as left:
+            refused.stop_before_first_step(signal.SIGTERM)
+        ended.append(left.value.exit_code)
+        raise Left(ended[0])
+
+    monkeypatch.setattr(exit_handling.time, "sleep", wait)
+    with pytest.raises(Left):
+        refused.run(failing(BeforeStart("unknown key x")))
+    assert ended == [2] and capsys.readouterr().err == "" and not (tmp_path / "outcome").exists()

@@ -138,7 +138,9 @@ def _validated(settings: Mapping[str, Setting], known: Mapping[str, Option], sch
     asked: dict[str, dict[str, Any]] = {section: {} for section in sections(schema)}
     for key, value, origin in settings.values():
         if not _is_sound(value):
-            raise RequestError(f"{origin}{key} is {written(value)}; expected finite numbers below 2^53, and printable text")
+            raise RequestError(
+                f"{origin}{key} is {written(value)}; expected finite numbers, whole ones below 2^53, and printable text"
+            )
         section, _, name = key.partition(".")
         asked[section][name] = value
     try:
@@ -166,7 +168,7 @@ def _is_sound(value: Any) -> bool:
         return all(map(_is_sound, value))
     if isinstance(value, str):
         return value.isprintable()
-    return not isinstance(value, (int, float)) or math.isfinite(value) and abs(value) <= _LARGEST
+    return abs(value) <= _LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
 
 
 def _named(config: Schema, files: Sequence[str]) -> Schema:

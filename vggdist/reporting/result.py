@@ -56,8 +56,11 @@ class Outcome:
 
 
 def write_outcome(exit_code: int, error: str | None) -> None:
-    """Leave the outcome for whoever started this command, where that asked for it; ``OSError`` where that fails."""
-    if path := os.environ.get(OUTCOME):
+    """Leave the outcome for whoever started this command, where that asked for it; ``OSError`` where that fails.
+
+    The first of the ranks' counts: the others end because of it.
+    """
+    if (path := os.environ.get(OUTCOME)) and read_outcome(Path(path)) is None:
         write_whole(Path(path), f"{exit_code}\n{error or ''}\n")
 
 

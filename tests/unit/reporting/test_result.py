@@ -95,11 +95,11 @@ def test_an_outcome_is_left_where_it_was_asked_for(tmp_path: Path, monkeypatch: 
     assert read_outcome(tmp_path / "outcome") is None
     write_outcome(2, "wrong\nin two lines")
     assert read_outcome(tmp_path / "outcome") == Outcome(2, "wrong\nin two lines")
-    write_outcome(0, None)
-    assert read_outcome(tmp_path / "outcome") == Outcome(0, "")
+    write_outcome(143, "ended by the launcher, since another rank has left")
+    assert read_outcome(tmp_path / "outcome") == Outcome(2, "wrong\nin two lines")
     monkeypatch.delenv(OUTCOME)
-    write_outcome(1, "unheard")
-    assert read_outcome(tmp_path / "outcome") == Outcome(0, "")
+    write_outcome(0, None)
+    assert read_outcome(tmp_path / "outcome") == Outcome(2, "wrong\nin two lines")
 
 
 def test_an_outcome_that_is_none_is_none(tmp_path: Path) -> None:

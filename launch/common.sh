@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: `start COMMAND` runs a launcher and returns the exit code of train, which launchers hide: they
+# turn it into 1. The message of train is repeated below the traceback that horovodrun prints.
+set -euo pipefail
+
+start() {
+    local outcome job code=0
+    outcome=$(mktemp)
+    set -m # a process group of its own, in which SIGINT is not ignored
+    VGGDIST_OUTCOME=$outcome "$@" &
+    job=$!
+    set +m
+    trap 'kill -TERM -- "-$job" 2>/dev/null' TERM
+    trap 'kill -INT -- "-$job" 2>/dev/null' INT
+    while kill -0 "$job" 2>/dev/null; do # a signal ends the wait, not the job
+        code=0
+        wait "$job" || code=$?
+    done
+    if [ -s "$outcome" ]; then
+        code=$(head -n 1 "$outcome")
+        [ "$code" = 0 ] || echo "vggdist: $(tail -n +2 "$outcome" | head -n 1)" >&2
+    fi
+    rm -f "$outcome"
+    return "$code"
+}
