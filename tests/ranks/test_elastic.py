@@ -185,5 +185,5 @@ def host_of(pid: int) -> str:
 
 
 def test_an_ordinary_launcher_is_refused(tmp_path: Path) -> None:
-    assert train("python", 1, tmp_path, *FLAGS).code == 2
-    assert "run.elastic needs horovodrun --host-discovery-script" in result_of(tmp_path)["error"]
+    finished = train("python", 1, tmp_path, *FLAGS)
+    assert finished.code == 2 and "run.elastic needs horovodrun --host-discovery-script" in finished.output

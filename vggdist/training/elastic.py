@@ -130,8 +130,6 @@ def survive(train: Callable[[World], _Result], world: World, memory: Memory, bet
         _listen(memory)
     while True:
         try:
-            if memory.news is not None:
-                world.together(lambda: None)  # when a process that joins reads its settings
             world.together(_require_elastic_launcher)
             return train(world)
         except RanksChange:
