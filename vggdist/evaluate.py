@@ -13,7 +13,7 @@ from vggdist.config.errors import RequestError, agreed
 from vggdist.config.load import load, requested_run_directory, run_directory
 from vggdist.ending import Ending
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs
+from vggdist.world import knobs, streams
 from vggdist.world.topology import from_environment
 
 logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is __main__
@@ -21,6 +21,7 @@ logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is _
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, write ``evaluation.json`` into the run's folder, and return the exit code, as training does."""
+    streams.protect()
     arguments = sys.argv[1:] if arguments is None else arguments
     knobs.apply(arguments)  # before anything imports MXNet
     return Ending(requested_run_directory(arguments), "evaluation.json").of(lambda: evaluate(arguments))

@@ -11,13 +11,14 @@ from typing import Any
 from vggdist.config.duration import parse_duration
 from vggdist.config.load import load, requested_run_directory
 from vggdist.ending import Ending
-from vggdist.world import knobs
+from vggdist.world import knobs, streams
 from vggdist.world.signals import StopRequests
 from vggdist.world.topology import from_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, and return the exit code: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped and saved."""
+    streams.protect()
     arguments = sys.argv[1:] if arguments is None else arguments
     settings = knobs.apply(arguments)  # before anything imports MXNet
     ending = Ending(requested_run_directory(arguments))

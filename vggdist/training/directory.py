@@ -13,6 +13,7 @@ from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml
 from vggdist.config.schema import Config
+from vggdist.reporting.report import require_usable
 
 _LOCK = ".lock"
 _PATIENCE = 10.0
@@ -33,6 +34,7 @@ def open_directory(directory: Path, config: Config, continues: bool = False) -> 
     if directory in _held:
         return  # the ranks have changed, rank 0 has not
     _hold(directory, _PATIENCE if continues else 0)
+    require_usable(directory)
     store = CheckpointStore(directory / "checkpoints")
     if config.run.resume == "never" and not continues and store.directory.exists():
         if not config.run.overwrite:

@@ -48,7 +48,9 @@ class Trainer:
         self.memory = memory
         keep = setup.config.checkpoint
         root = setup.world.is_root
-        self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every) if root else None
+        self.writer = None
+        if root:
+            self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every, report.sync)
         self.agreement = Agreement(
             setup.world,
             setup.device,
