@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from vggdist.checkpoints.schema import TrainingState
 from vggdist.checkpoints.state import digests
 from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError, Stopped, agreed
@@ -163,7 +164,7 @@ class Trainer:
         if self.writer is not None:
             self.writer.save(state, self.setup.progress.best_step)
 
-    def _state(self, interval: Interval) -> dict[str, Any]:
+    def _state(self, interval: Interval) -> TrainingState:
         """What a checkpoint holds beside the arrays; every rank must call this."""
         self.setup.progress.interval = interval.as_state(self._stops_at_nonfinite)
         return self.setup.checkpoint_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -10,7 +11,9 @@ import random
 import resource
 import shutil
 import stat
+import struct
 import subprocess
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -20,6 +23,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from tests.disks import small_disk
+from tests.states import training_state
 from vggdist.checkpoints import contents
 from vggdist.checkpoints import store as store_module
 from vggdist.checkpoints.contents import Checkpoint
@@ -44,7 +49,14 @@ def checkpoint(step: int, version: int = 0) -> Checkpoint:
         "parameter/turned": np.arange(6, dtype=np.float16).reshape(2, 3).T,
         "parameter/none": np.empty((0, 3), np.float32),
     }
-    return Checkpoint(arrays, {"step": step, "version": version, "metrics": {"loss": 0.1 * step, "auc": None}})
+    metrics: dict[str, float | None] = {"eval/loss": 0.1 * step, "eval/auc": None}
+    state = training_state(step, evaluation_metrics=metrics, world_size=1 + version)
+    return Checkpoint(arrays, state)
+
+
+def version_of(found: Checkpoint | None) -> int:
+    assert found is not None
+    return found.state["world_size"] - 1
 
 
 def save(store: CheckpointStore, step: int, version: int = 0) -> Path:
@@ -124,7 +136,7 @@ def test_arrays_are_taken_one_at_a_time(tmp_path: Path) -> None:
             del array
 
     store = CheckpointStore(tmp_path / "new" / "checkpoints")
-    store.save(arrays(), {"step": 1})
+    store.save(arrays(), training_state(1))
     assert [array[0] for array in store.load(1).arrays.values()] == [0, 1, 2, 3, 4]
 
 
@@ -399,18 +411,19 @@ def test_a_compressed_archive_which_could_unpack_to_any_size_is_damage(store: Ch
         '{"step": 30, "loss": -Infinity}',
         '{"step": 30, "loss": 1e999}',
         "[" * 200_000,
+        "\xff",
         "",
     ],
 )
 def test_a_state_of_the_wrong_shape_is_damage_although_its_hash_is_right(store: CheckpointStore, state: str) -> None:
-    (store.path(30) / "state.json").write_text(state)
+    (store.path(30) / "state.json").write_text(state, "latin-1")
     sign(store.path(30))
     with pytest.raises(RequestError, match="step-00000030/state.json is damaged: .+") as caught:
         store.load(30)
     assert len(str(caught.value)) < 500 and newest_step(store) == 20
 
 
-@pytest.mark.parametrize("manifest", ["[]", "3", "null", "{}", "NaN", "[" * 200_000])
+@pytest.mark.parametrize("manifest", ["[]", "3", "null", "{}", "NaN", "[" * 10_000])
 @pytest.mark.parametrize("as_part", [False, True])
 def test_a_manifest_of_the_wrong_shape_is_damage(store: CheckpointStore, manifest: str, as_part: bool) -> None:
     path = store.path(30) / "manifest.json"
@@ -433,6 +446,157 @@ def test_an_array_of_objects_is_not_written(store: CheckpointStore) -> None:
     with pytest.raises(ValueError, match="[Oo]bject"):
         store.save([("parameter/x", np.array([object()]))], {"step": 40})
     assert newest_step(store) == 30
+
+
+def test_a_state_that_lacks_what_a_run_needs_is_damage_and_the_key_is_named(store: CheckpointStore) -> None:
+    path = store.path(30) / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "interval": {**state["interval"], "hits": ["x"]}}))
+    sign(store.path(30))
+    with pytest.raises(RequestError, match=r"state.json is damaged: interval.hits\[0\] is \"x\"; expected a number"):
+        store.load(30)
+    assert newest_step(store) == 20
+
+
+def test_a_checkpoint_of_another_version_is_not_passed_over(store: CheckpointStore) -> None:
+    for number in (3, 10**4000):
+        (store.path(30) / "state.json").write_text(f'{{"step": 30, "format": {number}}}')
+        sign(store.path(30))
+        with pytest.raises(RequestError, match=r"written by another version of vggdist \(format .*--run.name") as caught:
+            store.newest()
+        assert len(str(caught.value)) < 500
+    store.prune(keep_last=1, keep_every=0, best_step=None)
+    assert store.steps() == [30]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1.0, np.nan], np.float32),
+        np.array([np.inf], np.float16),
+        np.array(["a"]),
+        np.array([b"a"]),
+        np.array([True]),
+        np.array(["2020-01-01"], "datetime64[D]"),
+        np.array([1], "timedelta64[s]"),
+        np.zeros(1, [("a", "<f4")]),
+        np.zeros(1, complex),
+        np.zeros(1, "V4"),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_an_array_of_anything_but_finite_numbers_is_damage(store: CheckpointStore, array: np.ndarray) -> None:
+    np.savez(store.path(30) / "arrays.npz", **{"parameter/x": array})
+    sign(store.path(30))
+    with pytest.raises(RequestError, match="arrays.npz is damaged: parameter/x.npy (holds|has values that are not finite)"):
+        store.load(30)
+
+
+def overlapping(path: Path, members: int) -> None:
+    """An archive whose directory names the same bytes many times."""
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("parameter/0.npy", "w") as member:
+            np.lib.format.write_array(member, np.zeros(250_000, np.float32))
+        first = archive.infolist()[0]
+        for number in range(1, members):
+            again = copy.copy(first)
+            again.filename = f"parameter/{number}.npy"
+            archive.filelist.append(again)
+            archive.NameToInfo[again.filename] = again
+
+
+def test_members_that_overlap_do_not_take_more_memory_than_the_file_has_bytes(store: CheckpointStore) -> None:
+    """A thousand names of one megabyte."""
+    overlapping(store.path(30) / "arrays.npz", 1000)
+    sign(store.path(30))
+    tracemalloc.start()
+    with pytest.raises(RequestError, match="arrays.npz is damaged: its members overlap"):
+        store.load(30)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_a_name_that_occurs_twice_is_damage(store: CheckpointStore) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(store.path(30) / "arrays.npz", "w") as archive:
+        for _ in range(2):
+            archive.writestr("parameter/0.npy", header(described("(1,)")) + bytes(4))
+        archive.writestr("padding", bytes(1000))
+    sign(store.path(30))
+    with pytest.raises(RequestError, match="arrays.npz is damaged: its members overlap"):
+        store.load(30)
+
+
+def test_a_directory_of_more_entries_than_any_network_has_arrays_is_not_read(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile, "ZipFile", full_disk)  # it would make objects of all entries
+    with (store.path(30) / "arrays.npz").open("ab") as file:
+        start = file.tell()
+        file.write(bytes(5 * 2**20))
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, 5 * 2**20, start, 0))
+    sign(store.path(30))
+    with pytest.raises(RequestError, match="arrays.npz is damaged: its directory is too long"):
+        store.load(30)
+
+
+# What is no regular file
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/tty")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [fifo, endless, device, folder, itself])
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
+    store: CheckpointStore, name: str, make: Callable[[Path], None]
+) -> None:
+    (store.path(30) / name).unlink()
+    make(store.path(30) / name)
+    assert newest_step(store) == 20 and store.whole_steps() == [10, 20]
+    store.prune(keep_last=1, keep_every=0, best_step=None)
+    assert store.steps() == [20, 30]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [fifo, endless, device, folder, itself])
+def test_a_pointer_that_is_no_regular_file_is_told_and_the_newest_used(
+    store: CheckpointStore, log: pytest.LogCaptureFixture, make: Callable[[Path], None]
+) -> None:
+    (store.directory / "latest").unlink()
+    make(store.directory / "latest")
+    assert newest_step(store) == 30 and "latest cannot be read" in log.text
+
+
+def test_a_manifest_of_any_size_is_not_read(store: CheckpointStore) -> None:
+    with (store.path(30) / "manifest.json").open("wb") as file:
+        file.truncate(2**40)
+    assert newest_step(store) == 20
+
+
+def test_links_to_the_files_of_a_checkpoint_are_followed(store: CheckpointStore, tmp_path: Path) -> None:
+    for name in FILES:
+        (store.path(30) / name).rename(tmp_path / name)
+        (store.path(30) / name).symlink_to(tmp_path / name)
+    assert equal(store.newest(), checkpoint(30))
 
 
 # Kills
@@ -486,7 +650,7 @@ def assert_tidy(store: CheckpointStore) -> None:
     """After tidying nothing is hidden, and every folder is a whole checkpoint."""
     store.tidy()
     assert not store.directory.exists() or not [name for name in names(store) if name.startswith(".")]
-    assert all(equal(store.load(step), checkpoint(step, store.load(step).state["version"])) for step in store.steps())
+    assert all(equal(store.load(step), checkpoint(step, version_of(store.load(step)))) for step in store.steps())
 
 
 def test_a_kill_within_a_save_leaves_the_former_or_the_new_checkpoint(original: Path, tmp_path: Path) -> None:
@@ -511,8 +675,8 @@ def test_a_kill_while_a_step_is_saved_again_leaves_its_old_or_its_new_checkpoint
     for store in kills(original, tmp_path, lambda store: save(store, 30, version=1) and None):
         assert_tidy(store)
         found = store.newest()
-        assert found is not None and equal(found, checkpoint(30, found.state["version"]))
-        seen.add(found.state["version"])
+        assert found is not None and equal(found, checkpoint(30, version_of(found)))
+        seen.add(version_of(found))
     assert seen == {0, 1}
 
 
@@ -622,12 +786,7 @@ def test_a_file_that_may_not_grow_leaves_the_former(store: CheckpointStore) -> N
 
 
 def test_a_disk_that_is_really_full_leaves_the_former_and_later_takes_more(tmp_path: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs a small tmpfs: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path, "256k"):
         store = CheckpointStore(tmp_path / "checkpoints")
         save(store, 10)
         before = names(store)
@@ -637,8 +796,26 @@ def test_a_disk_that_is_really_full_leaves_the_former_and_later_takes_more(tmp_p
             assert names(store) == before and equal(store.newest(), checkpoint(10))
         save(store, 30)
         assert newest_step(store) == 30
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def in_the_way(path: Path) -> None:
+    path.write_text("in the way")
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+@pytest.mark.parametrize("make", [in_the_way, a_link_to_nothing, os.mkfifo])
+@pytest.mark.parametrize("method", [CheckpointStore.tidy, CheckpointStore.newest])
+def test_what_stands_where_the_folder_should_be_is_refused_at_the_start(
+    tmp_path: Path, make: Callable[[Path], None], method: Callable[[CheckpointStore], object]
+) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    make(store.directory)
+    with pytest.raises(RequestError, match="checkpoints is not a folder; move it away"):
+        method(store)
+    assert os.path.lexists(store.directory)
 
 
 def test_a_file_where_the_folder_should_be_is_an_error_of_the_disk(tmp_path: Path) -> None:
