@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -174,9 +176,13 @@ def _drift() -> None:
 
 
 def _hang() -> None:
-    def sleep(*_: Any) -> Any:
-        Path("hangs").touch()
-        time.sleep(3600)
+    next_of, calls = Interval.next_of, itertools.count(1)
+
+    def sleep(self: Interval, batches: Iterator[Batch]) -> Batch:
+        if next(calls) == 5:  # the first steps may take longer
+            Path("hangs").touch()
+            time.sleep(3600)
+        return next_of(self, batches)
 
     Interval.next_of = sleep  # type: ignore[method-assign]
 

@@ -133,6 +133,7 @@ class Trainer:
 
     def _report(self, interval: Interval, learning_rate: float) -> None:
         setup, progress = self.setup, self.setup.progress
+        self.beat(f"report after step {progress.step}")
         metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, setup.device)
         progress.training_metrics = metrics
         self.report.training(progress.step, setup.calendar.epoch(progress.step), metrics)
@@ -217,6 +218,7 @@ class Trainer:
 
     def _compare_ranks(self) -> None:
         """End the run if the ranks' networks are not the same bit for bit."""
+        self.beat(f"comparison after step {self.setup.progress.step}")
         told = "\n".join(f"{name} {sha256}" for name, sha256 in digests(self.setup.arrays).items())
         advice = "the ranks have drifted apart: a rank's memory or device is at fault; start again from the newest checkpoint"
         self.setup.world.require_same(f"its parameters after step {self.setup.progress.step}", told, advice)
