@@ -13,7 +13,7 @@ from vggdist.config.errors import RequestError, agreed
 from vggdist.config.load import load, requested_run_directory, run_directory
 from vggdist.ending import Ending
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs, streams
+from vggdist.world import knobs, meeting, streams
 from vggdist.world.topology import from_environment
 
 logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is __main__
@@ -31,6 +31,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     """Evaluate as the arguments say; returns what ``evaluation.json`` tells."""
     if from_environment(os.environ).size == 1 or "--help" in arguments:
         load("evaluate", arguments)  # a wrong request is refused before MXNet's import, which takes seconds
+    meeting.arrive()
     from vggdist.training.evaluation import evaluate as measure
     from vggdist.training.progress import metric_name
     from vggdist.training.setup import prepare

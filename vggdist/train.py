@@ -11,7 +11,7 @@ from typing import Any
 from vggdist.config.duration import parse_duration
 from vggdist.config.load import load, requested_run_directory
 from vggdist.ending import Ending
-from vggdist.world import knobs, streams
+from vggdist.world import knobs, meeting, streams
 from vggdist.world.signals import StopRequests
 from vggdist.world.topology import from_environment
 
@@ -30,6 +30,7 @@ def train(arguments: Sequence[str], settings: knobs.Settings, ending: Ending) ->
     started = time.monotonic()
     if from_environment(os.environ).size == 1 or "--help" in arguments:
         load("train", arguments)  # a wrong request is refused before MXNet's import, which takes seconds
+    meeting.arrive()
     from vggdist.training.elastic import survive
     from vggdist.training.run import Run
     from vggdist.world.process import World

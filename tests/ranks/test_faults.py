@@ -121,6 +121,16 @@ def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(laun
     assert found and 8 <= int(found[1]) < 60  # well below the default, though the machine may be busy
 
 
+def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path) -> None:
+    running = start("horovodrun --gloo", 2, tmp_path, *LONG, HOROVOD_GLOO_TIMEOUT_SECONDS="8")
+    running.wait_for(lambda: running.has(1))
+    running.rank(1).suspend()
+    assert running.finish().code != 0
+    result = result_of(tmp_path)
+    assert result["exit_code"] == 1 and "rank 0: the ranks did not meet within" in result["error"]
+    assert re.search(r"8 s: rank 1( \(.*, pid \d+\))? has not come", result["error"])
+
+
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
     """Run with a fault on one rank; returns the output of a job that failed."""
     arguments = json.dumps({"flags": [*TINY, "--train.steps", "120", *flags], "fault": fault, "rank": rank})
