@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.launching import Running, result_of, run, start, train
+from tests.launching import Running, call, result_of, run, start, train
 from vggdist.checkpoints.store import CheckpointStore
 
 TINY = [
@@ -181,6 +181,13 @@ def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) ->
     assert output.count("could not be written") >= 2 and "the training goes on" in output
     result = result_of(tmp_path)
     assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
+
+
+def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_path: Path) -> None:
+    flags = [*TINY, "--train.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep_last", "9"]
+    (done,) = call("python", 1, "order_on_the_disk", tmp_path, flags=flags)
+    seen = [name for name in done if name == "sync metrics.jsonl" or name.startswith("rename step-")]
+    assert seen == [word for step in (4, 8, 12) for word in ("sync metrics.jsonl", f"rename step-{step:08d}")]
 
 
 def test_the_comparison_can_be_turned_off(tmp_path: Path) -> None:

@@ -137,6 +137,27 @@ def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None
     return {"sha256": digest(setup.arrays), "stopped": stopped, "step": setup.progress.step, "taken": taken[:made]}
 
 
+def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
+    """Train; tell which files were forced to the disk, and which folders took their place, in this order."""
+    config, done = load("train", flags), list[str]()
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        done.append(f"rename {target.name}")
+        rename(source, target)
+
+    open_directory(run_directory(config), config)
+    setup = prepare(config, world)
+    os.fsync, os.rename = noted_fsync, noted_rename  # type: ignore[assignment]
+    with Report(run_directory(config), 0, setup.calendar.total_steps) as report:
+        Trainer(setup, report, StopRequests(world.rank, world.size)).train()
+    return done
+
+
 def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int) -> None:
     """Train as the command does, with a fault on one rank: leave by ``Ending`` as the command does."""
     config = load("train", flags)
