@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.disks import small_disk
 from tests.launching import Running, call, result_of, run, start, train
 from vggdist.checkpoints.store import CheckpointStore
 
@@ -181,6 +184,30 @@ def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) ->
     assert output.count("could not be written") >= 2 and "the training goes on" in output
     result = result_of(tmp_path)
     assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
+
+
+def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with small_disk(tmp_path / "runs", "8m"):
+        running = started("python", tmp_path, size=1)
+        until = time.monotonic() + 4
+        with (tmp_path / "runs" / "other").open("wb", buffering=0) as other:
+            while time.monotonic() < until:  # again and again: a checkpoint that fails gives its room back
+                with contextlib.suppress(OSError):
+                    other.write(bytes(4096))
+        full = steps_made(tmp_path)
+        (tmp_path / "runs" / "other").unlink()
+        running.wait_for(lambda: steps_made(tmp_path) > full + 100)
+        running.process.send_signal(signal.SIGTERM)
+        finished = running.finish()
+        assert finished.code == 75, finished.output
+        lines = (tmp_path / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()
+        reported = [json.loads(line)["step"] for line in lines]
+        events = EventAccumulator(str(tmp_path / "runs" / "quickstart" / "tensorboard"), {"scalars": 0})
+        events.Reload()
+        assert reported == [event.step for event in events.Scalars("train/loss")] == [*range(5, reported[-1] + 1, 5)]
+    assert "metrics.jsonl cannot be written: No space" in finished.output
+    assert "metrics.jsonl is written again; nothing is lost" in finished.output
 
 
 def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_path: Path) -> None:
