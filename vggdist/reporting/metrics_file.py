@@ -69,7 +69,8 @@ def _rewrite(path: Path, file: BinaryIO, kept: list[tuple[int, int]]) -> None:
     """Replace the file by the parts that are kept; where that fails, the damaged lines between them stay."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as target:
+        temporary.unlink(missing_ok=True)  # of a process that was killed
+        with temporary.open("xb") as target:
             for start, end in kept:
                 file.seek(start)
                 target.write(file.read(end - start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -30,7 +31,7 @@ def require_usable(directory: Path) -> None:
         RequestError: naming it.
     """
     for name in (LOG, METRICS):
-        if (directory / name).exists() and not (directory / name).is_file():
+        if os.path.lexists(directory / name) and not (directory / name).is_file():
             raise RequestError(f"{directory / name} is not a regular file; move it away, or use another --run.name")
     if os.path.lexists(directory / TENSORBOARD) and not (directory / TENSORBOARD).is_dir():
         raise RequestError(f"{directory / TENSORBOARD} is not a folder; move it away, or use another --run.name")
@@ -100,14 +101,17 @@ class Report:
         """Write a file of which only the newest counts, whole or not at all."""
         path, temporary = self._directory / name, self._directory / f"{name}.tmp"
         try:
-            temporary.write_text(text)
+            temporary.unlink(missing_ok=True)  # of a process that was killed
+            with temporary.open("x") as file:
+                file.write(text)
             temporary.replace(path)
             self._unwritten.discard(name)
         except OSError as error:
             if name not in self._unwritten:
                 logger.warning("%s cannot be written: %s; the training goes on", path, error.strerror or error)
             self._unwritten.add(name)
-            _remove(temporary)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Report:
         return self
@@ -143,10 +147,3 @@ class SilentReport(Report):
 
     def __exit__(self, *_: Any) -> None:
         pass
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        pass  # a read-only file system

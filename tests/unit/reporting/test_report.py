@@ -153,17 +153,29 @@ def test_a_confusion_matrix_is_whole_or_the_former_one(
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "log.txt", "tensorboard"])
-@pytest.mark.parametrize("kind", ["folder", "file", "FIFO", "zeros"])
+@pytest.mark.parametrize("kind", ["folder", "file", "FIFO", "zeros", "loop"])
 def test_what_stands_in_the_place_of_a_report_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / name
-    {"folder": path.mkdir, "file": path.touch, "FIFO": lambda: os.mkfifo(path), "zeros": lambda: path.symlink_to("/dev/zero")}[
-        kind
-    ]()
+    {
+        "folder": path.mkdir,
+        "file": path.touch,
+        "FIFO": lambda: os.mkfifo(path),
+        "zeros": lambda: path.symlink_to("/dev/zero"),
+        "loop": lambda: path.symlink_to(name),
+    }[kind]()
     if kind == ("folder" if name == "tensorboard" else "file"):
         require_usable(tmp_path)
         return
     with pytest.raises(RequestError, match=f"{name} is not a (folder|regular file); move it away"):
         require_usable(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_what_a_kill_left_of_a_confusion_matrix_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "confusion-test.json.tmp")
+    run(tmp_path, 0, 2)
+    assert json.loads((tmp_path / "confusion-test.json").read_text())["step"] == 2
+    assert sorted(os.listdir(tmp_path)) == ["confusion-test.json", "metrics.jsonl", "tensorboard"]
 
 
 def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
