@@ -114,11 +114,10 @@ class Interval:
         kept = np.isfinite(sums.losses)
         for loss in (sums.losses / sums.samples)[kept]:
             moving_average.update(loss)
-        samples = max(1, sums.samples[kept].sum())
+        samples = sums.samples[kept].sum() if kept.any() else np.nan  # with train.nonfinite skip there may be no loss
         norm = self._outcomes[-1].gradient_norm
         return {
             "train/loss": float(sums.losses[kept].sum() / samples),
-            # None until a first finite loss: with train.nonfinite skip there may be none yet.
             "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
             "train/top1(%)": float(100 * sums.hits[kept].sum() / samples),
             "train/skipped_steps": float(sums.skipped.sum()),
