@@ -9,11 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vggdist.config.files import read_text
-
 REFUSED = 2
-_LARGEST = 2**24
-"""Bytes of a result that is read; ours have some thousand."""
 
 
 def write_result(directory: Path, result: dict[str, Any], name: str = "result.json") -> None:
@@ -54,7 +50,7 @@ def _finite(value: Any) -> Any:
 def read_result(directory: Path, name: str = "result.json") -> dict[str, Any] | None:
     """An earlier result, or nothing where there is none that can be read."""
     try:
-        found = json.loads(read_text(directory / name, _LARGEST))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads((directory / name).read_text())
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
