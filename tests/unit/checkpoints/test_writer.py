@@ -21,13 +21,6 @@ from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError
 
 
-@pytest.fixture(autouse=True)
-def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, also after another test has started the package's own logging."""
-    monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
-    return caplog
-
-
 class GatedStore(CheckpointStore):
     """Writes nothing before its gate is opened."""
 
