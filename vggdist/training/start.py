@@ -140,7 +140,7 @@ def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             raise RequestError(
-                f"the checkpoint's {name} is {before.get(name)}, this run's is {value}; "
+                f"the checkpoint's {name} is {before.get(name)!s:.200}, this run's is {value}; "
                 "continue with the same model, data and global batch, or use another --run.name"
             )
 
