@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -89,12 +90,22 @@ class Running:
 
     def rank(self, rank: int) -> psutil.Process:
         """The process of a rank, which must have begun."""
-        for process in _processes(self._token):
-            environment = process.environ()
-            names = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK")
-            if str(rank) in map(environment.get, names) and process.cmdline()[1:2] == ["-m"]:  # not the shell around it
-                return process
+        if found := self._ranks().get(str(rank)):
+            return found
         pytest.fail(f"rank {rank} of {self._command} is not there:\n{self._end()}")
+
+    def has(self, rank: int) -> bool:
+        """Whether the process of a rank has begun."""
+        return str(rank) in self._ranks()
+
+    def _ranks(self) -> dict[str | None, psutil.Process]:
+        found = {}
+        for process in _processes(self._token):
+            with contextlib.suppress(psutil.Error):
+                environment = process.environ()
+                if process.cmdline()[1:2] == ["-m"]:  # not the shell around it
+                    found[environment.get("HOROVOD_RANK") or environment.get("OMPI_COMM_WORLD_RANK")] = process
+        return found
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so; fails the test when the command ends before, or at the deadline."""

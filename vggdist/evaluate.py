@@ -13,7 +13,7 @@ from vggdist.config.load import load, run_directory
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json
-from vggdist.world import knobs
+from vggdist.world import knobs, meeting
 
 logger = logging.getLogger("vggdist.evaluate")  # under python -m, __name__ is __main__
 
@@ -30,6 +30,7 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     with before_start():
         config = load("evaluate", arguments)
         knobs.apply(config)  # before anything imports MXNet
+    meeting.arrive()
     from vggdist.training.evaluation import evaluate as measure
     from vggdist.training.progress import metric_name
     from vggdist.training.setup import prepare

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vggdist.config.errors import BeforeStart, Dismissed, VggdistError
 from vggdist.reporting.result import ResultFile, write_outcome
+from vggdist.world import streams
 from vggdist.world.contact import lost_contact
 from vggdist.world.topology import from_environment
 from vggdist.world.watch import Verdict, Watch
@@ -44,7 +45,8 @@ class ExitHandler:
     """
 
     def __init__(self) -> None:
-        """Take the place of this process from its launcher's environment."""
+        """Take the place of this process from its launcher's environment, and protect its output."""
+        streams.protect()
         topology = from_environment(os.environ)
         self.rank, self.size = topology.rank, topology.size
         self.result: ResultFile | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vggdist.config.command_line import SettingsParser
-from vggdist.config.errors import RequestError
 from vggdist.config.load import resolve
 from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
+from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import readable_bytes
 from vggdist.planning.job import Job, plan_job
 from vggdist.planning.memory import Memory
@@ -20,14 +21,14 @@ from vggdist.planning.scaling import Workload, step_seconds, worker_counts
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the plan; a job that cannot run is refused with exit code 2 and the numbers that would fit."""
-    try:
-        request = resolve(_parser().parse(sys.argv[1:] if arguments is None else arguments).settings, PlanRequest)
-        lines = _published() if request.plan.published else _plan(plan_job(request))
-        print("\n".join(lines))
-    except RequestError as error:
-        print(f"vggdist: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return ExitHandler().run(lambda: plan(sys.argv[1:] if arguments is None else arguments))
+
+
+def plan(arguments: Sequence[str]) -> dict[str, Any]:
+    """Print the plan of the job that the arguments ask for."""
+    request = resolve(_parser().parse(arguments).settings, PlanRequest)
+    print("\n".join(_published() if request.plan.published else _plan(plan_job(request))))
+    return {}
 
 
 def _parser() -> SettingsParser:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vggdist.config.errors import VggdistError
 from vggdist.data.preparation import Change, Outcome, check, listed_parts, only_writer, write_folder
 from vggdist.data.recording import write_records
+from vggdist.world import streams
 
 _EPILOG = """\
 SOURCE is a folder with train/<class>/ and test/<class>/ (or val/), a folder of <class>/, a list file, or a folder of record
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do the work and return the exit code."""
+    streams.protect()
     reader = parser()
     asked = reader.parse_args(arguments)
     if asked.check is None and (asked.source is None or asked.target is None):

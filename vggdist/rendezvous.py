@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from vggdist.config.errors import RequestError
+from vggdist.world import streams
 from vggdist.world.slurm import tasks_per_node
 
 USAGE = "usage: vggdist rendezvous -- srun --mpi=none [OPTIONS] python -m vggdist.train [ARGUMENTS]  (in a SLURM allocation)"
@@ -20,6 +21,7 @@ USAGE = "usage: vggdist rendezvous -- srun --mpi=none [OPTIONS] python -m vggdis
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve while the command runs; returns the command's exit code, or 2 where the request is wrong."""
+    streams.protect()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in (["-h"], ["--help"]):
         print(USAGE)

@@ -5,24 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from vggdist.config.command_line import SettingsParser
-from vggdist.config.errors import RequestError
 from vggdist.config.load import resolve
 from vggdist.config.schema import Config
 from vggdist.data.outline import outline
+from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import describe, summary_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; a folder of images stands for ImageNet's 224 px and 1,000 classes."""
-    try:
-        config = resolve(_parser().parse(sys.argv[1:] if arguments is None else arguments).settings, Config)
-        print(summary_table(describe(config.model, **asdict(outline(config.data)))))
-    except RequestError as error:
-        print(f"vggdist: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return ExitHandler().run(lambda: summary(sys.argv[1:] if arguments is None else arguments))
+
+
+def summary(arguments: Sequence[str]) -> dict[str, Any]:
+    """Print the table of the network that the arguments ask for."""
+    config = resolve(_parser().parse(arguments).settings, Config)
+    print(summary_table(describe(config.model, **asdict(outline(config.data)))))
+    return {}
 
 
 def _parser() -> SettingsParser:

@@ -26,6 +26,7 @@ from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError, require
 from vggdist.config.load import load, run_directory
 from vggdist.reporting.result import OUTCOME, Outcome, read_json, read_outcome
+from vggdist.world import streams
 from vggdist.world.job import GRACE_S, Job, launcher_words
 from vggdist.world.signals import STOP_SIGNALS
 
@@ -243,6 +244,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Supervise a training; returns the exit code: 0 finished, 1 failed, 2 wrong request, 75 stopped with a checkpoint."""
+    streams.protect()
     own = list(sys.argv[1:] if arguments is None else arguments)
     cut = own.index("--") if "--" in own else len(own)
     try:

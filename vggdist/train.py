@@ -12,7 +12,7 @@ from vggdist.config.load import load, run_directory
 from vggdist.config.schema import Config
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs
+from vggdist.world import knobs, meeting
 from vggdist.world.signals import StopRequests
 
 
@@ -35,6 +35,7 @@ def train(arguments: Sequence[str], handler: ExitHandler, stop: StopRequests, st
         config = load("train", arguments)
         handler.can_continue = lambda: continues(config)
         settings = knobs.apply(config)  # before anything imports MXNet
+    meeting.arrive()
     from vggdist.training.elastic import survive
     from vggdist.training.run import Run
     from vggdist.world.process import World

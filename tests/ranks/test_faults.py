@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.launching import Running, result_of, run, start, train
+from tests.disks import small_disk
+from tests.launching import Running, call, result_of, run, start, train
 from vggdist.checkpoints.store import CheckpointStore
 
 TINY = [
@@ -121,6 +124,16 @@ def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(laun
     assert found and 8 <= int(found[1]) < 60  # well below the default, though the machine may be busy
 
 
+def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path) -> None:
+    running = start("horovodrun --gloo", 2, tmp_path, *LONG, HOROVOD_GLOO_TIMEOUT_SECONDS="8")
+    running.wait_for(lambda: running.has(1))
+    running.rank(1).suspend()
+    finished = running.finish()
+    assert finished.code != 0
+    expected = r"rank 0: the ranks did not meet within .*, 8 s: rank 1( \(.*, pid \d+\))? has not come"
+    assert re.search(expected, finished.output), finished.output
+
+
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
     """Run with a fault on one rank; returns the output of a job that failed."""
     arguments = json.dumps({"flags": [*TINY, "--train.steps", "120", *flags], "fault": fault, "rank": rank})
@@ -171,6 +184,37 @@ def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) ->
     assert output.count("could not be written") >= 2 and "the training goes on" in output
     result = result_of(tmp_path)
     assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
+
+
+def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with small_disk(tmp_path / "runs", "8m"):
+        running = started("python", tmp_path, size=1)
+        until = time.monotonic() + 4
+        with (tmp_path / "runs" / "other").open("wb", buffering=0) as other:
+            while time.monotonic() < until:  # again and again: a checkpoint that fails gives its room back
+                with contextlib.suppress(OSError):
+                    other.write(bytes(4096))
+        full = steps_made(tmp_path)
+        (tmp_path / "runs" / "other").unlink()
+        running.wait_for(lambda: steps_made(tmp_path) > full + 100)
+        running.process.send_signal(signal.SIGTERM)
+        finished = running.finish()
+        assert finished.code == 75, finished.output
+        lines = (tmp_path / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()
+        reported = [json.loads(line)["step"] for line in lines]
+        events = EventAccumulator(str(tmp_path / "runs" / "quickstart" / "tensorboard"), {"scalars": 0})
+        events.Reload()
+        assert reported == [event.step for event in events.Scalars("train/loss")] == [*range(5, reported[-1] + 1, 5)]
+    assert "metrics.jsonl cannot be written: No space" in finished.output
+    assert "metrics.jsonl is written again; nothing is lost" in finished.output
+
+
+def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_path: Path) -> None:
+    flags = [*TINY, "--train.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep_last", "9"]
+    (done,) = call("python", 1, "order_on_the_disk", tmp_path, flags=flags)
+    seen = [name for name in done if name == "sync metrics.jsonl" or name.startswith("rename step-")]
+    assert seen == [word for step in (4, 8, 12) for word in ("sync metrics.jsonl", f"rename step-{step:08d}")]
 
 
 def test_the_comparison_can_be_turned_off(tmp_path: Path) -> None:

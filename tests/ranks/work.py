@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,27 @@ def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None
     return {"sha256": digest(setup.arrays), "stopped": stopped, "step": setup.progress.step, "taken": taken[:made]}
 
 
+def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
+    """Train; tell which files were forced to the disk, and which folders took their place, in this order."""
+    config, done = load("train", flags), list[str]()
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        done.append(f"rename {target.name}")
+        rename(source, target)
+
+    opened(config)
+    setup = prepare(config, world)
+    os.fsync, os.rename = noted_fsync, noted_rename  # type: ignore[assignment]
+    with Report(run_directory(config), 0, setup.calendar.total_steps) as report:
+        Trainer(setup, report, StopRequests(world.rank, world.size)).train()
+    return done
+
+
 def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int) -> None:
     """Train as the command does, with a fault on one rank; leave as the command does."""
     config = load("train", flags)
@@ -185,9 +208,13 @@ def _drift() -> None:
 
 
 def _hang() -> None:
-    def sleep(*_: Any) -> Any:
-        Path("hangs").touch()
-        time.sleep(3600)
+    next_of, calls = Interval.next_of, itertools.count(1)
+
+    def sleep(self: Interval, batches: Iterator[Batch]) -> Batch:
+        if next(calls) == 5:  # the first steps may take longer
+            Path("hangs").touch()
+            time.sleep(3600)
+        return next_of(self, batches)
 
     Interval.next_of = sleep  # type: ignore[method-assign]
 

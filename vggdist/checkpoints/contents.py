@@ -10,18 +10,27 @@ import hashlib
 import json
 import math
 import os
+import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from vggdist.checkpoints.schema import FORMAT, TrainingState, fault
 from vggdist.config.errors import RequestError
+from vggdist.config.files import open_regular, read_regular
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
+_LONGEST_MANIFEST, _LONGEST_STATE, _LONGEST_DIRECTORY = 2**14, 2**28, 2**22
+"""Bytes; the last one of the directory at the end of arrays.npz, which has about a hundred for each array."""
+
+
+class OtherFormat(RequestError):
+    """A checkpoint that is whole, but which another version of this program wrote."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,11 @@ class Checkpoint:
 
     Attributes:
         arrays: name -> array, ``parameter/<name>`` and ``optimizer/<name>/<state>``.
-        state: JSON values; ``step`` is the number of finished steps.
+        state: everything else.
     """
 
     arrays: Mapping[str, np.ndarray]
-    state: Mapping[str, Any]
+    state: TrainingState
 
 
 def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping[str, Any]) -> None:
@@ -56,26 +65,27 @@ def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping
 
 
 def read(folder: Path, step: int) -> Checkpoint:
-    """Read a checkpoint's files and verify them by their hashes. Nothing is unpickled.
+    """Read a checkpoint's files and verify them, by their hashes and by the schema. Nothing is unpickled.
 
     Args:
-        step: that the state must tell, as the folder's name does.
+        step: that the state must have, as the folder's name does.
 
     Raises:
         RequestError: when a file is missing, differs from the manifest or is not what it should be, naming the file.
+        OtherFormat: when another version of this program wrote it.
     """
-    for name, expected in _read_manifest(folder / _MANIFEST).items():
-        with _naming(folder / name):
-            if fingerprint(folder / name) != expected:
-                raise ValueError("it does not match its SHA-256")
-    return Checkpoint(_read_arrays(folder / _ARRAYS), _read_state(folder / _STATE, step))
+    manifest = _read_manifest(folder / _MANIFEST)
+    with _verified(folder / _STATE, manifest[_STATE], _LONGEST_STATE) as file:
+        state = _read_state(file, folder, step)
+    with _verified(folder / _ARRAYS, manifest[_ARRAYS]) as file:
+        return Checkpoint(_read_arrays(file), state)
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all files are there in the sizes that the manifest tells; their content is not read."""
+    """Whether all files are there in the sizes that the manifest has; their content is not read."""
     try:
         manifest = _read_manifest(folder / _MANIFEST)
-        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in manifest.items())
+        return all(_is_regular(folder / name, expected["bytes"]) for name, expected in manifest.items())
     except (OSError, RequestError):
         return False
 
@@ -83,8 +93,7 @@ def is_complete(folder: Path) -> bool:
 def fingerprint(path: Path) -> dict[str, str | int]:
     """SHA-256 and size in bytes of a file."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
+        return _fingerprint(file)
 
 
 def sync(path: Path) -> None:
@@ -109,42 +118,82 @@ def _write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
                 member.write(array.data)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with _naming(path), zipfile.ZipFile(path) as archive:
-        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in archive.infolist()}
+@contextmanager
+def _verified(path: Path, expected: Mapping[str, str | int], limit: int | None = None) -> Iterator[BinaryIO]:
+    """The file, open at its beginning, once its content is what the manifest says."""
+    with _naming(path), open_regular(path, limit) as file:
+        if _size(file) != expected["bytes"] or _fingerprint(file) != expected:
+            raise ValueError("it does not match its SHA-256")
+        file.seek(0)
+        yield file
+
+
+def _fingerprint(file: BinaryIO) -> dict[str, str | int]:
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    return {"sha256": digest.hexdigest(), "bytes": _size(file)}
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _is_regular(path: Path, size: int) -> bool:
+    status = path.stat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
+def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+    size = _size(file)
+    # Python's reader makes some hundred bytes of each entry, before it can be asked for their number.
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is None or end[zipfile._ECD_SIZE] > _LONGEST_DIRECTORY:  # type: ignore[attr-defined]
+        raise ValueError("it is no archive of arrays" if end is None else "its directory is too long")
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if compressed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"{compressed[0]} is compressed")
+        # Stored members that overlap, or are named twice, would take more memory than the file has bytes.
+        if sum(member.file_size for member in members) > size or len(archive.namelist()) > len(set(archive.namelist())):
+            raise ValueError("its members overlap")
+        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{member.filename} is compressed")
     with archive.open(member) as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} is not an array of numbers")
         # Ours have about 100 characters; what comes nested thousands deep brings Python's parser to a MemoryError.
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=500)  # type: ignore[call-arg]
-        if dtype.hasobject:
-            raise ValueError(f"{member.filename} holds objects, which would have to be unpickled")
+        if dtype.kind not in "fiu":
+            raise ValueError(f"{member.filename} holds {str(dtype):.40}, not numbers")
         # Before the memory is asked for: a header may claim any size.
         if math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
             raise ValueError(f"{member.filename} is not of the size that its header tells")
         stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{member.filename} has values that are not finite")
+    return array
 
 
-def _read_state(path: Path, step: int) -> dict[str, Any]:
+def _read_state(file: BinaryIO, folder: Path, step: int) -> TrainingState:
+    state = _parse(file.read())
+    if isinstance(state, dict) and type(state.get("format")) is int and state["format"] != FORMAT:
+        raise OtherFormat(
+            f"{folder} was written by another version of vggdist (format {str(state['format']):.20}, not {FORMAT}); continue "
+            "with that version, or use another --run.name"
+        )
+    if found := fault(state):
+        raise ValueError(found)
+    if state["step"] != step:
+        raise ValueError(f"its step is {state['step']}, not {step}")
+    return state
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """SHA-256 and size of each of the other files, by name."""
     with _naming(path):
-        state = _parse(path.read_text())
-        if not isinstance(state, dict):
-            raise ValueError("it is not a JSON object")
-        found = state.get("step")
-        if type(found) is not int or found != step:
-            raise ValueError(f"its step is {found!r:.40}, not {step}")
-        return state
-
-
-def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
-    with _naming(path):
-        manifest = _parse(path.read_text())
+        manifest = _parse(read_regular(path, _LONGEST_MANIFEST))
         if not isinstance(manifest, dict) or set(manifest) != {_ARRAYS, _STATE}:
             raise ValueError("it does not name the checkpoint's files")
         for name, expected in manifest.items():
@@ -153,9 +202,9 @@ def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
         return manifest
 
 
-def _parse(text: str) -> Any:
+def _parse(text: bytes) -> Any:
     """JSON by its standard, which has no number that is not finite."""
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return json.loads(text.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(text: str) -> float:
@@ -173,6 +222,6 @@ def _naming(path: Path) -> Iterator[None]:
     except (MemoryError, RequestError):
         raise  # too little memory is no damage
     except OSError as error:
-        raise RequestError(f"checkpoint file {path} cannot be read: {error}") from None
+        raise RequestError(f"checkpoint file {path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # the parsers of zip, npy and JSON raise what they like
         raise RequestError(f"checkpoint file {path} is damaged: {error or type(error).__name__}") from None

@@ -39,7 +39,7 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
     """Compare a checkpoint with the network and optimizer that it is to continue.
 
     Raises:
-        RequestError: naming the first array that is missing, superfluous or of another shape.
+        RequestError: naming the first array that is missing, superfluous, or of another shape or type.
     """
     advice = "continue with the model and optimizer of that run, or use another --run.name"
     for name, array in arrays.items():
@@ -47,6 +47,8 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
             raise RequestError(f"the checkpoint has no {name}; {advice}")
         if stored[name].shape != array.shape:
             raise RequestError(f"the checkpoint's {name} has shape {stored[name].shape}, not {array.shape}; {advice}")
+        if stored[name].dtype != np.dtype(array.dtype):
+            raise RequestError(f"the checkpoint's {name} is {stored[name].dtype}, not {np.dtype(array.dtype)}; {advice}")
     if extra := sorted(set(stored) - set(arrays)):
         raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
 

@@ -26,14 +26,17 @@ from typing import Any
 import numpy as np
 
 from vggdist.checkpoints import contents
-from vggdist.checkpoints.contents import Checkpoint, sync
+from vggdist.checkpoints.contents import Checkpoint, OtherFormat, sync
 from vggdist.config.errors import RequestError
+from vggdist.config.files import read_text
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-([0-9]{8,18})")
 _HIDDEN = re.compile(r"\.(step-[0-9]{8,18}|latest)\.(writing|replaced|removed)\.([0-9]+)-([0-9]+)\.[0-9a-f]+")
 _LATEST = "latest"
+_LONGEST_POINTER = 2**14
+"""Bytes of ``latest``, which has about fifteen."""
 
 
 class CheckpointStore:
@@ -98,12 +101,16 @@ class CheckpointStore:
         """The newest whole checkpoint; damaged ones are named in the log and passed over. None: there never was one.
 
         Raises:
-            RequestError: when there are traces of checkpoints but none is whole, rather than start over silently.
+            RequestError: when there are traces of checkpoints but none is whole, rather than start over silently; or when
+                another version of this program wrote the newest one.
         """
+        self._require_folder()
         steps, traces = self.steps(), self._warn_of_missing_latest()
         for step in reversed(steps):
             try:
                 return self.load(step)
+            except OtherFormat:
+                raise  # an older checkpoint of this version would be of another training
             except RequestError as error:
                 logger.warning("%s; looking for an older checkpoint", error)
         set_aside = [path for path, name, kind, _ in self._hidden_entries() if kind == "replaced"]
@@ -120,13 +127,15 @@ class CheckpointStore:
         return None
 
     def load(self, step: int) -> Checkpoint:
-        """Read a checkpoint and verify it by its hashes. Nothing is unpickled.
+        """Read a checkpoint and verify it, as :func:`~vggdist.checkpoints.contents.read` does.
 
         Raises:
             RequestError: when a file is missing, differs from the manifest or is not what it should be, naming the file.
         """
         try:
             checkpoint = contents.read(self.path(step), step)
+        except OtherFormat:
+            raise
         except RequestError:
             self._damaged.add(step)
             raise
@@ -171,7 +180,11 @@ class CheckpointStore:
 
         A checkpoint that was set aside goes back unless its successor is in its place; all else under a hidden name goes.
         What a living process of this machine is writing stays.
+
+        Raises:
+            RequestError: when something other than a folder stands in the place of the checkpoints.
         """
+        self._require_folder()
         for path, name, kind, process in self._hidden_entries():
             if _is_other_living(*process):
                 continue
@@ -182,6 +195,10 @@ class CheckpointStore:
                     logger.warning("%s is back, which a killed process had set aside", self.directory / name)
                 else:
                     _remove(path)
+
+    def _require_folder(self) -> None:
+        if os.path.lexists(self.directory) and not self.directory.is_dir():
+            raise RequestError(f"{self.directory} is not a folder; move it away, or use another --run.name")
 
     def _entries(self) -> list[Path]:
         return sorted(self.directory.iterdir()) if self.directory.is_dir() else []
@@ -229,9 +246,9 @@ class CheckpointStore:
         if not os.path.lexists(path):
             return False
         try:
-            name = path.read_text().strip()
-        except (OSError, ValueError) as error:
-            logger.warning("%s cannot be read: %s; looking for the newest checkpoint", path, error)
+            name = read_text(path, _LONGEST_POINTER).strip()
+        except OSError as error:
+            logger.warning("%s cannot be read: %s; looking for the newest checkpoint", path, error.strerror or error)
             return True
         if not (_NAME.fullmatch(name) and (self.directory / name).is_dir()):
             logger.warning("%s names %.40r, which is not there; looking for an older checkpoint", path, name)

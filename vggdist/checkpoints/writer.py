@@ -6,7 +6,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +34,12 @@ class CheckpointWriter:
     seconds: float = 0.0
 
     def __init__(
-        self, store: CheckpointStore, arrays: Mapping[str, mx.nd.NDArray], keep_last: int = 1, keep_every: int = 0
+        self,
+        store: CheckpointStore,
+        arrays: Mapping[str, mx.nd.NDArray],
+        keep_last: int = 1,
+        keep_every: int = 0,
+        sync_records: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the buffers, which take as much host memory as the arrays.
 
@@ -42,9 +47,11 @@ class CheckpointWriter:
             store: where to write.
             arrays: name -> array of any device, the same throughout; see :func:`~vggdist.checkpoints.state.named_arrays`.
             keep_last, keep_every: what stays after each write, see :meth:`~vggdist.checkpoints.store.CheckpointStore.prune`.
+            sync_records: called by the writing thread before a checkpoint becomes visible, to force to the disk what a run
+                that continues from it will not record again.
         """
         self.store = store
-        self.keep_last, self.keep_every = keep_last, keep_every
+        self.keep_last, self.keep_every, self.sync_records = keep_last, keep_every, sync_records
         self._arrays = dict(arrays)
         self._snapshot = Snapshot(self._arrays)
         self._thread: threading.Thread | None = None
@@ -115,6 +122,7 @@ class CheckpointWriter:
             yield name, values
 
     def _confirm(self) -> None:
+        self.sync_records()
         if self._abandoned:
             raise RunError("the training has failed meanwhile")
 

@@ -47,7 +47,8 @@ class RunConfig:
     log_every: int = 10
     """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
     timeout: float = 120.0
-    """Seconds after which a rank that does not move, or gives no sign of life, ends the job on every rank."""
+    """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
+    first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
     max_time: str | None = None
     """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
     and ends with exit code 75. null: none."""
@@ -223,7 +224,8 @@ class TrainConfig:
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks (the loop then waits for the gradients at each step)."""
     loss_smoothing: float = 0.01
-    """Weight of the newest step in the moving average of the loss."""
+    """Weight of the newest step in the moving average of the loss (train/loss_moving_average). It starts at the loss of the
+    first step, as in the MXNet tutorials, so with the default it stands near that for about a hundred steps."""
 
     def __post_init__(self) -> None:
         require(0 < self.epochs < float("inf"), "train.epochs", self.epochs, "a positive number")

@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from tqdm import tqdm
 
+from vggdist.reporting.appended import AppendedFile
+
 logger = logging.getLogger("vggdist")
 
 _KEPT_LINES = 1000
 _NEVER = logging.CRITICAL + 1
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+_SHORTEST_BAR = 10
+"""Characters of the bar that the metrics beside it leave."""
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes each line above the progress bar, if there is one."""
+    """Writes each line above the progress bar, if there is one; lines that the bar shows are left out."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        if not getattr(record, "on_bar", False):
+            try:
+                tqdm.write(_encodable(self.format(record)), file=sys.stdout)
+                sys.stdout.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # nobody reads it any more: the files are what counts
+
+
+class _FileHandler(logging.Handler):
+    """Appends each line to a file whose disk may be full."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = AppendedFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._file.append(f"{_encodable(self.format(record))}\n".encode())
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
 
 
 def start_logging(rank: int) -> None:
@@ -42,7 +68,7 @@ def start_logging(rank: int) -> None:
 
 def open_log(path: Path) -> None:
     """Append rank 0's lines to a file, those included that were logged since :func:`start_logging`."""
-    file = logging.FileHandler(path)
+    file = _FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
@@ -63,13 +89,14 @@ class Console:
                 on whole lines only, so a bar would never be seen there.
         """
         self._total = total_steps
+        self._pace = _Pace(total_steps)
         self._bar = tqdm(
             total=total_steps,
             initial=first_step,
-            unit="step",
+            bar_format=_BAR,
             dynamic_ncols=True,
             leave=False,
-            disable=not (bar and sys.stdout.isatty()),
+            disable=not (bar and sys.stdout is not None and sys.stdout.isatty()),
             file=sys.stdout,
         )
 
@@ -78,15 +105,16 @@ class Console:
         self._bar.update(step - self._bar.n)
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """One line of an interval's metrics; on a terminal the bar shows them instead."""
-        text = (
-            f"loss {metrics['train/loss_moving_average']:.4f}  top1 {metrics['train/top1(%)']:.2f} %  "
-            f"lr {metrics['optim/learning_rate']:.5f}  {metrics['throughput/images_per_s']:.0f} images/s"
-        )
-        if self._bar.disable:
-            logger.info("step %*d/%d  epoch %.2f  %s", len(str(self._total)), step, self._total, epoch, text)
-        else:
-            self._bar.set_postfix_str(text)
+        """One line of an interval's metrics, with an estimate of the time that is left; on a terminal the bar shows them."""
+        loss, top1 = f"loss {metrics['train/loss']:.4f}", f"top1 {metrics['train/top1(%)']:.2f} %"
+        rate, speed = f"lr {metrics['optim/learning_rate']:.5f}", f"{metrics['throughput/images_per_s']:.0f} images/s"
+        left = self._pace.left(step, time.monotonic(), metrics["time/step(ms)"] / 1000)
+        text = "  ".join([loss, top1, rate, speed, *([f"ETA {tqdm.format_interval(left)}"] if left else [])])
+        on_bar = not self._bar.disable
+        line = "step %*d/%d  epoch %.2f  %s"
+        logger.info(line, len(str(self._total)), step, self._total, epoch, text, extra={"on_bar": on_bar})
+        if on_bar:
+            self._bar.set_postfix_str(fitting([loss, speed, top1, rate], self._bar.ncols or 80, self._total))
 
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float]) -> None:
         """One line of an evaluation."""
@@ -96,3 +124,36 @@ class Console:
     def close(self) -> None:
         """Remove the progress bar."""
         self._bar.close()
+
+
+class _Pace:
+    """How long the rest takes if it goes on as it did since the first report, with evaluations and checkpoints."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._first: tuple[int, float] | None = None
+
+    def left(self, step: int, now: float, seconds_per_step: float) -> float:
+        """Seconds that the steps after this one take; the first report has only its own time for a step to go by."""
+        if self._first is None:
+            self._first = step, now
+        first_step, began = self._first
+        pace = (now - began) / (step - first_step) if step > first_step else seconds_per_step
+        return (self._total - step) * pace
+
+
+def fitting(metrics: Sequence[str], columns: int, total_steps: int) -> str:
+    """As many of the metrics, the first ones first, as leave room for the bar in so many columns."""
+    around = len("100%|| / [0:00:00<00:00:00], ") + 2 * len(str(total_steps))
+    chosen = ""
+    for metric in metrics:
+        longer = f"{chosen}  {metric}" if chosen else metric
+        if around + _SHORTEST_BAR + len(longer) > columns:
+            break
+        chosen = longer
+    return chosen
+
+
+def _encodable(text: str) -> str:
+    """The text with an escape in place of each character that UTF-8 has not: bytes of a file's name that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

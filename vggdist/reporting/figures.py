@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tensorboardX import SummaryWriter
+from tensorboardX.summary import image
+
+from vggdist.reporting.events import EventFile
 
 _DOTS_PER_INCH = 120
 
@@ -23,6 +25,7 @@ def publish(figure: Figure, directory: Path, name: str) -> Path:
     figure.set_dpi(_DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
     canvas.print_png(path)
-    with SummaryWriter(str(directory / "tensorboard"), filename_suffix=f".{name}") as writer:
-        writer.add_image(name, np.asarray(canvas.buffer_rgba())[..., :3], dataformats="HWC")
+    events = EventFile(directory / "tensorboard", f".{name}")
+    events.summary(0, image(name, np.asarray(canvas.buffer_rgba())[..., :3], dataformats="HWC"))
+    events.close()
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -10,14 +12,37 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
-from tensorboardX.proto.summary_pb2 import Summary
 
+from vggdist.config.errors import RequestError
+from vggdist.reporting.chance import advice, is_at_chance
 from vggdist.reporting.console import Console
+from vggdist.reporting.events import EventFile
+from vggdist.reporting.metrics_file import MetricsFile
+
+logger = logging.getLogger(__name__)
+
+LOG, METRICS, TENSORBOARD = "log.txt", "metrics.jsonl", "tensorboard"
+
+
+def require_usable(directory: Path) -> None:
+    """Refuse a run's folder in which something else stands in the place of a report. Changes nothing.
+
+    Raises:
+        RequestError: naming it.
+    """
+    for name in (LOG, METRICS):
+        if os.path.lexists(directory / name) and not (directory / name).is_file():
+            raise RequestError(f"{directory / name} is not a regular file; move it away, or use another --run.name")
+    if os.path.lexists(directory / TENSORBOARD) and not (directory / TENSORBOARD).is_dir():
+        raise RequestError(f"{directory / TENSORBOARD} is not a folder; move it away, or use another --run.name")
 
 
 class Report:
-    """Rank 0's record of a run in its folder."""
+    """Rank 0's record of a run in its folder.
+
+    A disk that is full or read-only does not end the training: curves and lines are kept back until they can be written,
+    within limits, and :attr:`lost` says what could not be.
+    """
 
     def __init__(self, directory: Path, first_step: int, total_steps: int, bar: bool = False) -> None:
         """Open the record.
@@ -26,14 +51,23 @@ class Report:
             first_step: the step at which the run stands; what an earlier process recorded after it is taken back, so
                 that curves of a continued run do not double.
             bar: show a progress bar on a terminal.
+
+        Raises:
+            RequestError: when what an earlier process recorded cannot be continued.
         """
-        self._metrics = directory / "metrics.jsonl"
-        _cut_after(self._metrics, first_step)
-        self._lines = self._metrics.open("a")
-        # Two files of one second would have one name: an elastic run can begin anew as fast.
-        suffix = f".{os.getpid()}.{first_step}"
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step + 1, filename_suffix=suffix)
+        require_usable(directory)
+        self._directory = directory
+        self._metrics = MetricsFile(directory / METRICS, first_step)
+        self._events = EventFile(directory / TENSORBOARD, purge_step=first_step + 1)
+        self._unwritten: set[str] = set()  # confusion matrices
+        self._warned_of_chance = False
         self.console = Console(first_step, total_steps, bar)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many records of which file could not be written so far; empty when all is there."""
+        counts = {METRICS: self._metrics.lost, TENSORBOARD: self._events.lost, **dict.fromkeys(self._unwritten, 1)}
+        return {name: count for name, count in counts.items() if count}
 
     def advance(self, step: int) -> None:
         """Tell that a step was handed to the device."""
@@ -47,26 +81,45 @@ class Report:
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
         """Record an evaluation of the test or training set; ``confusion`` is ``(K, K)``, a row for each true class."""
         self._record(step, epoch, metrics)
-        with self._metrics.with_name(f"confusion-{part}.json").open("w") as file:
-            json.dump({"step": step, "rows": "true class", "counts": confusion.tolist()}, file)
+        matrix = {"step": step, "rows": "true class", "counts": confusion.tolist()}
+        self._replace(f"confusion-{part}.json", json.dumps(matrix))
         self.console.evaluation(step, epoch, part, metrics)
+        loss = metrics.get(f"{part}/loss", math.nan)
+        if epoch >= 1 and not self._warned_of_chance and is_at_chance(confusion, loss):
+            self._warned_of_chance = True
+            logger.warning("%s", advice(loss, len(confusion)))
+
+    def sync(self) -> None:
+        """Force the lines of ``metrics.jsonl`` to the disk, before a checkpoint that counts on them. For any thread."""
+        self._metrics.sync()
 
     def _record(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        self._lines.write(json.dumps({"step": step, "epoch": round(epoch, 6), **finite}) + "\n")
-        self._lines.flush()
-        for key, value in metrics.items():
-            # add_scalar would write the tag train/top1(%) as train/top1___.
-            scalar = Summary(value=[Summary.Value(tag=key, simple_value=value)])
-            self._tensorboard.file_writer.add_summary(scalar, step)
+        self._metrics.record(step, epoch, metrics)
+        self._events.scalars(step, metrics)
+
+    def _replace(self, name: str, text: str) -> None:
+        """Write a file of which only the newest counts, whole or not at all."""
+        path, temporary = self._directory / name, self._directory / f"{name}.tmp"
+        try:
+            temporary.unlink(missing_ok=True)  # of a process that was killed
+            with temporary.open("x") as file:
+                file.write(text)
+            temporary.replace(path)
+            self._unwritten.discard(name)
+        except OSError as error:
+            if name not in self._unwritten:
+                logger.warning("%s cannot be written: %s; the training goes on", path, error.strerror or error)
+            self._unwritten.add(name)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.console.close()
-        self._tensorboard.close()
-        self._lines.close()
+        self._events.close()
+        self._metrics.close()
 
 
 class SilentReport(Report):
@@ -74,6 +127,11 @@ class SilentReport(Report):
 
     def __init__(self) -> None:
         pass
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
 
     def advance(self, step: int) -> None:
         pass
@@ -84,21 +142,8 @@ class SilentReport(Report):
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
         pass
 
-    def __exit__(self, *_: Any) -> None:
+    def sync(self) -> None:
         pass
 
-
-def _cut_after(path: Path, step: int) -> None:
-    """Keep the lines of a metrics file up to a step; a last line that a crash cut short goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    def __exit__(self, *_: Any) -> None:
+        pass

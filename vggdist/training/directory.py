@@ -15,6 +15,7 @@ from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.load import as_yaml
 from vggdist.config.schema import Config
+from vggdist.reporting.report import require_usable
 from vggdist.reporting.result import write_whole
 
 _LOCK = ".lock"
@@ -56,6 +57,7 @@ class RunDirectory:
             return  # the ranks have changed, rank 0 has not
         self._make()
         self._lock = _locked(self.path / _LOCK, _PATIENCE if continues else 0)
+        require_usable(self.path)
         if os.path.lexists(self.store.directory) and not self.store.directory.is_dir():
             raise RequestError(f"{self.store.directory} is not a folder; move it away, or use another --run.name")
         if config.run.resume == "never" and not config.run.overwrite and not continues and self.store.directory.exists():

@@ -6,11 +6,11 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import mxnet as mx
 import numpy as np
 
+from vggdist.checkpoints.schema import IntervalState
 from vggdist.config.errors import RunError, agreed
 from vggdist.data.augment import Batch
 from vggdist.training.metrics import MovingAverage
@@ -35,14 +35,14 @@ class StepSums:
     skipped: np.ndarray
 
     @classmethod
-    def of(cls, state: dict[str, list[Any]] | None) -> StepSums:
+    def of(cls, state: IntervalState | None) -> StepSums:
         """From what :meth:`as_state` gave, or no steps at all."""
         state = state or {"losses": [], "hits": [], "samples": [], "skipped": []}
         losses = [np.nan if loss is None else loss for loss in state["losses"]]
         hits, samples = np.array(state["hits"], np.float64), np.array(state["samples"], np.int64)
         return cls(np.array(losses, np.float64), hits, samples, np.array(state["skipped"], bool))
 
-    def as_state(self) -> dict[str, list[Any]]:
+    def as_state(self) -> IntervalState:
         """JSON values, each number exactly; a loss that is not finite is null."""
         losses = [loss if np.isfinite(loss) else None for loss in self.losses.tolist()]
         return {
@@ -61,7 +61,7 @@ class StepSums:
 class Interval:
     """Collects the outcomes of steps."""
 
-    def __init__(self, world: World, first_step: int, earlier: dict[str, list[Any]] | None = None) -> None:
+    def __init__(self, world: World, first_step: int, earlier: IntervalState | None = None) -> None:
         """Begin an interval.
 
         Args:
@@ -90,7 +90,7 @@ class Interval:
         self._outcomes.append(outcome)
         self._num_valid.append(num_valid)
 
-    def as_state(self, stop_at_nonfinite: bool) -> dict[str, list[Any]]:
+    def as_state(self, stop_at_nonfinite: bool) -> IntervalState:
         """The interval so far, for a checkpoint that may be taken within it. Every rank must call this.
 
         Raises:
@@ -114,11 +114,10 @@ class Interval:
         kept = np.isfinite(sums.losses)
         for loss in (sums.losses / sums.samples)[kept]:
             moving_average.update(loss)
-        samples = max(1, sums.samples[kept].sum())
+        samples = sums.samples[kept].sum() if kept.any() else np.nan  # with train.nonfinite skip there may be no loss
         norm = self._outcomes[-1].gradient_norm
         return {
             "train/loss": float(sums.losses[kept].sum() / samples),
-            # None until a first finite loss: with train.nonfinite skip there may be none yet.
             "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
             "train/top1(%)": float(100 * sums.hits[kept].sum() / samples),
             "train/skipped_steps": float(sums.skipped.sum()),

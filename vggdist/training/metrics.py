@@ -157,7 +157,8 @@ def losses_and_log_odds(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
 class MovingAverage:
     """Exponential moving average: each new value has the given weight, the first is taken as it is.
 
-    The moving loss of *Deep Learning: The Straight Dope* (the MXNet tutorials), there with weight 0.01.
+    The moving loss of *Deep Learning: The Straight Dope* (the MXNet tutorials), there with weight 0.01. It is not corrected
+    for its start: after n values the first one still has the weight ``(1 - weight)^(n - 1)``, 37 % after 100 with 0.01.
     """
 
     weight: float

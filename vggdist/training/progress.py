@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vggdist.checkpoints.schema import IntervalState, ProgressState
 from vggdist.training.metrics import MovingAverage
 
 _LOWER_IS_BETTER = {"loss"}
@@ -38,7 +39,7 @@ class Progress:
     evaluated_step: int | None = None
     best_value: float | None = None
     best_step: int | None = None
-    interval: dict[str, list[Any]] | None = None
+    interval: IntervalState | None = None
 
     def note_best(self, metric: str) -> bool:
         """Compare the newest test evaluation with the best so far; tell whether it is better."""
@@ -49,7 +50,7 @@ class Progress:
         self.best_value, self.best_step = value, self.step
         return True
 
-    def as_state(self) -> dict[str, Any]:
+    def as_state(self) -> ProgressState:
         """JSON values that :meth:`restore` reads; a metric that is not a number is null."""
         return {
             "step": self.step,

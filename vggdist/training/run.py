@@ -68,12 +68,14 @@ class Run:
         self._handler.result = result
         memory.data = setup.data
         first_step, total_steps = setup.progress.step, setup.calendar.total_steps
-        report = Report(directory.path, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
+        report = world.together(
+            lambda: Report(directory.path, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
+        )
         with report:
             self._stop.begin_training()
             Trainer(setup, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
         watch.rest()
-        return self._result(setup) | {"environment": environment}
+        return self._result(setup) | {"environment": environment, "lost_records": report.lost}
 
     def _open(self, result: ResultFile, continues: bool) -> None:
         """Everything is checked: from now on this job's log, configuration and result are those of the run."""
@@ -86,7 +88,8 @@ class Run:
         """Log on what this run is made."""
         if self.memory.news is not None:
             logger.info("%s; going on with %d rank(s)", self.memory.news, world.size)
-        logger.info("%s: %d rank(s), %s, %s", self.config.run.name, world.size, world.controller, versions())
+        used = ", ".join(f"{name} {version}" for name, version in versions().items())
+        logger.info("%s: %d rank(s), %s, %s", self.config.run.name, world.size, world.controller, used)
         logger.info("environment: %s", ", ".join(f"{name} {value}" for name, value in environment.items()))
         if job := slurm.job(os.environ):
             logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))

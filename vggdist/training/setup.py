@@ -11,6 +11,7 @@ from typing import Any
 import mxnet as mx
 from mxnet.gluon import nn
 
+from vggdist.checkpoints.schema import FORMAT, TrainingState
 from vggdist.checkpoints.state import named_arrays
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
@@ -30,7 +31,7 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
-from vggdist.training.start import FORMAT, Start, augmentation, find, fitting_batch_size, identity, stand
+from vggdist.training.start import Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
 from vggdist.world.host import once_per_host
 from vggdist.world.process import World, choose_device, versions
@@ -62,7 +63,7 @@ class Setup:
     identity: dict[str, Any]  # what a checkpoint that continues this run must share
     scaled_for_ranks: int  # the ranks at the run's beginning, which the linear scaling rule counts
 
-    def checkpoint_state(self) -> dict[str, Any]:
+    def checkpoint_state(self) -> TrainingState:
         """What a checkpoint holds beside the arrays."""
         return {
             **self.progress.as_state(),

@@ -24,9 +24,6 @@ from vggdist.world.process import World
 
 logger = logging.getLogger(__name__)
 
-# Of the contents of state.json; raised when a checkpoint of the former kind can no longer be continued.
-FORMAT = 2
-
 # What may change between two parts of one run without making it another network.
 _FREE_MODEL_KEYS = {"dropout", "initializer", "magnitude"}
 
@@ -64,11 +61,6 @@ def find(store: CheckpointStore | None, world: World) -> Start:
         checkpoint = store.newest()
         if checkpoint is None:
             return Start({}, None)
-        if checkpoint.state.get("format") != FORMAT:
-            raise RequestError(
-                f"{store.path(checkpoint.state['step'])} was written by another version of vggdist; "
-                "continue with that version, or use another --run.name"
-            )
         return Start(checkpoint.arrays, checkpoint.state)
 
     start = world.together(read)
@@ -90,12 +82,13 @@ def fitting_batch_size(train: TrainConfig, world_size: int, state: Mapping[str, 
 def identity(config: Config, data: DataSet, plan: SamplePlan) -> dict[str, Any]:
     """What must not change between two parts of one run; the number of ranks may, and :func:`augmentation`."""
     model = {key: value for key, value in asdict(config.model).items() if key not in _FREE_MODEL_KEYS}
+    names = "\n".join(data.train.class_names)
     return {
         **{f"model.{key}": str(value) for key, value in model.items()},
         "augment.normalize": config.augment.normalize,
         "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
         "training samples": plan.num_samples,
-        "SHA-256 of the class names": hashlib.sha256("\n".join(data.train.class_names).encode()).hexdigest(),
+        "SHA-256 of the class names": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
         "SHA-256 of the training labels": hashlib.sha256(data.train.labels.astype("<i4").tobytes()).hexdigest(),
         "global batch size": plan.global_batch_size,
         "drop the last batch": plan.drop_last,
@@ -147,7 +140,7 @@ def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             raise RequestError(
-                f"the checkpoint's {name} is {before.get(name)}, this run's is {value}; "
+                f"the checkpoint's {name} is {before.get(name)!s:.200}, this run's is {value}; "
                 "continue with the same model, data and global batch, or use another --run.name"
             )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from vggdist.checkpoints.schema import TrainingState
 from vggdist.checkpoints.state import digests
 from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError, Stopped, agreed
@@ -48,7 +49,9 @@ class Trainer:
         self.memory = memory
         keep = setup.config.checkpoint
         root = setup.world.is_root
-        self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every) if root else None
+        self.writer = None
+        if root:
+            self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every, report.sync)
         self.agreement = Agreement(
             setup.world,
             setup.device,
@@ -130,6 +133,7 @@ class Trainer:
 
     def _report(self, interval: Interval, learning_rate: float) -> None:
         setup, progress = self.setup, self.setup.progress
+        self.beat(f"report after step {progress.step}")
         metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, setup.device)
         progress.training_metrics = metrics
         self.report.training(progress.step, setup.calendar.epoch(progress.step), metrics)
@@ -161,7 +165,7 @@ class Trainer:
         if self.writer is not None:
             self.writer.save(state, self.setup.progress.best_step)
 
-    def _state(self, interval: Interval) -> dict[str, Any]:
+    def _state(self, interval: Interval) -> TrainingState:
         """What a checkpoint holds beside the arrays; every rank must call this."""
         self.setup.progress.interval = interval.as_state(self._stops_at_nonfinite)
         return self.setup.checkpoint_state()
@@ -214,6 +218,7 @@ class Trainer:
 
     def _compare_ranks(self) -> None:
         """End the run if the ranks' networks are not the same bit for bit."""
+        self.beat(f"comparison after step {self.setup.progress.step}")
         told = "\n".join(f"{name} {sha256}" for name, sha256 in digests(self.setup.arrays).items())
         advice = "the ranks have drifted apart: a rank's memory or device is at fault; start again from the newest checkpoint"
         self.setup.world.require_same(f"its parameters after step {self.setup.progress.step}", told, advice)

@@ -33,6 +33,8 @@ class Beat:
     moved_at: float
     heard_at: float
     phase: str
+    patience: float = 1.0
+    """How many times the timeout this move may take."""
 
 
 class Roster:
@@ -52,10 +54,10 @@ class Roster:
         self._beats: dict[int, Beat] = {}
         self._left_at = -math.inf
 
-    def hear(self, rank: int, count: int, age: float, phase: str, now: float) -> None:
-        """A rank tells its newest beat, which is ``age`` seconds old; a rank that has left is not heard again."""
+    def hear(self, rank: int, count: int, age: float, phase: str, now: float, patience: float = 1.0) -> None:
+        """Take in a rank's newest beat, which is ``age`` seconds old; a rank that has left is not heard again."""
         if rank in self._expected:
-            self._beats[rank] = Beat(count, now - max(0.0, age), now, phase)
+            self._beats[rank] = Beat(count, now - max(0.0, age), now, phase, patience)
 
     def leave(self, rank: int, now: float) -> None:
         """A rank has come to its orderly end: from now on nobody waits for it, though some may have until now."""
@@ -81,28 +83,33 @@ class Roster:
     def judge(self, now: float) -> Finding | None:
         """Find the culprit when the job stands still.
 
-        It stands still when none of the ranks furthest behind has moved, and none has left, within the timeout: as long as
-        one of them moves, the others wait for it and do not hang. A rank that gives no sign of life is then the culprit (it
-        may be stopped, or its host or network is gone), else the one that is furthest behind, of several the one that moved
-        least recently.
+        It stands still when none of the ranks furthest behind has moved, and none has left, within the timeout (or the longer
+        time that its move may take): as long as one of them moves, the others wait for it and do not hang. A rank that gives
+        no sign of life is then the culprit (it may be stopped, or its host or network is gone), else the one that is furthest
+        behind, of several the one that moved least recently.
         """
         audible = {rank: beat for rank, beat in self._beats.items() if self.audible(rank, now)}
         if not audible:
             return None
         fewest = min(beat.count for beat in audible.values())
-        behind = {rank: beat.moved_at for rank, beat in audible.items() if beat.count == fewest}
-        if now - max(self._left_at, *behind.values()) <= self._timeout:
+        behind = {rank: beat for rank, beat in audible.items() if beat.count == fewest}
+        if now - max(self._left_at, *(beat.moved_at for beat in behind.values())) <= self._timeout:
             return None
-        if silent := {rank: beat.heard_at for rank, beat in self._beats.items() if rank not in audible}:
-            culprit = min(silent, key=silent.__getitem__)
-            told = f"has given no sign of life for {now - silent[culprit]:.0f} s; its last was: {self._beats[culprit].phase}"
-            return self._finding(culprit, told, [culprit])
-        culprit = min(behind, key=behind.__getitem__)
-        told = f"has not moved for {now - behind[culprit]:.0f} s: {self._beats[culprit].phase}"
+        overdue = all(now - beat.moved_at > beat.patience * self._timeout for beat in behind.values())
+        if silent := {rank: beat for rank, beat in self._beats.items() if rank not in audible}:
+            culprit = min(silent, key=lambda rank: silent[rank].heard_at)
+            silence = now - silent[culprit].heard_at
+            if overdue or silence > self._timeout:
+                told = f"has given no sign of life for {silence:.0f} s; its last was: {silent[culprit].phase}"
+                return self._finding(culprit, told, [culprit])
+        if not overdue:
+            return None
+        culprit = min(behind, key=lambda rank: behind[rank].moved_at)
+        told = f"has not moved for {now - behind[culprit].moved_at:.0f} s: {behind[culprit].phase}"
         return self._finding(culprit, told, sorted(behind))
 
     def _finding(self, culprit: int, told: str, behind: Sequence[int]) -> Finding:
-        text = f"{self._name(culprit)} {told}"
+        text = f"{self._name(culprit)} {told} (--run.timeout is {self._timeout:g} s)"
         if unheard := sorted(self._expected - self._beats.keys()):
             text += f" (not heard: rank {', '.join(map(str, unheard))})"
         return Finding(Verdict(culprit, text, 1), tuple(behind))

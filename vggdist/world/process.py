@@ -25,6 +25,7 @@ import numpy as np
 
 from vggdist.config.errors import BeforeStart, Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus, slurm
+from vggdist.world.meeting import meet
 from vggdist.world.scheduling import starting_patient_threads
 from vggdist.world.terminate import outlives
 from vggdist.world.topology import from_environment, launcher
@@ -55,12 +56,13 @@ class World:
 
         Raises:
             BeforeStart: on every rank, when Horovod does not connect the processes that a launcher started together.
+            RunError: see :func:`~vggdist.world.meeting.meet`.
         """
         if not slurm.connects(os.environ):
             raise BeforeStart(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
         before = _sockets().keys()
         with starting_patient_threads():
-            hvd.init()
+            meet(hvd.init)
         self._connections = _sockets().keys() - before
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()

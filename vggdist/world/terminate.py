@@ -16,18 +16,21 @@ _kept: list[object] = []  # C++ may hold them until the process ends
 
 
 def outlives(action: Callable[[], object]) -> bool:
-    """Whether an action comes to its end without an error.
+    """Whether an action comes to its end without a ``ValueError``, which is Horovod's "initialization failed".
 
-    Where it does not, its threads never end: the process must be left by ``os._exit``.
+    Where it does not, its threads never end: the process must be left by ``os._exit``. Another error of the action is raised.
     """
     over = threading.Event()
     succeeded = False
+    failures: list[BaseException] = []
 
     def act() -> None:
         nonlocal succeeded
-        with contextlib.suppress(ValueError):  # Horovod: "initialization failed"
+        try:
             action()
             succeeded = True
+        except BaseException as error:
+            failures.append(error)
         over.set()
 
     def stay() -> None:
@@ -37,6 +40,8 @@ def outlives(action: Callable[[], object]) -> bool:
     with _terminate_calls(stay):
         threading.Thread(target=act, name="outlives", daemon=True).start()
         over.wait()
+    if failures and not isinstance(failures[0], ValueError):
+        raise failures[0]
     return succeeded
 
 

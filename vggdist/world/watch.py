@@ -15,13 +15,14 @@ import os
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from vggdist.world.heartbeat import Roster, Verdict
 from vggdist.world.peers import Client, Peers, connect
+from vggdist.world.streams import say
 from vggdist.world.wire import Message
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 # How a failure is known; the first one counts, but what a rank told of itself says more than that it is gone.
 _How = Literal["told", "gone", "stuck"]
 
+_FIRST_PATIENCE = 5.0
+"""How many times the timeout a kind of phase may take the first two times: graphs are built, and files read, only then."""
 _MAIN_SPEAKS = 0.3
 """Seconds until the watch announces a failure itself; mpirun leaves about a second between a death and killing all."""
 _STUCK_DELAY = 0.5
@@ -64,7 +67,8 @@ class Watch:
         self._interval = min(1.0, timeout / 10)
         self._next_tick = 0.0
         self._late = False
-        self._beat = (0, math.inf, "start")
+        self._beat = (0, math.inf, "start", 1.0)
+        self._kinds: Counter[str] = Counter()
         self._told: deque[Verdict] = deque()
         self._news = threading.Condition()
         self._verdict: Verdict | None = None
@@ -93,7 +97,8 @@ class Watch:
         Args:
             exchange: collects one JSON-serialisable value of each rank, in the order of ranks (``World.gather``).
             timeout: seconds without a beat, from the first one on, after which a rank hangs; longer than anything between
-                two beats, the first step included. ``math.inf`` watches for deaths alone.
+                two beats, but for the first two of a kind of phase, which may take five times as long. ``math.inf`` watches
+                for deaths alone, and so does one rank, for which nobody waits.
             on_failure: called once by the watch's thread before it ends this process; on rank 0, which may write the record
                 there, 0.3 s after the failure (elsewhere too when rank 0 is what failed). Not called where the main thread
                 has asked for the verdict by then and ends the process itself.
@@ -101,10 +106,10 @@ class Watch:
             elastic: the others go on when a rank fails: a verdict ends only the process that it names.
         """
         peers, places = connect(rank, size, exchange)
-        return cls(rank, places, peers, timeout, on_failure, grace, elastic)
+        return cls(rank, places, peers, timeout if size > 1 else math.inf, on_failure, grace, elastic)
 
     def beat(self, phase: str, alone: bool = False) -> None:
-        """Note that this rank moves, and into which phase (``"step 37"``); costs well under a microsecond.
+        """Note that this rank moves, and into which phase (``"step 37"``, of the kind ``"step"``); costs a microsecond.
 
         The number of beats tells which rank is furthest behind, so every rank must beat at the same places. The more there
         are, above all before each wait for the others, the surer a rank that hangs is told from those that wait for it.
@@ -113,13 +118,16 @@ class Watch:
             alone: the other ranks do not make this move (rank 0 writes a file): it is a sign of life that does not count.
         """
         rested = self._beat[1] == math.inf
-        self._beat = (self._beat[0] + (not alone), time.monotonic(), phase)
+        kind = phase.partition(" ")[0]
+        self._kinds[kind] += 1
+        patience = _FIRST_PATIENCE if self._kinds[kind] <= 2 else 1.0
+        self._beat = (self._beat[0] + (not alone), time.monotonic(), phase, patience)
         if rested:
             self._arm_backstop()  # what comes next may keep Python's lock, before this rank's thread has had its turn
 
     def rest(self) -> None:
         """Stop the timer until the next beat: what follows may take any time. As at the start, only deaths are noticed."""
-        self._beat = (self._beat[0], math.inf, "rest")
+        self._beat = (self._beat[0], math.inf, "rest", 1.0)
 
     def tell(self, error: str, exit_code: int) -> None:
         """Tell all ranks, by way of rank 0, that this rank fails and is about to end; waits at most 1 s until rank 0 has it.
@@ -153,7 +161,7 @@ class Watch:
             while not self._closing:
                 self._turn()
         except Exception:
-            _say(f"vggdist: rank {self._rank} goes on without its watch, which failed:\n{traceback.format_exc()}")
+            say(f"vggdist: rank {self._rank} goes on without its watch, which failed:\n{traceback.format_exc()}")
         finally:
             faulthandler.cancel_dump_traceback_later()
             self._peers.send({"kind": "bye"})
@@ -197,7 +205,8 @@ class Watch:
             if message["kind"] in ("hello", "welcome"):
                 self._roster.hear(rank, 0, 0.0, "start", now)  # its first beat may never come
             elif message["kind"] == "beat":
-                self._roster.hear(rank, int(message["count"]), float(message["age"]), str(message["phase"]), now)
+                phase, patience = str(message["phase"]), float(message["patience"])
+                self._roster.hear(rank, int(message["count"]), float(message["age"]), phase, now, patience)
             elif message["kind"] == "failed":
                 verdict = Verdict(int(message["rank"]), str(message["text"]), int(message["exit_code"]))
                 self._fail(verdict, message["how"], tuple(message["behind"]), tell=self._rank == 0)
@@ -214,10 +223,10 @@ class Watch:
             self._fail(verdict, "told")
 
     def _tick(self, now: float) -> None:
-        count, moved_at, phase = self._beat
+        count, moved_at, phase, patience = self._beat
         age = max(0.0, now - moved_at)  # at rest it counts as moving
-        self._roster.hear(self._rank, count, age, phase, now)
-        self._peers.send({"kind": "beat", "count": count, "age": age, "phase": phase[:200]})
+        self._roster.hear(self._rank, count, age, phase, now, patience)
+        self._peers.send({"kind": "beat", "count": count, "age": age, "phase": phase[:200], "patience": patience})
         if self._unconfirmed and not self._peers.greeting:
             self._unconfirmed = False
             if not self._peers.ranks and self._roster.expects(0):
@@ -255,8 +264,8 @@ class Watch:
             self._print_stack()
 
     def _print_stack(self) -> None:
-        _, moved_at, phase = self._beat
-        _say(f"rank {self._rank}: no progress for {max(0.0, time.monotonic() - moved_at):.0f} s in {phase}; the stack:")
+        _, moved_at, phase, _ = self._beat
+        say(f"rank {self._rank}: no progress for {max(0.0, time.monotonic() - moved_at):.0f} s in {phase}; the stack:")
         faulthandler.dump_traceback(file=2)
 
     def _announce(self) -> None:
@@ -264,17 +273,17 @@ class Watch:
         if self._announced or self._verdict is None:
             return
         self._announced = True
-        _say(f"vggdist: {'' if self._rank == 0 else f'rank {self._rank} ends: '}{self._verdict.text}")
+        say(f"vggdist: {'' if self._rank == 0 else f'rank {self._rank} ends: '}{self._verdict.text}")
         if self._on_failure is not None:
             try:
                 self._on_failure(self._verdict)
             except BaseException:
-                _say(traceback.format_exc())
+                say(traceback.format_exc())
 
     def _arm_backstop(self) -> None:
         """Should a thread keep Python's lock, this rank's own cannot run; the others then name it after the timeout."""
         if math.isfinite(self._timeout):
-            self._arm(self._timeout + min(self._timeout / 2, 2.0))
+            self._arm(self._timeout * self._beat[3] + min(self._timeout / 2, 2.0))
 
     def _arm(self, seconds: float) -> None:
         """End this process with its stacks after so many seconds, though no Python code may run; replaces what was armed."""
@@ -283,8 +292,3 @@ class Watch:
 
 def _failed(verdict: Verdict, how: _How, behind: Sequence[int]) -> Message:
     return {"kind": "failed", "how": how, "behind": list(behind), **asdict(verdict)}
-
-
-def _say(text: str) -> None:
-    """Write to standard error, past Python's stream: the main thread may hang with the stream's lock."""
-    os.write(2, f"{text}\n".encode(errors="replace"))

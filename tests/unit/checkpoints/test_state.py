@@ -85,6 +85,14 @@ def test_the_first_array_of_another_shape_is_named_with_both_shapes() -> None:
         require_match(device_arrays(), stored)
 
 
+@pytest.mark.parametrize("kind", ["float64", "float16", "int32", ">f4"])
+def test_an_array_of_another_type_is_refused_and_not_cast(kind: str) -> None:
+    stored = on_host(device_arrays())
+    stored["parameter/b"] = stored["parameter/b"].astype(kind)
+    with pytest.raises(RequestError, match=rf"parameter/b is {kind}, not float32"):
+        require_match(device_arrays(), stored)
+
+
 def test_the_first_superfluous_array_is_named() -> None:
     stored = on_host(device_arrays()) | {"parameter/z": np.zeros(1), "optimizer/c/0": np.zeros(1)}
     with pytest.raises(RequestError, match="has optimizer/c/0, which this run does not"):

@@ -1,17 +1,13 @@
-"""A checkpoint is whole or absent; the newest whole one is used and nothing is unpickled."""
+"""A checkpoint is whole or absent, whatever is killed or full; the newest whole one is used."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import pickle
 import random
 import resource
 import shutil
 import stat
 import subprocess
-import zipfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -20,76 +16,27 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from tests.disks import small_disk
+from tests.states import training_state
+from tests.stored import (
+    FILES,
+    append,
+    checkpoint,
+    delete,
+    equal,
+    flip_bit,
+    full_disk,
+    names,
+    newest_step,
+    save,
+    truncate,
+    version_of,
+)
 from vggdist.checkpoints import contents
 from vggdist.checkpoints import store as store_module
 from vggdist.checkpoints.contents import Checkpoint
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
-
-FILES = ("arrays.npz", "state.json", "manifest.json")
-
-
-@pytest.fixture(autouse=True)
-def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, also after another test has started the package's own logging."""
-    monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
-    return caplog
-
-
-def checkpoint(step: int, version: int = 0) -> Checkpoint:
-    arrays = {
-        "parameter/conv.weight": np.full((2, 3), step, np.float32),
-        "optimizer/conv.weight/0": np.arange(4.0) + version,
-        "parameter/bias": np.array(step + 0.1, np.float64),
-        "parameter/turned": np.arange(6, dtype=np.float16).reshape(2, 3).T,
-        "parameter/none": np.empty((0, 3), np.float32),
-    }
-    return Checkpoint(arrays, {"step": step, "version": version, "metrics": {"loss": 0.1 * step, "auc": None}})
-
-
-def save(store: CheckpointStore, step: int, version: int = 0) -> Path:
-    made = checkpoint(step, version)
-    return store.save(made.arrays.items(), made.state)
-
-
-def equal(one: Checkpoint | None, other: Checkpoint) -> bool:
-    """Whether two checkpoints are the same to the last bit."""
-    if one is None or one.state != other.state or set(one.arrays) != set(other.arrays):
-        return False
-    pairs = [(array, other.arrays[name]) for name, array in one.arrays.items()]
-    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three whole checkpoints: steps 10, 20 and 30."""
-    directory = tmp_path_factory.mktemp("original") / "checkpoints"
-    for step in (10, 20, 30):
-        save(CheckpointStore(directory), step)
-    return directory
-
-
-@pytest.fixture
-def store(original: Path, tmp_path: Path) -> CheckpointStore:
-    """A copy of the three whole checkpoints."""
-    return CheckpointStore(shutil.copytree(original, tmp_path / "checkpoints"))
-
-
-def newest_step(store: CheckpointStore) -> int:
-    found = store.newest()
-    assert found is not None
-    return int(found.state["step"])
-
-
-def names(store: CheckpointStore) -> list[str]:
-    return sorted(path.name for path in store.directory.iterdir())
-
-
-def sign(folder: Path) -> None:
-    """Make the manifest fit the files, as one who forges a checkpoint would."""
-    manifest = {name: contents.fingerprint(folder / name) for name in ("arrays.npz", "state.json")}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
 
 # What comes back
 
@@ -124,7 +71,7 @@ def test_arrays_are_taken_one_at_a_time(tmp_path: Path) -> None:
             del array
 
     store = CheckpointStore(tmp_path / "new" / "checkpoints")
-    store.save(arrays(), {"step": 1})
+    store.save(arrays(), training_state(1))
     assert [array[0] for array in store.load(1).arrays.values()] == [0, 1, 2, 3, 4]
 
 
@@ -207,234 +154,6 @@ def test_a_checkpoint_newer_than_the_pointer_is_used(store: CheckpointStore, log
     assert newest_step(store) == 30 and not log.text
 
 
-# Damage
-
-
-def truncate(path: Path, chance: random.Random) -> None:
-    os.truncate(path, chance.randrange(path.stat().st_size))
-
-
-def flip_bit(path: Path, chance: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.write_bytes(bytes(content))
-
-
-def delete(path: Path, chance: random.Random) -> None:
-    path.unlink()
-
-
-def append(path: Path, chance: random.Random) -> None:
-    path.write_bytes(path.read_bytes() + chance.randbytes(chance.randrange(1, 2000)))
-
-
-def half_write(path: Path, chance: random.Random) -> None:
-    """The file was being written: what comes after it is not there yet."""
-    truncate(path, chance)
-    for name in FILES[FILES.index(path.name) + 1 :]:
-        (path.parent / name).unlink()
-
-
-def exchange(path: Path, chance: random.Random) -> None:
-    """A file of another checkpoint of the same run."""
-    shutil.copy(path.parent.with_name("step-00000010") / path.name, path)
-
-
-DAMAGES: list[Callable[[Path, random.Random], None]] = [truncate, flip_bit, delete, append, half_write, exchange]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_no_damage_loads_wrongly_and_the_newest_whole_one_is_used(
-    original: Path, tmp_path: Path, damage: Callable[[Path, random.Random], None]
-) -> None:
-    for seed in range(100):  # with 6 kinds 600 damages
-        chance = random.Random(seed)
-        store = CheckpointStore(shutil.copytree(original, tmp_path / str(seed)))
-        struck = chance.choice([[30], [30], [20, 30], [20]])
-        for step in struck:
-            damage(store.path(step) / chance.choice(FILES), chance)
-            with pytest.raises(RequestError, match=f"checkpoint file .*step-{step:08d}"):
-                store.load(step)
-        assert equal(store.newest(), checkpoint(max({10, 20, 30} - set(struck)))), seed
-
-
-def test_every_bit_of_a_manifest_counts(store: CheckpointStore) -> None:
-    manifest = store.path(30) / "manifest.json"
-    content = manifest.read_bytes()
-    for bit in random.Random(0).sample(range(8 * len(content)), 500):
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        manifest.write_bytes(bytes(flipped))
-        with pytest.raises(RequestError):
-            store.load(30)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_and_the_older_one_used(
-    store: CheckpointStore, log: pytest.LogCaptureFixture, name: str
-) -> None:
-    flip_bit(store.path(30) / name, random.Random(0))
-    assert newest_step(store) == 20
-    assert "step-00000030/" in log.text and "looking for an older checkpoint" in log.text
-
-
-def test_when_all_are_damaged_the_run_is_refused_with_a_way_out(store: CheckpointStore) -> None:
-    for step in store.steps():
-        delete(store.path(step) / "state.json", random.Random(0))
-    with pytest.raises(RequestError, match=r"--run\.resume never --run\.overwrite true, or another --run\.name"):
-        store.newest()
-
-
-def test_empty_folders_files_and_other_names_are_passed_over(store: CheckpointStore) -> None:
-    store.path(40).mkdir()
-    store.path(50).write_text("a file where a folder should be")
-    for name in ("step-0000000060", "step-٠٠٠٠٠٠٦٠", "step-60", "notes", "step-00000060.old", "step-" + "9" * 5000):
-        if len(name) < 200:
-            shutil.copytree(store.path(30), store.directory / name)
-    assert store.steps() == [10, 20, 30, 40, 50] and newest_step(store) == 30
-
-
-# Hostile files, signed with a manifest that fits
-
-
-class Bomb:
-    """Leaves a file when it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.trace,)
-
-
-def object_array(folder: Path, bomb: Bomb) -> None:
-    np.savez(folder / "arrays.npz", **{"parameter/x": np.array([bomb], dtype=object)})
-
-
-def pickled_arrays(folder: Path, bomb: Bomb) -> None:
-    (folder / "arrays.npz").write_bytes(pickle.dumps(bomb))
-
-
-def pickled_member(folder: Path, bomb: Bomb) -> None:
-    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
-        archive.writestr("parameter/x.npy", pickle.dumps(bomb))
-
-
-def pickled_state(folder: Path, bomb: Bomb) -> None:
-    (folder / "state.json").write_bytes(pickle.dumps(bomb, protocol=0))
-
-
-@pytest.mark.parametrize("forge", [object_array, pickled_arrays, pickled_member, pickled_state])
-def test_a_pickle_is_an_error_and_not_executed(
-    store: CheckpointStore, tmp_path: Path, forge: Callable[[Path, Bomb], None]
-) -> None:
-    trace = tmp_path / "unpickled"
-    pickle.loads(pickle.dumps(Bomb(trace)))
-    assert trace.exists()  # the bomb works
-    trace.unlink()
-    forge(store.path(30), Bomb(trace))
-    sign(store.path(30))
-    with pytest.raises(RequestError, match="step-00000030/(arrays.npz|state.json) is damaged"):
-        store.load(30)
-    assert newest_step(store) == 20 and not trace.exists()
-
-
-def header(text: str, version: bytes = b"\x01\x00") -> bytes:
-    """The beginning of an npy file."""
-    size = len(text).to_bytes(2 if version == b"\x01\x00" else 4, "little")
-    return b"\x93NUMPY" + version + size + text.encode()
-
-
-def described(shape: str, kind: str = "'<f4'") -> str:
-    return f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}\n"
-
-
-@pytest.mark.parametrize(
-    "member",
-    [
-        b"",
-        b"\x93NUMPY",
-        header(""),
-        header("__import__('os').abort()"),
-        header(described("(1000000000000000,)")) + bytes(8),
-        header(described("(4294967296, 4294967296)")),
-        header(described("(-1,)")) + bytes(4),
-        header(described("(2,)")) + bytes(9),
-        header(described("(1,)", "[('a', 'O')]")) + bytes(8),
-        header(described("(2,)"), b"\x02\x00") + bytes(8),
-        header(described("(" * 5000)),
-        header("-" * 9000 + "1"),
-    ],
-)
-def test_a_member_that_is_no_array_is_damage(store: CheckpointStore, member: bytes) -> None:
-    with zipfile.ZipFile(store.path(30) / "arrays.npz", "w") as archive:
-        archive.writestr("parameter/x.npy", member)
-    sign(store.path(30))
-    assert newest_step(store) == 20
-
-
-def test_a_compressed_archive_which_could_unpack_to_any_size_is_damage(store: CheckpointStore) -> None:
-    np.savez_compressed(store.path(30) / "arrays.npz", **{"parameter/x": np.zeros(1_000_000)})
-    sign(store.path(30))
-    with pytest.raises(RequestError, match="arrays.npz is damaged: parameter/x.npy is compressed"):
-        store.load(30)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        "[]",
-        "30",
-        "null",
-        "{}",
-        '{"step": "30"}',
-        '{"step": 30.0}',
-        '{"step": true}',
-        '{"step": null}',
-        '{"step": 20}',
-        '{"step": -30}',
-        f'{{"step": 1{"0" * 400}}}',
-        f'{{"step": 1{"0" * 9000}}}',
-        '{"step": 30, "loss": NaN}',
-        '{"step": 30, "loss": -Infinity}',
-        '{"step": 30, "loss": 1e999}',
-        "[" * 200_000,
-        "",
-    ],
-)
-def test_a_state_of_the_wrong_shape_is_damage_although_its_hash_is_right(store: CheckpointStore, state: str) -> None:
-    (store.path(30) / "state.json").write_text(state)
-    sign(store.path(30))
-    with pytest.raises(RequestError, match="step-00000030/state.json is damaged: .+") as caught:
-        store.load(30)
-    assert len(str(caught.value)) < 500 and newest_step(store) == 20
-
-
-@pytest.mark.parametrize("manifest", ["[]", "3", "null", "{}", "NaN", "[" * 200_000])
-@pytest.mark.parametrize("as_part", [False, True])
-def test_a_manifest_of_the_wrong_shape_is_damage(store: CheckpointStore, manifest: str, as_part: bool) -> None:
-    path = store.path(30) / "manifest.json"
-    right = json.loads(path.read_text())
-    text = f'{{"arrays.npz": {manifest}, "state.json": {json.dumps(right["state.json"])}}}' if as_part else manifest
-    path.write_text(text)
-    store.prune(keep_last=9, keep_every=0, best_step=None)
-    with pytest.raises(RequestError, match="step-00000030/manifest.json is damaged"):
-        store.load(30)
-    assert newest_step(store) == 20
-
-
-def test_a_state_with_a_value_that_is_not_finite_is_not_written(store: CheckpointStore) -> None:
-    with pytest.raises(ValueError, match="nan"):
-        store.save([], {"step": 40, "loss": float("nan")})
-    assert names(store) == ["latest", "step-00000010", "step-00000020", "step-00000030"]
-
-
-def test_an_array_of_objects_is_not_written(store: CheckpointStore) -> None:
-    with pytest.raises(ValueError, match="[Oo]bject"):
-        store.save([("parameter/x", np.array([object()]))], {"step": 40})
-    assert newest_step(store) == 30
-
-
 # Kills
 
 
@@ -486,7 +205,7 @@ def assert_tidy(store: CheckpointStore) -> None:
     """After tidying nothing is hidden, and every folder is a whole checkpoint."""
     store.tidy()
     assert not store.directory.exists() or not [name for name in names(store) if name.startswith(".")]
-    assert all(equal(store.load(step), checkpoint(step, store.load(step).state["version"])) for step in store.steps())
+    assert all(equal(store.load(step), checkpoint(step, version_of(store.load(step)))) for step in store.steps())
 
 
 def test_a_kill_within_a_save_leaves_the_former_or_the_new_checkpoint(original: Path, tmp_path: Path) -> None:
@@ -511,8 +230,8 @@ def test_a_kill_while_a_step_is_saved_again_leaves_its_old_or_its_new_checkpoint
     for store in kills(original, tmp_path, lambda store: save(store, 30, version=1) and None):
         assert_tidy(store)
         found = store.newest()
-        assert found is not None and equal(found, checkpoint(30, found.state["version"]))
-        seen.add(found.state["version"])
+        assert found is not None and equal(found, checkpoint(30, version_of(found)))
+        seen.add(version_of(found))
     assert seen == {0, 1}
 
 
@@ -584,10 +303,6 @@ def test_two_writers_of_one_step_do_not_share_a_name(store: CheckpointStore) -> 
 # Disks that fail
 
 
-def full_disk(*arguments: Any, **named: Any) -> NoReturn:
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize("target", ["zipfile._ZipWriteFile.write", "os.fsync", "pathlib.Path.write_text", "os.rename"])
 @pytest.mark.parametrize("step", [30, 40])
 def test_a_failing_write_leaves_the_former(
@@ -622,12 +337,7 @@ def test_a_file_that_may_not_grow_leaves_the_former(store: CheckpointStore) -> N
 
 
 def test_a_disk_that_is_really_full_leaves_the_former_and_later_takes_more(tmp_path: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs a small tmpfs: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path, "256k"):
         store = CheckpointStore(tmp_path / "checkpoints")
         save(store, 10)
         before = names(store)
@@ -637,8 +347,26 @@ def test_a_disk_that_is_really_full_leaves_the_former_and_later_takes_more(tmp_p
             assert names(store) == before and equal(store.newest(), checkpoint(10))
         save(store, 30)
         assert newest_step(store) == 30
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def in_the_way(path: Path) -> None:
+    path.write_text("in the way")
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+@pytest.mark.parametrize("make", [in_the_way, a_link_to_nothing, os.mkfifo])
+@pytest.mark.parametrize("method", [CheckpointStore.tidy, CheckpointStore.newest])
+def test_what_stands_where_the_folder_should_be_is_refused_at_the_start(
+    tmp_path: Path, make: Callable[[Path], None], method: Callable[[CheckpointStore], object]
+) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    make(store.directory)
+    with pytest.raises(RequestError, match="checkpoints is not a folder; move it away"):
+        method(store)
+    assert os.path.lexists(store.directory)
 
 
 def test_a_file_where_the_folder_should_be_is_an_error_of_the_disk(tmp_path: Path) -> None:

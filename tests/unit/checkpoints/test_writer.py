@@ -15,16 +15,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from tests.states import training_state
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError
-
-
-@pytest.fixture(autouse=True)
-def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, also after another test has started the package's own logging."""
-    monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
-    return caplog
 
 
 class GatedStore(CheckpointStore):
@@ -84,38 +78,51 @@ def test_a_save_and_a_wait_write_the_arrays_bit_for_bit(store: GatedStore, array
     writer = CheckpointWriter(store, arrays)
     assert writer.seconds == 0
     started = time.perf_counter()
-    writer.save({"step": 1, "metrics": {"loss": 0.1}})
+    writer.save(training_state(1, training_metrics={"loss": 0.1}))
     writer.wait()
     assert 0 < writer.seconds <= time.perf_counter() - started
     assert same(loaded(store, 1), values(arrays)) and writer.failure is None
-    assert store.load(1).state == {"step": 1, "metrics": {"loss": 0.1}}
+    assert store.load(1).state == training_state(1, training_metrics={"loss": 0.1})
+
+
+def test_records_are_on_the_disk_before_a_checkpoint_that_counts_on_them_is_visible(
+    store: GatedStore, arrays: dict[str, mx.nd.NDArray]
+) -> None:
+    seen: list[tuple[list[int], str]] = []
+    writer = CheckpointWriter(
+        store, arrays, keep_last=9, sync_records=lambda: seen.append((store.steps(), threading.current_thread().name))
+    )
+    for step in (1, 2):
+        writer.save(training_state(step))
+    writer.wait()
+    assert seen == [([], "checkpoint"), ([1], "checkpoint")] and store.steps() == [1, 2]
 
 
 def test_the_training_goes_on_while_a_checkpoint_is_written_and_does_not_change_it(
     store: GatedStore, arrays: dict[str, mx.nd.NDArray]
 ) -> None:
     store.gate.clear()
-    writer, state = CheckpointWriter(store, arrays), {"step": 1, "metrics": {"loss": 0.1}}
+    writer, state = CheckpointWriter(store, arrays), training_state(1, training_metrics={"loss": 0.1})
     before = values(arrays)
     writer.save(state)
     for array in arrays.values():
         array += 1
-    state["metrics"] = state["step"] = 99
+    state["training_metrics"], state["step"] = {"loss": 99}, 99
     mx.nd.waitall()
     assert store.steps() == []
     store.gate.set()
     writer.wait()
-    assert same(loaded(store, 1), before) and store.load(1).state == {"step": 1, "metrics": {"loss": 0.1}}
+    assert same(loaded(store, 1), before) and store.load(1).state == training_state(1, training_metrics={"loss": 0.1})
 
 
 def test_nested_values_of_the_state_are_those_of_the_save(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
     store.gate.clear()
-    writer, metrics = CheckpointWriter(store, arrays), {"loss": 0.1}
-    writer.save({"step": 1, "metrics": metrics})
+    writer, metrics = CheckpointWriter(store, arrays), dict[str, float | None](loss=0.1)
+    writer.save(training_state(1, training_metrics=metrics))
     metrics["loss"] = 99
     store.gate.set()
     writer.wait()
-    assert store.load(1).state["metrics"] == {"loss": 0.1}
+    assert store.load(1).state["training_metrics"] == {"loss": 0.1}
 
 
 def test_operations_that_were_asked_for_before_the_save_are_in_it(store: GatedStore) -> None:
@@ -125,7 +132,7 @@ def test_operations_that_were_asked_for_before_the_save_are_in_it(store: GatedSt
     for _ in range(30):
         array[:] = mx.nd.dot(array, array) / 700  # slower than the save's call
     array += 1
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     array += 1
     writer.wait()
     assert np.unique(loaded(store, 1)["parameter/a"]).tolist() == [2]
@@ -134,10 +141,10 @@ def test_operations_that_were_asked_for_before_the_save_are_in_it(store: GatedSt
 def test_a_second_save_waits_for_the_first(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
     store.gate.clear()
     writer = CheckpointWriter(store, arrays, keep_last=9)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     first = values(arrays)
     arrays["parameter/a"] += 1
-    second_save = threading.Thread(target=writer.save, args=({"step": 2},))
+    second_save = threading.Thread(target=writer.save, args=(training_state(2),))
     second_save.start()
     second_save.join(0.2)
     assert second_save.is_alive() and store.begun == 1
@@ -167,7 +174,7 @@ def test_weights_that_inference_has_laid_out_anew_are_saved_bit_for_bit(store: G
         network(images).wait_to_read()
         with pytest.raises(mx.MXNetError, match="MKLDNN"):  # they are laid out anew
             arrays["parameter/network_conv1_weight"][:] = np.zeros((64, 64, 3, 3), np.float32)
-        writer.save({"step": step})
+        writer.save(training_state(step))
         for array in arrays.values():
             mx.nd.sgd_update(array, mx.nd.ones_like(array), lr=0.125, wd=0.0, out=array)
         writer.wait()
@@ -185,7 +192,7 @@ def test_a_former_save_with_inference_between_leaves_no_trace(store: GatedStore)
     for step in range(1, 7):
         if step % 3:
             layer(images).wait_to_read()
-        writer.save({"step": step})
+        writer.save(training_state(step))
         writer.wait()
         assert same(loaded(store, step), values(arrays))
         for array in arrays.values():
@@ -195,7 +202,7 @@ def test_a_former_save_with_inference_between_leaves_no_trace(store: GatedStore)
 def test_what_need_not_be_kept_is_pruned_after_each_write(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
     writer = CheckpointWriter(store, arrays, keep_last=2, keep_every=4)
     for step in range(1, 8):
-        writer.save({"step": step}, best_step=3 if step >= 3 else None)
+        writer.save(training_state(step), best_step=3 if step >= 3 else None)
     writer.close()
     assert store.steps() == [3, 4, 6, 7]
 
@@ -206,12 +213,12 @@ def test_a_value_that_is_not_finite_replaces_and_prunes_nothing(
     store: GatedStore, arrays: dict[str, mx.nd.NDArray], log: pytest.LogCaptureFixture, value: float, position: int
 ) -> None:
     writer = CheckpointWriter(store, arrays, keep_last=1)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     good = loaded(store, 1)
     arrays["optimizer/a/momentum"].reshape((-1,))[position] = value
     for step in (1, 2):
-        writer.save({"step": step})
+        writer.save(training_state(step))
         writer.wait()
         assert isinstance(writer.failure, RunError)
         assert str(writer.failure) == (
@@ -229,12 +236,12 @@ def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
         raise OSError(28, "No space left on device")
 
     writer = CheckpointWriter(store, arrays, keep_last=1)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     seconds = writer.seconds
     with monkeypatch.context() as broken:
         broken.setattr("os.fsync", full)
-        writer.save({"step": 2})
+        writer.save(training_state(2))
         writer.wait()
     assert isinstance(writer.failure, OSError) and store.steps() == [1] and writer.seconds == seconds
     expected = (
@@ -242,7 +249,7 @@ def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
         "the training goes on, the newest checkpoint is step 1"
     )
     assert [record.getMessage() for record in log.records if record.levelno == logging.WARNING] == [expected]
-    writer.save({"step": 3})
+    writer.save(training_state(3))
     writer.wait()
     assert writer.failure is None and store.steps() == [3]
 
@@ -252,7 +259,7 @@ def test_without_any_checkpoint_a_failure_says_so(
 ) -> None:
     store.directory.write_text("in the way")
     writer = CheckpointWriter(store, arrays)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     assert isinstance(writer.failure, OSError) and "there is no checkpoint" in log.text
 
@@ -271,11 +278,11 @@ def fail_later(array: mx.nd.NDArray) -> None:
 
 def test_an_operation_that_failed_is_a_failure_of_the_write(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
     writer = CheckpointWriter(store, arrays)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     good = loaded(store, 1)
     fail_later(arrays["parameter/a"])
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     assert isinstance(writer.failure, mx.MXNetError) and same(loaded(store, 1), good)
 
@@ -284,11 +291,11 @@ def test_an_operation_whose_failure_was_seen_elsewhere_leaves_no_former_values_i
     store: GatedStore, arrays: dict[str, mx.nd.NDArray]
 ) -> None:
     writer = CheckpointWriter(store, arrays)
-    writer.save({"step": 1})
+    writer.save(training_state(1))
     writer.wait()
     store.gate.clear()
     fail_later(arrays["parameter/a"])
-    writer.save({"step": 2})
+    writer.save(training_state(2))
     with pytest.raises(mx.MXNetError):
         mx.nd.waitall()  # the copy is left out
     for array in (*arrays.values(), *writer._snapshot.buffers.values()):
@@ -303,7 +310,7 @@ def test_an_abandoned_write_does_not_become_a_checkpoint(store: GatedStore, arra
     writer = CheckpointWriter(store, arrays)
     store.gate.clear()
     with pytest.raises(mx.MXNetError, match="Connection closed"), writer:
-        writer.save({"step": 1})
+        writer.save(training_state(1))
         raise mx.MXNetError("Connection closed by peer")
     store.gate.set()
     writer.wait()
@@ -319,7 +326,7 @@ def test_leaving_waits_for_the_write_and_ends_the_thread(
     threading.Timer(0.2, store.gate.set).start()
     try:
         with CheckpointWriter(store, arrays) as writer:
-            writer.save({"step": 1})
+            writer.save(training_state(1))
             if error:
                 raise error
     except RunError:
@@ -345,7 +352,7 @@ def test_random_saves_and_updates_always_give_the_moment_of_the_save(store: Gate
             for array in arrays.values():
                 array += 1
             total += 1
-        writer.save({"step": step})
+        writer.save(training_state(step))
         expected[step] = total
     writer.close()
     found = {step: {float(v) for a in loaded(store, step).values() for v in np.unique(a)} for step in expected}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.disks import Disk
+from vggdist.config.errors import RequestError
 from vggdist.reporting.console import open_log, start_logging
-from vggdist.reporting.report import Report, SilentReport
+from vggdist.reporting.report import Report, SilentReport, require_usable
 
 CONFUSION = np.array([[3, 1], [0, 4]])
 
@@ -25,6 +29,7 @@ def training_metrics(value: float) -> dict[str, float]:
         "train/top1(%)": 50.0,
         "optim/learning_rate": 0.25,
         "throughput/images_per_s": 1000.0,
+        "time/step(ms)": 2000.0,
     }
 
 
@@ -35,10 +40,6 @@ def run(directory: Path, first_step: int, last_step: int, sign: int = 1) -> None
             report.advance(step)
             report.training(step, step / 4, training_metrics(sign * step))
         report.evaluation(last_step, last_step / 4, "test", {"eval/top1(%)": 87.5, "eval/loss": 0.5}, CONFUSION)
-    for events in (directory / "tensorboard").iterdir():  # their names tell seconds; the next process starts later
-        age = len(list((directory / "tensorboard").iterdir()))
-        if "events.out.tfevents.0" not in events.name:
-            events.rename(events.with_name(f"events.out.tfevents.{age:010d}.host"))
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -112,11 +113,80 @@ def test_a_run_that_starts_again_without_a_checkpoint_takes_everything_back(tmp_
     assert scalars(tmp_path)["train/loss"] == [(1, -1), (2, -2)]
 
 
-@pytest.mark.parametrize("torn", ['{"step": 2, "ep', "garbage\n", "7\n", "{}\n", '{"step": 2}'])
-def test_a_torn_line_is_taken_back(tmp_path: Path, torn: str) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + torn)
-    run(tmp_path, 5, 6)
-    assert [line["step"] for line in lines(tmp_path)] == [1, 6, 6]
+def test_curves_and_lines_have_no_gap_after_a_disk_that_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full in the midst of a record of each file, from the third step to the sixth."""
+    disk = Disk(monkeypatch, 10**6)
+    with Report(tmp_path, 0, 10) as report:
+        for step in range(1, 11):
+            disk.room = {3: 100, 6: 10**6}.get(step, disk.room)
+            report.training(step, step / 4, training_metrics(step))
+        assert report.lost == {}
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 11))
+    assert scalars(tmp_path)["train/loss"] == [(step, step) for step in range(1, 11)]
+
+
+def test_what_could_not_be_written_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Disk(monkeypatch, 100)
+    with Report(tmp_path, 0, 10) as report:
+        for step in range(1, 4):
+            report.training(step, step / 4, training_metrics(step))
+    assert report.lost == {"metrics.jsonl": 3, "tensorboard": 3}
+
+
+def test_a_confusion_matrix_is_whole_or_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def full_disk(self: Path, target: Path) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with Report(tmp_path, 0, 10) as report:
+        report.evaluation(1, 1, "eval", {"eval/loss": 0.5}, CONFUSION)
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "replace", full_disk)
+            for step in (2, 3):
+                report.evaluation(step, 1, "eval", {"eval/loss": 0.5}, CONFUSION)
+        former = json.loads((tmp_path / "confusion-eval.json").read_text())
+        assert former["step"] == 1 and report.lost == {"confusion-eval.json": 1}
+        assert log.text.count("confusion-eval.json cannot be written: No space left") == 1
+        report.evaluation(4, 1, "eval", {"eval/loss": 0.5}, CONFUSION)
+        assert report.lost == {} and not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "log.txt", "tensorboard"])
+@pytest.mark.parametrize("kind", ["folder", "file", "FIFO", "zeros", "loop"])
+def test_what_stands_in_the_place_of_a_report_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    {
+        "folder": path.mkdir,
+        "file": path.touch,
+        "FIFO": lambda: os.mkfifo(path),
+        "zeros": lambda: path.symlink_to("/dev/zero"),
+        "loop": lambda: path.symlink_to(name),
+    }[kind]()
+    if kind == ("folder" if name == "tensorboard" else "file"):
+        require_usable(tmp_path)
+        return
+    with pytest.raises(RequestError, match=f"{name} is not a (folder|regular file); move it away"):
+        require_usable(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_what_a_kill_left_of_a_confusion_matrix_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "confusion-test.json.tmp")
+    run(tmp_path, 0, 2)
+    assert json.loads((tmp_path / "confusion-test.json").read_text())["step"] == 2
+    assert sorted(os.listdir(tmp_path)) == ["confusion-test.json", "metrics.jsonl", "tensorboard"]
+
+
+def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    guesses = np.zeros((10, 10), int)
+    guesses[:, 3] = 36
+    with Report(tmp_path, 0, 10) as report:
+        report.evaluation(1, 0.5, "eval", {"eval/loss": math.log(10)}, guesses)
+        assert "guessing" not in log.text
+        for step in (2, 3):
+            report.evaluation(step, step, "eval", {"eval/loss": math.log(10)}, guesses)
+    assert log.text.count("is that of guessing (ln 10 = 2.303)") == 1 and "optimizer.learning_rate" in log.text
 
 
 def test_a_silent_report_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +196,33 @@ def test_a_silent_report_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         report.training(1, 0.25, training_metrics(1))
         report.evaluation(1, 1, "test", {"eval/loss": 1.0}, CONFUSION)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_name_that_is_not_utf8_reaches_console_and_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], logger: logging.Logger
+) -> None:
+    start_logging(rank=0)
+    open_log(tmp_path / "log.txt")
+    logger.warning("%s is damaged", os.fsdecode(b"caf\xe9.jpg"))
+    for text in (capsys.readouterr().out, (tmp_path / "log.txt").read_text("utf-8")):
+        assert text.endswith("caf\\udce9.jpg is damaged\n")
+
+
+def test_a_console_that_is_gone_or_a_full_disk_does_not_end_the_logging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: logging.Logger
+) -> None:
+    start_logging(rank=0)
+    open_log(tmp_path / "log.txt")
+    for output in (None, open("/dev/full", "w")):
+        monkeypatch.setattr(sys, "stdout", output)
+        logger.info("a line")
+    disk = Disk(monkeypatch, 0)
+    logger.info("another")
+    disk.room = 10**6
+    logger.info("last")
+    monkeypatch.undo()
+    found = [line.split(" ", 3)[3] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert found[:3] == ["a line", "a line", "another"] and "last" in found and "cannot be written" in str(found)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.checkpoints.schema import FORMAT
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig, DataConfig
@@ -18,7 +19,7 @@ from vggdist.data.sampler import make_plan
 from vggdist.data.sources import ArraySource, load
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.progress import Progress
-from vggdist.training.start import FORMAT, Start, augmentation, find, fitting_batch_size, identity, stand
+from vggdist.training.start import Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.world.process import World
 
 
@@ -84,7 +85,7 @@ def test_another_normalisation_is_refused_and_another_augmentation_is_told(caplo
         [tell(Config(augment=augment)) for augment in (AugmentConfig(), AugmentConfig(normalize="none", mixup=0.2))]
         for tell in (digits_identity, augmentation)
     )
-    state = Progress(MovingAverage(0.1)).as_state() | begun_by(1, 1) | {"threads": None}
+    state = {**Progress(MovingAverage(0.1)).as_state(), **begun_by(1, 1), "threads": None}
     start = Start({}, {**state, "identity": identities[0], "augmentation": kinds[0]})
     with pytest.raises(RequestError, match="augment.normalize is published, this run's is none"):
         stand(start, {}, Progress(MovingAverage(0.1)), identities[1], kinds[1], World())

@@ -36,7 +36,7 @@ def test_nobody_is_named_as_long_as_all_move() -> None:
 
 def test_the_rank_furthest_behind_is_named_with_where_it_is() -> None:
     finding = found(heard(50, (8, 11), (7, 12), (9, 11)), 50)
-    assert finding.verdict.text == "rank 1 (host1, pid 101) has not moved for 12 s: step 7"
+    assert finding.verdict.text == "rank 1 (host1, pid 101) has not moved for 12 s: step 7 (--run.timeout is 10 s)"
     assert (finding.verdict.rank, finding.verdict.exit_code, finding.behind) == (1, 1, (1,))
 
 
@@ -57,9 +57,29 @@ def test_who_waits_for_a_rank_that_works_alone_does_not_hang() -> None:
     assert heard(50, (9, 1), (9, 60), (9, 60)).judge(50) is None
 
 
+def test_what_is_done_for_the_first_time_may_take_longer() -> None:
+    known = roster(2)
+    for now, hangs in ((50, False), (51, True)):
+        known.hear(0, 1, now, "step 1", now, patience=5)
+        known.hear(1, 1, now, "step 1", now, patience=5)
+        assert (known.judge(now) is not None) == hangs
+
+
+def test_a_rank_that_falls_silent_in_its_first_step_is_named_after_the_usual_timeout() -> None:
+    known = roster(2)
+    known.hear(1, 1, 2.0, "step 1", 2.0, patience=5)
+    for now, named in ((11.9, False), (12.1, True)):
+        known.hear(0, 1, now, "step 1", now, patience=5)
+        finding = known.judge(now)
+        assert (finding is not None and finding.verdict.rank == 1) == named
+
+
 def test_a_rank_without_a_sign_of_life_comes_before_one_that_is_behind() -> None:
     finding = found(heard(50, (7, 11), (9, 11), (8, 11), silence={1: 10.6}), 50)
-    assert finding.verdict.text == "rank 1 (host1, pid 101) has given no sign of life for 11 s; its last was: step 9"
+    assert (
+        finding.verdict.text
+        == "rank 1 (host1, pid 101) has given no sign of life for 11 s; its last was: step 9 (--run.timeout is 10 s)"
+    )
     assert finding.behind == (1,)
 
 
@@ -87,7 +107,7 @@ def test_who_waited_for_a_rank_until_it_left_does_not_hang() -> None:
 
 
 def test_ranks_that_were_never_heard_are_told() -> None:
-    assert found(heard(50, (9, 11), size=3), 50).verdict.text.endswith("step 9 (not heard: rank 1, 2)")
+    assert found(heard(50, (9, 11), size=3), 50).verdict.text.endswith("(not heard: rank 1, 2)")
 
 
 def test_without_a_timeout_nobody_hangs() -> None:

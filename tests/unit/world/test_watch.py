@@ -182,11 +182,32 @@ def test_a_rank_that_keeps_python_s_lock_is_named_and_shows_its_stack(start: Any
     assert "Timeout (0:00:01.5" in ranks.outputs[culprit] and " in keep_the_lock\n" in ranks.outputs[culprit]
 
 
-def test_one_process_alone_watches_itself_and_ends_though_its_callback_fails(start: Any) -> None:
-    ranks = start("fail_to_record", timeout=0.6)
-    assert ranks.codes() == [1]
+def test_a_rank_ends_though_its_callback_fails(start: Any) -> None:
+    ranks = start("fail_to_record", "wait", timeout=1)
+    assert ranks.codes() == [1, 1]
     assert seconds(ranks.outputs[0], f"{ranks.name(0)} has not moved for # s: sleep") >= 1
     assert "OSError: no space left" in ranks.outputs[0]
+
+
+def test_one_rank_alone_may_take_any_time(start: Any) -> None:
+    """Nobody waits for it."""
+    ranks = start("wait_for_the_stop", timeout=0.3)
+    ranks.running()
+    time.sleep(2)
+    (ranks.directory / "stop").touch()
+    assert ranks.codes() == [0] and ranks.outputs == [""]
+
+
+def test_the_first_two_phases_of_a_kind_have_more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch.start(0, 1, lambda value: [value], timeout=60)
+    patience = []
+    try:
+        for phase in ("step 1", "step 2", "step 3", "evaluation after step 3", "step 4", "checkpoint of step 4"):
+            watch.beat(phase)
+            patience.append(watch._beat[3])
+    finally:
+        watch.close()
+    assert patience == [5, 5, 1, 5, 1, 5]
 
 
 def test_ranks_that_rest_may_take_any_time_but_not_die(start: Any) -> None:

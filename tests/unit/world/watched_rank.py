@@ -19,6 +19,7 @@ DEADLINE = 60.0
 """Seconds after which a rank ends by itself."""
 GRACE = 0.3
 watch_module._STUCK_DELAY, watch_module._BEHIND_ROOT = 0.2, 0.6
+watch_module._FIRST_PATIENCE = 1.0  # these ranks do everything once
 
 
 class Rank:
