@@ -1,5 +1,7 @@
 """The errors whose text is written for the person who started the run."""
 
+from vggdist.config.text import printable
+
 
 class VggdistError(Exception):
     """An error with a documented exit code; its message says what was wrong, where, and what to do."""
@@ -7,6 +9,10 @@ class VggdistError(Exception):
     exit_code = 1
     agreed = False
     """True once every rank holds this same error, so that one of them can tell it and all can end together."""
+
+    def __init__(self, message: str = "") -> None:
+        """Take the message; what cannot be printed in it, such as a file name that is not UTF-8, is escaped."""
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class RequestError(VggdistError):

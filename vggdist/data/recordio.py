@@ -123,14 +123,14 @@ class RecordReader:
         position, expected = 0, (_WHOLE, _FIRST)
         while True:
             if len(raw) < position + 8:
-                raise _CutShortError(self._damaged(index, "it is cut short"))
+                raise _CutShortError(str(self._damaged(index, "it is cut short")))
             magic, word = struct.unpack_from("<II", raw, position)
             kind, length = word >> 29, word & _MAX_LENGTH
             if magic != _MAGIC or kind not in expected:
                 raise self._damaged(index, "it does not begin as a record does" if not parts else "a part of it is missing")
             part = view[position + 8 : position + 8 + length]
             if len(part) < length:
-                raise _CutShortError(self._damaged(index, f"{len(part)} of {length} bytes are there"))
+                raise _CutShortError(str(self._damaged(index, f"{len(part)} of {length} bytes are there")))
             parts.append(part)
             if kind in (_WHOLE, _LAST):
                 return part if kind == _WHOLE else memoryview(_MAGIC_BYTES.join(parts))
