@@ -16,7 +16,7 @@ from PIL import Image
 
 from vggdist.config.images import DataConfig
 from vggdist.data import recording
-from vggdist.data.recordio import RecordReader
+from vggdist.data.recordreader import RecordReader
 from vggdist.data.sources import load
 from vggdist.prepare import main
 

@@ -23,7 +23,7 @@ from vggdist.data import folder
 from vggdist.data.decode import DamagedImageError, Encoded, decode
 from vggdist.data.encoded import Store
 from vggdist.data.framing import resize
-from vggdist.data.recordio import RecordReader
+from vggdist.data.recordreader import RecordReader
 from vggdist.data.records import CLASSES, RecordPart, class_names, find
 
 _LOCK = ".lock"

@@ -16,7 +16,8 @@ from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
 from vggdist.data import download
 from vggdist.data.decode import convert_channels
-from vggdist.data.sources import STATISTICS, ArraySource, held_out_split, load
+from vggdist.data.parts import held_out_split
+from vggdist.data.sources import STATISTICS, ArraySource, load
 
 
 def _write_mnist(folder: Path) -> None:
