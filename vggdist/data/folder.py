@@ -16,9 +16,9 @@ from vggdist.config.text import printable
 from vggdist.data.decode import Encoded, read_file
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_TRAIN_FOLDER, _TEST_FOLDERS = "train", ("test", "val", "validation")
+_TRAIN_FOLDER, TEST_FOLDERS = "train", ("test", "val", "validation")
 # Where one of these lies beside class folders, it is meant as a part and not as a class.
-_PART_FOLDERS = {_TRAIN_FOLDER, *_TEST_FOLDERS, "training", "testing", "valid", "eval", "evaluation", "dev"}
+_PART_FOLDERS = {_TRAIN_FOLDER, *TEST_FOLDERS, "training", "testing", "valid", "eval", "evaluation", "dev"}
 # What file managers, network storage and unpackers leave in folders, beside names that begin with a dot.
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 _IMAGES, _FOLDERS, _SYSTEM_FILES, _DEAD_LINKS = "images", "folders", "system files", "dead links"
@@ -129,7 +129,7 @@ def scan(root: Path) -> Layout:
         classes, ignored = _classes(root, entries)
         return Layout(tuple(classes), _list(root, classes, tuple(classes), ignored), None)
     train = parts[_TRAIN_FOLDER]
-    test = next((parts[name] for name in _TEST_FOLDERS if name in parts), None)
+    test = next((parts[name] for name in TEST_FOLDERS if name in parts), None)
     read = (train.name, test.name if test is not None else None)
     not_read = tuple(printable(entry.name) for entry in entries if entry.name not in read and _kind(entry) != _SYSTEM_FILES)
     classes, ignored = _classes(train, _entries(train))
@@ -193,7 +193,7 @@ def _classes(folder: Path, entries: Iterable[os.DirEntry[str]]) -> tuple[dict[st
         if kind != _FOLDERS:
             ignored["loose images" if kind == _IMAGES else kind] += 1
             continue
-        name = _class_name(entry.name)
+        name = class_name(entry.name)
         if name in classes:
             raise RequestError(f"{folder} has two folders for the class {name}; rename one of them")
         classes[name] = folder / entry.name
@@ -205,12 +205,18 @@ def _classes(folder: Path, entries: Iterable[os.DirEntry[str]]) -> tuple[dict[st
     return dict(sorted(classes.items())), ignored
 
 
-def _class_name(folder: str) -> str:
+def class_name(folder: str) -> str:
     """The name of a class from that of its folder: the same in every locale, and printable.
 
     Bytes that are not UTF-8 are escaped; composed and decomposed letters, which file systems exchange, are one name.
     """
     return printable(unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace")))
+
+
+def fits_class(name: str) -> bool:
+    """Whether a class of this name can have a folder that :func:`scan` takes for it."""
+    hidden = name.startswith(".") or name.lower() in _SYSTEM
+    return not hidden and "/" not in name and "\0" not in name and 0 < len(os.fsencode(name)) <= 255
 
 
 def _list(folder: Path, classes: Mapping[str, Path], class_names: tuple[str, ...], ignored: Counter[str]) -> Listing:
