@@ -16,6 +16,7 @@ from pathlib import Path
 import pooch
 
 from vggdist.config.errors import RequestError
+from vggdist.config.text import printable
 
 _log = logging.getLogger(__name__)
 _ASIDE = ".vggdist-download"
@@ -177,7 +178,7 @@ def _remove_aside(aside: Path, publishers: Mapping[str, Publisher]) -> None:
 def _fetch_file(remote: RemoteFile, url: str, folder: Path, aside: Path) -> None:
     """Fetch one file aside, check it, unpack it where it is an archive, and move it into ``folder``."""
     pooch.get_logger().setLevel(logging.WARNING)  # our own line below says the same with less
-    _log.info("downloading %s to %s", url + remote.name, folder)
+    _log.info("downloading %s to %s", url + remote.name, printable(folder))
     try:
         aside.mkdir(exist_ok=True)
         pooch.retrieve(

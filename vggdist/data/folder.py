@@ -92,7 +92,8 @@ class FileStore:
         """The file's name in the folder of its class, and its size; ``RequestError`` where there is none."""
         path = self.paths[index]
         try:
-            return b"%s %d" % (os.fsencode("/".join(path.parts[-2:])), path.stat().st_size)
+            name = os.fsencode(path)
+            return b"%s %d" % (b"/".join(name.rsplit(b"/", 2)[-2:]), os.stat(name).st_size)
         except (OSError, ValueError) as error:
             raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vggdist.config.images import DataConfig
+from vggdist.config.text import printable
 from vggdist.data.arrays import ArraySource, Source
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.identity import part_identity
@@ -72,7 +73,10 @@ def load(data: DataConfig, seed: int) -> DataSet:
         _log.info("%s set: %s", name, part_line(source.labels, source.class_names, part.origin))
     train, test = (part.source for part in loaded)
     if data.damaged == "stop" and any(isinstance(source, EncodedSource) for source in (train, test)):
-        _log.info("images are decoded when a step reads them; vggdist prepare --check %s finds damaged ones first", data.root)
+        _log.info(
+            "images are decoded when a step reads them; vggdist prepare --check %s finds damaged ones first",
+            printable(data.root),
+        )
     mean, std = (_per_channel(values, train.channels) for values in STATISTICS[data.name])
     kept = {
         name: part_identity(part.source.labels, part.source.class_names, part.contents)

@@ -145,9 +145,7 @@ def test_an_image_of_too_many_pixels_is_not_called_damaged(kind: str) -> None:
     else:
         start = content.index(b"\xff\xc0") + 5
         content = content[:start] + struct.pack(">HH", 20_000, 10_000) + content[start + 4 :]
-    with pytest.raises(
-        DamagedImageError, match=r"large \(\d+ bytes\) has more than 178956970 pixels.*; scale it down"
-    ) as caught:
+    with pytest.raises(DamagedImageError, match=r"large .* has more than 178956970 pixels.*; scale it down") as caught:
         decode(Encoded(content, "large"), 3)
     assert "replace or remove" not in str(caught.value)
 
@@ -157,9 +155,7 @@ def test_a_picture_too_narrow_to_be_scaled_is_named_and_takes_no_memory(tmp_path
     source = EncodedSource(FileStore([tmp_path / "line.png"]), np.zeros(1, np.int32), ("a",), 3)
     for view in (EvaluationView(source, AugmentConfig(), 224), TrainingView(source, AugmentConfig(), 224, 0, (0, 0, 0))):
         arguments = (np.zeros(1, np.int64), np.ones(1, np.float32))
-        with pytest.raises(
-            RequestError, match=r"line.png has 8000 x 1 pixels: too narrow to be scaled to a short side of 224"
-        ):
+        with pytest.raises(RequestError, match="line.png has 8000 x 1 pixels: too narrow to be scaled to a short side"):
             view.batch(*arguments) if isinstance(view, EvaluationView) else view.batch(0, *arguments)
     assert EvaluationView(source, AugmentConfig(), 16).batch(*arguments).images.shape == (1, 16, 16, 3)
     cropped = TrainingView(source, AugmentConfig(random_resized_crop=True), 224, 0, (0, 0, 0))
