@@ -161,7 +161,10 @@ def _part_folders(root: Path, entries: Iterable[os.DirEntry[str]]) -> dict[str, 
     parts: dict[str, Path] = {}
     for entry in entries:
         name = entry.name.lower()
-        if name in _PART_FOLDERS and _kind(entry) == _FOLDERS:
+        kind = _kind(entry) if name in _PART_FOLDERS else None
+        if kind == _DEAD_LINKS:
+            raise RequestError(f"{root / entry.name} is a link to nothing; restore what it links to, or remove it")
+        if kind == _FOLDERS:
             if name in parts:
                 raise RequestError(f"{root} holds both {parts[name].name}/ and {entry.name}/; remove or rename one of them")
             parts[name] = root / entry.name

@@ -123,7 +123,7 @@ def check(path: Path, threads: int, advance: Callable[[int], object]) -> Checked
             if isinstance(content, RequestError):
                 damage.append(str(content))
             advance(1)
-    lines = [f"{part.name}: {part_line(part.labels, names or (), part.origin)}" for part in parts]
+    lines = [f"{part.name}: {part_line(part.labels, names, part.origin)}" for part in parts] if names is not None else []
     return Checked(sum(len(part.store) + len(part.left_out) for part in parts), lines, damage, remarks)
 
 

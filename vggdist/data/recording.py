@@ -110,7 +110,7 @@ def _resume(records: Path, lines: Path, journal: Path, request: str) -> tuple[Ou
                 else:
                     line = waiting.pop() if waiting else b""
                     next_end = record_end(head_at, end, size)
-                    if line != b"%d\t%d\n" % (first, end) or next_end is None:
+                    if line != b"%d\t%d\n" % (first, end) or next_end is None or next_end > size:
                         break
                     end, index_end = next_end, index_end + len(line)
                     outcome.written += 1

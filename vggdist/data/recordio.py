@@ -84,19 +84,20 @@ def record_end(head_at: Callable[[int], bytes], position: int, size: int) -> int
         size: of the file in bytes.
 
     Returns:
-        The position behind it, or None where it does not begin as a record does or is not all there.
+        The position behind it, which is beyond ``size`` where it is cut short; None where it, or a part of it, does not begin
+        as it should.
     """
     expected: tuple[int, ...] = (WHOLE, FIRST)
     while True:
         head = head_at(position)
         if len(head) < 8:
-            return None
+            return size + 1
         magic, word = struct.unpack("<II", head)
         kind, length = word >> 29, word & MAX_LENGTH
         position += 8 + length + -length % 4
-        if magic != MAGIC or kind not in expected or position > size:
+        if magic != MAGIC or kind not in expected:
             return None
-        if kind in (WHOLE, LAST):
+        if kind in (WHOLE, LAST) or position > size:
             return position
         expected = (MIDDLE, LAST)
 

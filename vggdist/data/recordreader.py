@@ -29,11 +29,8 @@ from vggdist.data.recordio import (
 
 _HEAD = np.dtype([("magic", "<u4"), ("word", "<u4"), ("flag", "<u4"), ("label", "<f4"), ("id", "<u8"), ("id2", "<u8")])
 _INDEX_LIMIT = 2**30  # bytes of an index: 50 million records
+_MOST_BYTES = 2**29 + 2**16  # of a record with all its parts
 _ADVICE = "replace the file, or leave out all that is damaged with --data.damaged skip; vggdist prepare --check lists them"
-
-
-class _CutShortError(DamagedImageError):
-    """A record that goes on beyond the end of what was read."""
 
 
 class RecordReader:
@@ -82,8 +79,10 @@ class RecordReader:
 
     def read(self, index: int) -> ImageRecord:
         """One record; ``DamagedImageError`` names the file and the key where it is not as the format says."""
-        start = int(self.positions[index])
-        data = self._data(index, self._pread(start, int(self._ends[index]) - start))
+        start, size = int(self.positions[index]), int(self.lengths[index])
+        if size > _MOST_BYTES:
+            raise self._damaged(index, f"it has {size} bytes, more than any image")
+        data = self._data(index, self._pread(start, size))
         if len(data) < IMAGE_HEADER.size:
             raise self._damaged(index, f"{len(data)} bytes are too few for an image's header")
         flag, label, _, _ = IMAGE_HEADER.unpack_from(data)
@@ -147,12 +146,13 @@ class RecordReader:
             if not starts[place]:
                 damage[place] = str(self._damaged(place, "it does not begin as a record does"))
                 continue
-            end, limit = self._end_of(int(self.positions[place])), int(self._ends[place])
+            end, limit = self._whole_end_of(int(self.positions[place])), int(self._ends[place])
             if end is not None and end < limit:
                 unlisted += (beside := self._count(end, limit))
                 if not beside:
-                    damage[place] = str(self._damaged(place, f"it ends {limit - end} bytes before the next one"))
-            elif end is not None and end > limit and (end == self._size or self._end_of(end) is not None):
+                    next_one = "the next one" if limit < self._size else "the end of the file"
+                    damage[place] = str(self._damaged(place, f"it ends {limit - end} bytes before {next_one}"))
+            elif end is not None and end > limit and (end == self._size or self._whole_end_of(end) is not None):
                 raise RequestError(
                     f"position {limit} in {self.index_path} is within {self.name(place)}: the index is not of this file; copy "
                     f"both again, or remove the index, and the records are read in their order"
@@ -175,13 +175,18 @@ class RecordReader:
         return str(self._damaged(place, "it does not end where the next one begins"))
 
     def _end_of(self, position: int) -> int | None:
-        """Where the record at a position ends, with all its parts; None where there is none or it is not all there."""
+        """Where the record at a position ends, as :func:`record_end` has it."""
         return record_end(lambda place: self._pread(place, 8), position, self._size)
+
+    def _whole_end_of(self, position: int) -> int | None:
+        """Where the record at a position ends; None where there is none or it is not all there."""
+        end = self._end_of(position)
+        return end if end is not None and end <= self._size else None
 
     def _count(self, position: int, limit: int) -> int:
         """How many whole records stand one after the other from a position on."""
         count = 0
-        while position < limit and (end := self._end_of(position)) is not None:
+        while position < limit and (end := self._whole_end_of(position)) is not None:
             position, count = end, count + 1
         return count
 
@@ -190,7 +195,7 @@ class RecordReader:
         positions: list[int] = []
         position = 0
         while position < self._size:
-            end = self._end_of(position)
+            end = self._whole_end_of(position)
             if end is None:
                 raise RequestError(
                     f"{self.path} is damaged or cut short at byte {position} of {self._size}, after {len(positions)} records; "
@@ -214,14 +219,14 @@ class RecordReader:
         position, expected = 0, (WHOLE, FIRST)
         while True:
             if len(raw) < position + 8:
-                raise _CutShortError(str(self._damaged(index, "it is cut short")))
+                raise self._damaged(index, "it is cut short")
             magic, word = struct.unpack_from("<II", raw, position)
             kind, length = word >> 29, word & MAX_LENGTH
             if magic != MAGIC or kind not in expected:
                 raise self._damaged(index, "it does not begin as a record does" if not parts else "a part of it is missing")
             part = view[position + 8 : position + 8 + length]
             if len(part) < length:
-                raise _CutShortError(str(self._damaged(index, f"{len(part)} of {length} bytes are there")))
+                raise self._damaged(index, f"{len(part)} of {length} bytes are there")
             parts.append(part)
             if kind in (WHOLE, LAST):
                 return part if kind == WHOLE else memoryview(MAGIC_BYTES.join(parts))
@@ -229,17 +234,10 @@ class RecordReader:
             expected = (MIDDLE, LAST)
 
     def _require_whole(self, last: int) -> None:
+        """Refuse a file that ends before the record at its end does."""
         beyond = int((self.positions >= self._size).sum())
-        whole = not beyond
-        if whole:
-            start = int(self.positions[last])
-            try:
-                self._data(last, self._pread(start, self._size - start))
-            except _CutShortError:
-                whole = False
-            except DamagedImageError:
-                pass  # damaged in itself, which is told when it is read
-        if not whole:
+        end = self._end_of(int(self.positions[last])) if not beyond else None
+        if beyond or (end is not None and end > self._size):
             raise RequestError(
                 f"{self.path} is cut short at {self._size} bytes: {max(1, beyond)} of the {len(self)} records in its index "
                 f"are not all there; copy it again"

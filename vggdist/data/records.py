@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
@@ -88,21 +89,21 @@ def find(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart, RecordP
         RequestError: ``root`` holds no ``train.rec``, or a label has no class name.
     """
     train_file = root / "train.rec"
-    if not train_file.exists():
+    if not lexists(train_file):
         others = ", ".join(printable(path.name) for path in sorted(root.glob("*.rec")))
         beside = f" ({others} {'are' if ',' in others else 'is'} there: rename what is to be trained on)" if others else ""
         raise RequestError(
             f"{train_file} is missing; data.root must hold train.rec and train.idx, as vggdist prepare makes them{beside}"
         )
     train = RecordPart(train_file, damaged)
-    test = next((RecordPart(root / name, damaged) for name in _TEST_FILES if (root / name).exists()), None)
+    test = next((RecordPart(root / name, damaged) for name in _TEST_FILES if lexists(root / name)), None)
     highest = max(int(part.labels.max()) for part in (train, test) if part is not None)
     return numbered_names(root / CLASSES, highest, len(train.labels), str(train_file)), train, test
 
 
 def not_read(root: Path) -> tuple[str, ...]:
     """Names of the record files of a data set that are neither its training nor its test part."""
-    tests = [name for name in _TEST_FILES if (root / name).exists()]
+    tests = [name for name in _TEST_FILES if lexists(root / name)]
     return tuple(printable(path.name) for path in sorted(root.glob("*.rec")) if path.name not in ("train.rec", *tests[:1]))
 
 
@@ -131,10 +132,10 @@ def numbered_names(path: Path, highest: int, images: int, origin: str) -> tuple[
 
 def class_names(path: Path) -> tuple[str, ...] | None:
     """The lines of a file of class names; None where there is no such file."""
+    if not lexists(path):  # a link to nothing is one that was meant to be something
+        return None
     try:
         lines = read_text(path, _NAMES_LIMIT).removeprefix("\ufeff").removesuffix("\n").split("\n")
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
     names = tuple(printable(line.removesuffix("\r")) for line in lines)

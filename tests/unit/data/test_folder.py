@@ -274,6 +274,14 @@ def test_links_to_nothing_stop_the_run_or_are_left_out_and_counted(root: Path, c
     assert "left out: " + str(root / "train" / "cat" / "9.png") in caplog.text
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_part_that_is_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+    (root / name).rename(root / "aside")
+    (root / name).symlink_to("nothing")
+    with pytest.raises(RequestError, match=f"{name} is a link to nothing"):
+        _load(root)
+
+
 def test_links_to_files_and_folders_are_followed(root: Path, tmp_path: Path) -> None:
     _save(tmp_path / "elsewhere" / "emu" / "0.png")
     (root / "train" / "emu").symlink_to(tmp_path / "elsewhere" / "emu")

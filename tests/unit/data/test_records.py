@@ -291,6 +291,23 @@ def test_a_file_without_an_index_is_refused_where_its_records_end(root: Path, cu
         _load(root)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_record_file_of_terabytes_of_nothing_is_refused_and_takes_no_memory(root: Path, with_index: bool) -> None:
+    with (root / "train.rec").open("r+b") as file:
+        file.truncate(2**42)  # sparse
+    if not with_index:
+        (root / "train.idx").unlink()
+    with pytest.raises(
+        RequestError, match="rec (key 102 is damaged: it ends \\d+ bytes before the end|is damaged or cut short)"
+    ):
+        _load(root)
+    with (root / "train.rec").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(RequestError, match="no record of .*train.rec begins at 9 of|is damaged or cut short at byte 0"):
+        _load(root, damaged="skip")
+
+
 def test_a_record_that_ends_before_the_next_one_is_damaged(root: Path) -> None:
     _spoil(root / "train.rec", 30, 4, struct.pack("<I", 600))
     with pytest.raises(DamagedImageError, match=r"train.rec key 30 is damaged: it ends \d+ bytes before the next one"):
@@ -352,6 +369,14 @@ def test_a_fifo_in_place_of_a_file_is_named_and_blocks_nothing(root: Path, name:
     (root / name).unlink()
     os.mkfifo(root / name)
     with pytest.raises(RequestError, match=f"{name} cannot be read: it is a FIFO"):
+        _load(root)
+
+
+@pytest.mark.parametrize("name", ["train.rec", "train.idx", "val.rec", "classes.txt"])
+def test_a_link_to_nothing_is_not_taken_for_a_file_that_is_not_there(root: Path, name: str) -> None:
+    (root / name).unlink()
+    (root / name).symlink_to("nothing")
+    with pytest.raises(RequestError, match=f"{name} cannot be read: No such file"):
         _load(root)
 
 
