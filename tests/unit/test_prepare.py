@@ -213,8 +213,8 @@ def test_check_names_the_damaged_keys_and_files(source: Path, target: Path, caps
     (source / "train" / "dog" / "5.jpg").write_bytes(b"")
     capsys.readouterr()
     assert main(["--check", str(target)]) == 1
-    told = capsys.readouterr().out
-    assert "train.rec key 3 " in told and "train.rec key 7 " in told and "14 images, 2 damaged" in told
+    printed = capsys.readouterr().out
+    assert "train.rec key 3 " in printed and "train.rec key 7 " in printed and "14 images, 2 damaged" in printed
     assert main(["--check", str(source)]) == 1
     assert "train/dog/5.jpg" in capsys.readouterr().out
 
@@ -334,7 +334,7 @@ def test_links_in_place_of_our_own_files_are_not_followed(source: Path, target: 
 # Faults
 
 
-def test_a_full_disk_is_told_with_the_folder_and_the_work_is_continued(
+def test_a_full_disk_is_named_by_the_folder_and_the_work_is_continued(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write, written = recording.RecordWriter.write, []
@@ -457,9 +457,9 @@ def test_check_finds_what_makes_a_data_set_unfit(source: Path, target: Path, cap
     assert "classes.txt names 1 classes, but a record has label 1" in capsys.readouterr().out
     (target / "classes.txt").write_text("cat\ndog\nemu\n")
     assert main(["--check", str(target)]) == 0
-    told = capsys.readouterr().out
-    assert "train: 12 images in 2 classes, 6 of each; from " in told
-    assert "note: the training set has no image of 1 class (emu)" in told
+    printed = capsys.readouterr().out
+    assert "train: 12 images in 2 classes, 6 of each; from " in printed
+    assert "note: the training set has no image of 1 class (emu)" in printed
     shutil.rmtree(source / "train" / "dog")
     shutil.rmtree(source / "val" / "dog")
     assert main(["--check", str(source)]) == 1
@@ -469,8 +469,8 @@ def test_check_finds_what_makes_a_data_set_unfit(source: Path, target: Path, cap
 def test_check_names_every_file_of_a_list_that_is_not_there(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source / "images.lst").write_text("train/cat/0.jpg\tcat\ngone.jpg\tdog\nlost.jpg\tdog\n")
     assert main(["--check", str(source / "images.lst")]) == 1
-    told = capsys.readouterr().out
-    assert "gone.jpg cannot be read" in told and "lost.jpg cannot be read" in told and "3 images, 2 damaged" in told
+    printed = capsys.readouterr().out
+    assert "gone.jpg cannot be read" in printed and "lost.jpg cannot be read" in printed and "3 images, 2 damaged" in printed
     assert main(["--check", str(source / "absent.rec")]) == 2
 
 

@@ -66,7 +66,7 @@ class TrainingView:
         return len(self._source)
 
     def give_back(self, batch: Batch) -> None:
-        """Tell that nobody holds the batch's images any more; a later batch may overwrite them."""
+        """Say that nobody holds the batch's images any more; a later batch may overwrite them."""
         self._ring.give(batch.images)
 
     def batch(self, epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:

@@ -182,7 +182,7 @@ def _buffer(size: int) -> np.ndarray | None:
 
 
 def _orientation(written: bytes | None) -> int:
-    """The orientation that EXIF data tell, from 1 to 8; 1 where there are none, or nonsense."""
+    """The orientation in EXIF data, from 1 to 8; 1 where there are none, or nonsense."""
     found = None
     if written is not None and _MAY_BE_TURNED.search(written):
         tags = Image.Exif()

@@ -183,7 +183,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     except OSError:  # links in a circle
         is_file = False
     if not is_file:
-        return _DEAD_LINKS if entry.is_symlink() else "special files"
+        return _DEAD_LINKS if not os.path.exists(entry.path) else "special files"
     suffix = os.path.splitext(name)[1]
     return _IMAGES if suffix in _SUFFIXES else printable(suffix) or "other files"
 

@@ -92,5 +92,5 @@ def _other_names(before: list[str], now: list[str]) -> str:
         return f"calls a class {new[0]} that it called {gone[0]} before"
     if not gone and not new:
         return "has the same classes as before in another order"
-    told = [f"{what} {few(names)}" for what, names in (("lacks the class", gone), ("has the new class", new)) if names]
-    return f"had {len(before)} classes before and has {len(now)} now: it {' and '.join(told)}"
+    parts = [f"{what} {few(names)}" for what, names in (("lacks the class", gone), ("has the new class", new)) if names]
+    return f"had {len(before)} classes before and has {len(now)} now: it {' and '.join(parts)}"

@@ -115,13 +115,13 @@ def test_failure_names_the_address_and_leaves_nothing(
     assert _left(tmp_path) == {"root/.download.lock"}
 
 
-def test_absent_server_and_absent_file_are_told(server: _Server, tmp_path: Path) -> None:
+def test_absent_server_and_absent_file_are_reported(server: _Server, tmp_path: Path) -> None:
     for url in (server.url, "http://127.0.0.1:1/"):
         with pytest.raises(RequestError, match=f"downloading {url}file to .* failed"):
             download.fetch("set", tmp_path, url, _publishers(b""))
 
 
-def test_root_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_root_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
     with pytest.raises(RequestError, match="cannot download into data.root"):
         download.fetch("set", tmp_path / "root", None, _publishers(b""))
@@ -148,7 +148,7 @@ def test_files_that_are_there_are_not_replaced_when_others_are_fetched(server: _
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["sub/file", ".download.lock", ".vggdist-download"])
 @pytest.mark.parametrize("kind", ["link to nothing", "FIFO", "link to a folder"])
-def test_what_is_in_the_way_is_told_and_stays(server: _Server, tmp_path: Path, name: str, kind: str) -> None:
+def test_what_is_in_the_way_is_reported_and_stays(server: _Server, tmp_path: Path, name: str, kind: str) -> None:
     server.contents["file"] = b"content"
     path = tmp_path / "root" / name
     path.parent.mkdir(parents=True)

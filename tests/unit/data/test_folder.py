@@ -178,7 +178,9 @@ def test_class_of_which_nothing_is_left_is_refused(root: Path) -> None:
         _load(root, damaged="skip")
 
 
-def test_one_line_tells_of_each_part_what_was_read_and_what_was_ignored(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_reports_of_each_part_what_was_read_and_what_was_ignored(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     _save(root / "train" / "cat" / "photo.JPG")
     _save(root / "train" / "cat" / "photo.Jpeg")
     for name in ("notes.txt", "a.webp", "b.WEBP", "._0.png", ".hidden.jpg", "Thumbs.db", ".DS_Store", "plain"):
@@ -226,7 +228,7 @@ def test_parts_may_be_written_in_any_case(root: Path, train: str, test: str) -> 
         _load(root)
 
 
-def test_label_of_a_test_class_is_its_label_in_training_and_the_others_are_told(
+def test_label_of_a_test_class_is_its_label_in_training_and_the_others_are_reported(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (root / "test" / "cat" / "0.png").unlink()
@@ -290,7 +292,7 @@ def test_links_to_files_and_folders_are_followed(root: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(20)
-def test_a_fifo_is_ignored_and_told_or_refused_and_blocks_nothing(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fifo_is_ignored_and_reported_or_refused_and_blocks_nothing(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     os.mkfifo(root / "train" / "cat" / "9.png")
     with caplog.at_level(logging.INFO):
         assert len(_load(root).train) == 6

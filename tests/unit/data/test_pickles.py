@@ -71,7 +71,7 @@ def test_anything_else_is_refused_and_costs_nothing(content: bytes) -> None:
         read_pickle(content)
 
 
-def test_a_name_that_no_file_has_is_told_apart() -> None:
+def test_a_name_that_no_file_has_is_an_error_of_its_own() -> None:
     with pytest.raises(NamesError, match="posix.system"):
         read_pickle(b"cposix\nsystem\n(U\x02lstR.")
 

@@ -343,7 +343,7 @@ def test_labels_that_would_make_a_network_of_millions_of_outputs_are_refused(tmp
         _load(tmp_path)
 
 
-def test_classes_without_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_without_images_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _with_labels(tmp_path / "train.rec", 1.0, 1.0, 2.0, 2.0)
     _with_labels(tmp_path / "test.rec", 2.0)
     _load(tmp_path)
@@ -398,7 +398,7 @@ def test_class_names_that_are_not_utf8_are_refused_with_their_line(root: Path) -
         _load(root)
 
 
-def test_a_second_test_file_is_told_and_not_read(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_test_file_is_reported_and_not_read(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for suffix in (".rec", ".idx"):
         (root / f"test{suffix}").write_bytes((root / f"val{suffix}").read_bytes())
     with caplog.at_level("INFO"):
