@@ -138,6 +138,16 @@ def test_an_archive_that_is_cut_short_anywhere_is_refused_and_ends(tmp_path: Pat
 
 
 @pytest.mark.timeout(20)
+def test_a_member_that_claims_to_be_endless_is_not_skipped_for_ever(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("filler")
+    member.size = 2**60
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(RequestError, match="is not a whole archive: it is cut short"):
+        cifar.load_cifar("cifar10", tmp_path)
+
+
+@pytest.mark.timeout(20)
 def test_a_fifo_in_place_of_a_file_is_named_and_blocks_nothing(tmp_path: Path) -> None:
     _write_binary(tmp_path)
     (tmp_path / "data_batch_4.bin").unlink()
