@@ -6,22 +6,31 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vggdist.config.errors import VggdistError
-from vggdist.data.preparation import Change, Outcome, check, listed_parts, only_writer, write_folder
-from vggdist.data.recording import write_records
+from vggdist.config.errors import RequestError, VggdistError
+from vggdist.config.text import printable
+from vggdist.data.folder import TEST_FOLDERS
+from vggdist.data.listing import check, judged, listed_parts
+from vggdist.data.preparation import Change, Outcome, Part, fingerprint, write_folder
+from vggdist.data.recording import publish_records, write_records
+from vggdist.data.records import CLASSES
+from vggdist.data.sense import Findings, part_line
+from vggdist.data.target import Target
 from vggdist.world import streams
+
+_REPORT = "prepare.json"
 
 _EPILOG = """\
 SOURCE is a folder with train/<class>/ and test/<class>/ (or val/), a folder of <class>/, a list file, or a folder of record
 files. A line of a list file is path, tab, class (paths relative to the file), or MXNet's key, tab, label, tab, path.
 TARGET receives train.rec, train.idx, test.rec, test.idx and classes.txt, or with --to folder train/<class>/ and test/<class>/.
 The same command again goes on where it was interrupted; nothing half-written stands under a final name.
-TARGET/prepare.json reports what was written, and what was left out and why.
+TARGET/prepare.json reports what was written, and what was left out and why. What is in TARGET and was not written by this
+command is neither replaced nor removed; its unfinished work is in TARGET/.prepare.
 
 Exit codes: 0 done, or nothing is damaged; 1 --check found damage, or the work failed; 2 the request is wrong."""
 
@@ -71,10 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vggdist: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(
-            f"vggdist: {error.filename}: {error.strerror}; what is written stays, start the same command again",
-            file=sys.stderr,
-        )
+        # An error of writing names no file; all files that are written are below TARGET.
+        place = printable(error.filename or asked.target)
+        print(f"vggdist: {place}: {error.strerror}; what is written stays, start the same command again", file=sys.stderr)
         return 1
 
 
@@ -82,33 +90,73 @@ def _prepare(asked: argparse.Namespace) -> int:
     quality = asked.quality or (95 if asked.short_side else None)
     change = Change(asked.short_side, quality)
     class_names, parts = listed_parts(asked.source, asked.damaged)
-    write = write_records if asked.to == "records" else write_folder
+    _warn(judged(class_names, parts))
+    target, to_records = Target(asked.target), asked.to == "records"
     outcomes: dict[str, Outcome] = {}
-    with only_writer(asked.target):
+    with target.held():
+        _require_room(target, [part.name for part in parts], to_records)
+        requests = {part.name: fingerprint(part, class_names, change) for part in parts}
         for part in parts:
+            print(f"{part.name}: {part_line(part.labels, class_names, part.origin)}", file=sys.stderr)
             with tqdm(total=len(part.store), desc=part.name, unit="image", dynamic_ncols=True) as bar:
-                outcomes[part.name] = write(part, class_names, asked.target, change, asked.threads, asked.damaged, bar.update)
-            outcomes[part.name].left_out[:0] = [{"image": name, "reason": told} for name, told in part.left_out.items()]
-        report = {
-            "source": str(asked.source),
-            "short_side": asked.short_side,
-            "quality": quality,
-            "classes": len(class_names),
-            "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
-        }
-        (asked.target / "prepare.json").write_text(json.dumps(report, indent=2) + "\n")
+                work = requests[part.name], change, asked.threads, asked.damaged, bar.update
+                made = write_records(part, target, *work) if to_records else write_folder(part, class_names, target, *work)
+            outcomes[part.name] = made
+        if to_records:
+            target.write(CLASSES, "".join(f"{name}\n" for name in class_names).encode())
+            for part in parts:
+                publish_records(part, target, requests[part.name], outcomes[part.name])
+        _report(asked, target, quality, len(class_names), parts, outcomes)
     for name, outcome in outcomes.items():
-        print(f"{name}: {outcome.written} images, {len(outcome.left_out)} left out; see {asked.target / 'prepare.json'}")
+        print(f"{name}: {outcome.written} images, {len(outcome.left_out)} left out; see {printable(asked.target / _REPORT)}")
     return 0
+
+
+def _require_room(target: Target, parts: Sequence[str], to_records: bool) -> None:
+    """Refuse, before hours of work, to replace what is not ours, and to mix these parts with those of another request."""
+    files = [f"{part}.{kind}" for part in parts for kind in ("rec", "idx")]
+    target.require_own([_REPORT, *([CLASSES, *files] if to_records else [])])
+    if to_records:
+        others = [path for path in sorted(target.folder.glob("*.rec")) if path.name not in files]
+    else:
+        others = [path for path in sorted(target.folder.iterdir()) if path.name in TEST_FOLDERS and path.name not in parts]
+    if others:
+        raise RequestError(f"{others[0]} is not of this request and would be read with it; remove it, or give another TARGET")
+
+
+def _report(
+    asked: argparse.Namespace,
+    target: Target,
+    quality: int | None,
+    num_classes: int,
+    parts: Sequence[Part],
+    outcomes: Mapping[str, Outcome],
+) -> None:
+    """Write what became of the images; adds to each outcome what could not even be listed."""
+    for part in parts:
+        outcomes[part.name].left_out[:0] = [{"image": name, "reason": reason} for name, reason in part.left_out.items()]
+    report = {
+        "source": printable(asked.source),
+        "short_side": asked.short_side,
+        "quality": quality,
+        "classes": num_classes,
+        "parts": {name: outcome.as_report() for name, outcome in outcomes.items()},
+    }
+    target.write(_REPORT, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def _check(asked: argparse.Namespace) -> int:
     with tqdm(unit="image", dynamic_ncols=True) as bar:
-        total, damage = check(asked.check, asked.threads, bar.update)
-    for message in damage:
-        print(message)
-    print(f"{asked.check}: {total} images, {len(damage)} damaged")
-    return 1 if damage else 0
+        found = check(asked.check, asked.threads, bar.update)
+    for line in (*found.lines, *found.damage, *(f"note: {remark}" for remark in found.remarks)):
+        print(line)
+    print(f"{printable(asked.check)}: {found.total} images, {len(found.damage)} damaged")
+    return 1 if found.damage else 0
+
+
+def _warn(found: Findings) -> None:
+    for remark in (*([found.problem] if found.problem is not None else []), *found.remarks):
+        print(f"vggdist: {remark}", file=sys.stderr)
 
 
 def _positive(text: str) -> int:

@@ -30,8 +30,11 @@ def open_regular(path: str | os.PathLike[str], limit: int | None = None, bufferi
         OSError: the file cannot be opened, is not a regular one (``EISDIR`` for a folder, else ``EINVAL``), or is larger than
             ``limit`` (``EFBIG``).
     """
-    # O_NONBLOCK: a FIFO without a writer is opened, and refused below, instead of waited for; regular files ignore it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        # O_NONBLOCK: a FIFO without a writer is opened, and refused below, instead of waited for; regular files ignore it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as error:  # a name with a NUL, or that the file system's encoding has no bytes for
+        raise OSError(errno.EINVAL, f"it is no file name: {error}", os.fspath(path)) from None
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):

@@ -9,6 +9,7 @@ import numpy as np
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
+from vggdist.data.arrays import Source
 from vggdist.data.colour import brightness, contrast, lighting, saturation
 from vggdist.data.erase import cutout, erase
 from vggdist.data.framing import frame_crops, frame_random, short_side
@@ -17,7 +18,6 @@ from vggdist.data.mix import mix
 from vggdist.data.randaugment import randaugment
 from vggdist.data.randomness import Draws
 from vggdist.data.ring import Ring
-from vggdist.data.sources import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class TrainingView:
         return len(self._source)
 
     def give_back(self, batch: Batch) -> None:
-        """Tell that nobody holds the batch's images any more; a later batch may overwrite them."""
+        """Say that nobody holds the batch's images any more; a later batch may overwrite them."""
         self._ring.give(batch.images)
 
     def batch(self, epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from vggdist.config.errors import RequestError
+from vggdist.config.files import read_regular
+from vggdist.config.text import printable
 from vggdist.data.jpeg import decode_jpeg, decode_top, read_header
 
 _HAS_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -21,6 +24,7 @@ _HAS_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 # Pillow or convert_channels made it.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _MAX_PIXELS = 2 * 89_478_485  # the size from which Pillow refuses an image as a decompression bomb
+_MAX_BYTES = 2**29  # of a file, as of a record; an image of the most pixels, not compressed, is about as large
 _SCRATCH_BYTES = 48 * 2**20  # a thread keeps no larger buffer between two images
 _ORIENTATION = 0x0112  # EXIF's tag
 # It, a number of 16 bits, of which there is one, from 2 to 8, in either order of bytes: to parse EXIF data takes 0.5 ms.
@@ -39,10 +43,12 @@ _UPRIGHT = {
     8: (True, -1, 1),
 }
 _of_thread = threading.local()
+# From half of _MAX_PIXELS on Pillow warns of a bomb; such an image is decoded here, and there is nothing to do about it.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class DamagedImageError(RequestError):
-    """An image file whose content does not decode."""
+    """An image that cannot be decoded: its content is damaged, or has too many pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def read_file(path: Path) -> Encoded:
             leave out a file that the others train on.
     """
     try:
-        return Encoded(path.read_bytes(), str(path))
+        return Encoded(read_regular(path, _MAX_BYTES), printable(path))
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -150,11 +156,16 @@ class Photograph:
                 pixels = np.asarray(_in_mode(upright, "L" if grey else "RGB"))
         except MemoryError:  # says nothing of the file
             raise
+        except Image.DecompressionBombError as error:  # it may well be whole
+            raise DamagedImageError(
+                f"{name} ({len(content)} bytes) has more than {_MAX_PIXELS} pixels, the most that are decoded; scale it down, "
+                f"or leave it out with --data.damaged skip"
+            ) from error
         except Exception as error:  # Pillow answers damage with whatever its parsers run into: SyntaxError, KeyError
             reason = "its content is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DamagedImageError(
-                f"{name} ({len(content)} bytes) does not decode: {reason}; replace or remove it; "
-                f"--data.damaged skip leaves out what is damaged when a run starts"
+                f"{name} ({len(content)} bytes) does not decode: {reason}; replace or remove it, or leave out all that is "
+                f"damaged with --data.damaged skip; vggdist prepare --check lists them"
             ) from error
         self._decoded = pixels.reshape(*pixels.shape[:2], -1)
         self.height, self.width = self._decoded.shape[:2]
@@ -171,7 +182,7 @@ def _buffer(size: int) -> np.ndarray | None:
 
 
 def _orientation(written: bytes | None) -> int:
-    """The orientation that EXIF data tell, from 1 to 8; 1 where there are none, or nonsense."""
+    """The orientation in EXIF data, from 1 to 8; 1 where there are none, or nonsense."""
     found = None
     if written is not None and _MAY_BE_TURNED.search(written):
         tags = Image.Exif()

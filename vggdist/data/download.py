@@ -7,19 +7,20 @@ import logging
 import os
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 
 from vggdist.config.errors import RequestError
+from vggdist.config.text import printable
 
 _log = logging.getLogger(__name__)
-_ASIDE = ".download-"
+_ASIDE = ".vggdist-download"
+"""Folder in data.root for files that are not whole yet; used by one process at a time."""
 _TIMEOUT_S = 60
 
 
@@ -121,7 +122,7 @@ def fetch(name: str, root: Path, base_url: str | None = None, publishers: Mappin
     """Fetch the files of a data set that are not in ``root`` yet.
 
     Any number of processes may call this at once: one fetches, the others wait and find the files there. A file appears
-    under its name only when it is whole and its hash is right. Files that are there already are left as they are.
+    under its name only when it is whole and its hash is right. What is there already is neither replaced nor removed.
 
     Args:
         name: key in ``publishers``.
@@ -134,10 +135,14 @@ def fetch(name: str, root: Path, base_url: str | None = None, publishers: Mappin
     """
     publisher = publishers[name]
     with _only_one_process(root):
-        for remote in publisher.files:
-            wanted = [root / publisher.folder / part for part in remote.unpacks_to or (remote.name,)]
-            if not all(path.is_file() for path in wanted):
-                _fetch_file(remote, base_url or publisher.url, root / publisher.folder, root)
+        _remove_aside(root / _ASIDE, publishers)  # of a process that was killed
+        try:
+            for remote in publisher.files:
+                wanted = [root / publisher.folder / part for part in remote.unpacks_to or (remote.name,)]
+                if not all(path.is_file() for path in wanted):
+                    _fetch_file(remote, base_url or publisher.url, root / publisher.folder, root / _ASIDE)
+        finally:
+            _remove_aside(root / _ASIDE, publishers)
 
 
 @contextmanager
@@ -145,38 +150,55 @@ def _only_one_process(root: Path) -> Iterator[None]:
     """Hold the lock file of ``root``; the system frees it even when the holder is killed."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".download.lock").open("a")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock = os.fdopen(os.open(root / ".download.lock", flags, 0o644), "a")
     except OSError as error:
         raise RequestError(
             f"cannot download into data.root {root}: {error.strerror}; choose a folder that can be written"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for abandoned in root.glob(f"{_ASIDE}*"):  # left by a process that was killed: nobody else holds the lock
-            shutil.rmtree(abandoned, ignore_errors=True)
         yield
 
 
-def _fetch_file(remote: RemoteFile, url: str, folder: Path, root: Path) -> None:
+def _remove_aside(aside: Path, publishers: Mapping[str, Publisher]) -> None:
+    """Remove the files that a download can leave aside, and the folder if nothing else is in it."""
+    if aside.is_symlink():
+        raise RequestError(f"{aside} is a link; remove it")
+    remotes = [remote for publisher in publishers.values() for remote in publisher.files]
+    parts = [aside / part for remote in remotes for part in (remote.name, *remote.unpacks_to)]
+    with suppress(OSError):  # what cannot be removed stands in nobody's way
+        for path in (*aside.glob("tmp*"), *parts):  # pooch's names, and the publishers'
+            path.unlink(missing_ok=True)
+        for folder in sorted({path.parent for path in parts}, reverse=True):  # that within first
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _fetch_file(remote: RemoteFile, url: str, folder: Path, aside: Path) -> None:
     """Fetch one file aside, check it, unpack it where it is an archive, and move it into ``folder``."""
     pooch.get_logger().setLevel(logging.WARNING)  # our own line below says the same with less
-    _log.info("downloading %s to %s", url + remote.name, folder)
+    _log.info("downloading %s to %s", url + remote.name, printable(folder))
     try:
-        with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=root) as aside:
-            pooch.retrieve(
-                url + remote.name,
-                f"md5:{remote.md5}",
-                fname=remote.name,
-                path=aside,
-                downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
-            )
-            if remote.unpacks_to:
-                _unpack(Path(aside, remote.name), remote.unpacks_to, Path(aside))
-            for part in remote.unpacks_to or (remote.name,):
-                target = folder / part
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Path(aside, part).chmod(0o644)  # pooch writes for the owner alone; a data folder is shared
-                os.replace(Path(aside, part), target)
+        aside.mkdir(exist_ok=True)
+        pooch.retrieve(
+            url + remote.name,
+            f"md5:{remote.md5}",
+            fname=remote.name,
+            path=aside,
+            downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
+        )
+        if remote.unpacks_to:
+            _unpack(aside / remote.name, remote.unpacks_to, aside)
+        for part in remote.unpacks_to or (remote.name,):
+            target = folder / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (aside / part).chmod(0o644)  # pooch writes for the owner alone; a data folder is shared
+            if target.is_file():
+                continue
+            if os.path.lexists(target):
+                raise FileExistsError(f"{target} is no file")
+            os.replace(aside / part, target)
     except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:  # requests' errors are OSErrors
         raise RequestError(
             f"downloading {url + remote.name} to {folder} failed: {error}. Check the network and start "

@@ -21,6 +21,9 @@ class Store(Protocol):
     def stamp(self, index: int) -> str:
         """Changes when what is stored changes: sizes and times of files."""
 
+    def mark(self, index: int) -> bytes:
+        """What is known of an image without reading it, and is the same in a copy of the data set elsewhere."""
+
     def read(self, index: int) -> Encoded:
         """One image; ``DamagedImageError`` where what is stored is damaged, ``RequestError`` where it cannot be read."""
 

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from vggdist.config.errors import RequestError
-from vggdist.config.images import DataConfig
-from vggdist.data.decode import DamagedImageError, Encoded, decode, read_file
-from vggdist.data.encoded import Store
+from vggdist.config.text import printable
+from vggdist.data.decode import Encoded, read_file
 
-_log = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_TEST_FOLDERS = ("test", "val", "validation")
-_CHUNK = 64  # files that a thread takes at once: a task for each file would cost as much as a small JPEG
-
-MEMORY_LIMIT = 512 * 2**20
-"""Bytes of pixels up to which a data set of equal-sized images is decoded once, at load."""
+_TRAIN_FOLDER, TEST_FOLDERS = "train", ("test", "val", "validation")
+# Where one of these lies beside class folders, it is meant as a part and not as a class.
+_PART_FOLDERS = {_TRAIN_FOLDER, *TEST_FOLDERS, "training", "testing", "valid", "eval", "evaluation", "dev"}
+# What file managers, network storage and unpackers leave in folders, beside names that begin with a dot.
+_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+_IMAGES, _FOLDERS, _SYSTEM_FILES, _DEAD_LINKS = "images", "folders", "system files", "dead links"
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Files in a fixed order, and the class of each: ``(N,) int32``."""
+    """Files in a fixed order, and the class of each: ``(N,) int32``.
+
+    Attributes:
+        place: the folder that holds them.
+        ignored: how many entries are no images, by kind.
+        dead_links: those among them that have the names of images, but are links to nothing.
+    """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
+    place: Path
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    dead_links: tuple[str, ...] = ()
 
-    def take(self, indices: np.ndarray) -> Listing:
-        """The part of the listing at ``indices``."""
-        return Listing(tuple(self.paths[index] for index in indices), self.labels[indices])
+    @property
+    def origin(self) -> str:
+        """Where the images are, and what beside them is ignored, in words."""
+        origin = f"from {printable(self.place)}"
+        return f"{origin}; ignored: {counted(self.ignored)}" if self.ignored else origin
+
+    def split(self, first: np.ndarray, second: np.ndarray) -> tuple[Listing, Listing]:
+        """The images at the indices ``first``, with all else that is known of the folder, and those at ``second``."""
+        one, other = ((tuple(self.paths[index] for index in part), self.labels[part]) for part in (first, second))
+        return Listing(*one, self.place, self.ignored, self.dead_links), Listing(*other, self.place)
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a data folder holds; ``test`` is None where it has no test folder and a part must be held out."""
+    """What a data folder holds.
+
+    Attributes:
+        test: None where there is no test folder and a part must be held out.
+        not_read: names of what lies beside the folders of both parts.
+    """
 
     class_names: tuple[str, ...]
     train: Listing
     test: Listing | None
+    not_read: tuple[str, ...] = ()
 
 
 class FileStore:
@@ -56,16 +77,25 @@ class FileStore:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """The path."""
-        return str(self.paths[index])
+        """The path, as it can be printed."""
+        return printable(self.paths[index])
 
     def stamp(self, index: int) -> str:
         """Size and time of the file; empty where there is none."""
         try:
             status = self.paths[index].stat()
-        except OSError:
+        except (OSError, ValueError):
             return ""
         return f"{status.st_size} {status.st_mtime_ns}"
+
+    def mark(self, index: int) -> bytes:
+        """The file's name in the folder of its class, and its size; ``RequestError`` where there is none."""
+        path = self.paths[index]
+        try:
+            name = os.fsencode(path)
+            return b"%s %d" % (b"/".join(name.rsplit(b"/", 2)[-2:]), os.stat(name).st_size)
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
 
     def read(self, index: int) -> Encoded:
         """One file; ``RequestError`` where it cannot be read."""
@@ -77,142 +107,160 @@ class FileStore:
 
 
 def scan(root: Path) -> Layout:
-    """List ``root/train/<class>/`` and ``root/test/<class>/`` (or val, validation), or else ``root/<class>/``.
+    """List ``root/train/<class>/`` and ``root/test/<class>/`` (or val, validation; in any case), or else ``root/<class>/``.
 
-    Classes and files are in sorted order, so every rank lists the same. Other files are counted, named and ignored.
+    Classes and files are in sorted order, so every rank lists the same. What is no image is counted by kind and ignored.
 
     Raises:
-        RequestError: no classes, an empty class, or a test class that train lacks.
+        RequestError: no classes, an empty class, a test class that train lacks, or a test folder alone.
     """
     if not root.is_dir():
         raise RequestError(
             f"data.root {root} is not a folder; expected one that holds train/<class>/ and test/<class>/, or <class>/"
         )
-    train = root / "train"
-    if not train.is_dir():
-        names = _class_names(root)
-        return Layout(names, _list(root, names, names), None)
-    test = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
-    names = _class_names(train)
+    entries = _entries(root)
+    parts = _part_folders(root, entries)
+    if _TRAIN_FOLDER not in parts:
+        if parts:
+            found = ", ".join(f"{path.name}/" for path in parts.values())
+            raise RequestError(
+                f"{root} holds {found} and no train/: put the training images into {root / _TRAIN_FOLDER}/<class>/, "
+                f"and a class of such a name beside the others there"
+            )
+        classes, ignored = _classes(root, entries)
+        return Layout(tuple(classes), _list(root, classes, tuple(classes), ignored), None)
+    train = parts[_TRAIN_FOLDER]
+    test = next((parts[name] for name in TEST_FOLDERS if name in parts), None)
+    read = (train.name, test.name if test is not None else None)
+    not_read = tuple(printable(entry.name) for entry in entries if entry.name not in read and _kind(entry) != _SYSTEM_FILES)
+    classes, ignored = _classes(train, _entries(train))
+    names = tuple(classes)
+    training_set = _list(train, classes, names, ignored)
     if test is None:
-        return Layout(names, _list(train, names, names), None)
-    test_names = _class_names(test)
-    if unknown := sorted(set(test_names) - set(names)):
+        return Layout(names, training_set, None, not_read)
+    classes, ignored = _classes(test, _entries(test))
+    if unknown := [name for name in classes if name not in names]:
         raise RequestError(
             f"{test} has {len(unknown)} classes that {train} lacks: {', '.join(unknown[:5])}; the "
             f"network cannot learn them; remove them or add training images"
         )
-    return Layout(names, _list(train, names, names), _list(test, test_names, names))
+    return Layout(names, training_set, _list(test, classes, names, ignored), not_read)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise RequestError(f"{folder} holds no class folders; expected {folder}/<class>/<image>.jpg or .png")
-    return tuple(names)
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, in the order of the names' bytes: the same in every locale."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise RequestError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _list(folder: Path, listed: Sequence[str], class_names: tuple[str, ...]) -> Listing:
-    """The images of the listed classes; a label is the place in ``class_names``."""
+def _part_folders(root: Path, entries: Iterable[os.DirEntry[str]]) -> dict[str, Path]:
+    """The folders that are named as parts are, by their names in lower case."""
+    parts: dict[str, Path] = {}
+    for entry in entries:
+        name = entry.name.lower()
+        kind = _kind(entry) if name in _PART_FOLDERS else None
+        if kind == _DEAD_LINKS:
+            raise RequestError(f"{root / entry.name} is a link to nothing; restore what it links to, or remove it")
+        if kind == _FOLDERS:
+            if name in parts:
+                raise RequestError(f"{root} holds both {parts[name].name}/ and {entry.name}/; remove or rename one of them")
+            parts[name] = root / entry.name
+    return parts
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What an entry is, in the words of the log."""
+    name = entry.name.lower()
+    if name.startswith(".") or name in _SYSTEM:
+        return _SYSTEM_FILES
+    try:
+        if entry.is_dir():
+            return _FOLDERS
+        is_file = entry.is_file()
+    except OSError:  # links in a circle
+        is_file = False
+    if not is_file:
+        return _DEAD_LINKS if not os.path.exists(entry.path) else "special files"
+    suffix = os.path.splitext(name)[1]
+    return _IMAGES if suffix in _SUFFIXES else printable(suffix) or "other files"
+
+
+def _classes(folder: Path, entries: Iterable[os.DirEntry[str]]) -> tuple[dict[str, Path], Counter[str]]:
+    """The folder of each class by its name, in the order of the labels, and how many other entries there are of each kind."""
+    classes: dict[str, Path] = {}
+    ignored: Counter[str] = Counter()
+    for entry in entries:
+        kind = _kind(entry)
+        if kind != _FOLDERS:
+            ignored["loose images" if kind == _IMAGES else kind] += 1
+            continue
+        name = class_name(entry.name)
+        if name in classes:
+            raise RequestError(f"{folder} has two folders for the class {name}; rename one of them")
+        classes[name] = folder / entry.name
+    if not classes:
+        raise RequestError(
+            f"{folder} holds no class folders; expected {folder}/<class>/<image>.jpg or .png. (Test images without classes "
+            f"cannot be measured; move such a folder away, and a part of the training images is held out)"
+        )
+    return dict(sorted(classes.items())), ignored
+
+
+def class_name(folder: str) -> str:
+    """The name of a class from that of its folder: the same in every locale, and printable.
+
+    Bytes that are not UTF-8 are escaped; composed and decomposed letters, which file systems exchange, are one name.
+    """
+    return printable(unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace")))
+
+
+def fits_class(name: str) -> bool:
+    """Whether a class of this name can have a folder that :func:`scan` takes for it."""
+    hidden = name.startswith(".") or name.lower() in _SYSTEM
+    return not hidden and "/" not in name and "\0" not in name and 0 < len(os.fsencode(name)) <= 255
+
+
+def _list(folder: Path, classes: Mapping[str, Path], class_names: tuple[str, ...], ignored: Counter[str]) -> Listing:
+    """The images of some classes; a label is the place in ``class_names``. ``ignored`` counts what lies beside them."""
     paths: list[Path] = []
     counts: list[int] = []
-    ignored: list[str] = []
-    for class_name in listed:
-        entries = sorted(os.scandir(folder / class_name), key=lambda entry: entry.name)
-        images = [entry for entry in entries if entry.name.lower().endswith(_SUFFIXES) and entry.is_file()]
-        if not images:
-            raise RequestError(f"{folder / class_name} holds no .jpg, .jpeg or .png file; add some or remove it")
-        chosen = set(images)
-        ignored += [entry.path for entry in entries if entry not in chosen]
-        paths += [Path(entry.path) for entry in images]
-        counts.append(len(images))
-    if ignored:
-        _log.warning(
-            "%d entries under %s are not .jpg, .jpeg or .png files and are ignored, such as %s",
-            len(ignored),
-            folder,
-            ignored[0],
-        )
-    labels = np.repeat([class_names.index(name) for name in listed], counts).astype(np.int32)
-    return Listing(tuple(paths), labels)
-
-
-def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) -> tuple[Store, np.ndarray, np.ndarray | None]:
-    """Decode a part now if that is worth while, and find its damaged images if they are to be left out.
-
-    Args:
-        store: the images of the part.
-        labels: ``(N,)`` their classes.
-        data: channels, threads, and what a damaged image does. With ``skip`` every image is decoded once here, because the
-            plan of samples must be the same on all ranks before the first step.
-        total: images of all parts together, which share ``MEMORY_LIMIT``.
-
-    Returns:
-        Images and labels without what is damaged, and the pixels ``(N, H, W, C) uint8`` where all have one size and fit.
-
-    Raises:
-        DamagedImageError: an image that was decoded here is damaged and data.damaged is ``stop``.
-        RequestError: all images of a class are damaged.
-    """
-    shape = _first_shape(store, data)
-    small = int(np.prod(shape)) * total <= MEMORY_LIMIT
-    images = np.empty((len(store), *shape), np.uint8) if small else None
-    if images is None and data.damaged == "stop":
-        return store, labels, None
-    equal, damage = _decode_all(store, data, images)
-    if damage:
-        for _, message in sorted(damage.items()):
-            _log.warning("left out: %s", message)
-        whole = np.setdiff1d(np.arange(len(store)), sorted(damage))
-        lost = np.setdiff1d(labels, labels[whole])
-        if lost.size:
-            first = int(np.flatnonzero(labels == lost[0])[0])
-            raise RequestError(f"all images of the class of {store.name(first)} are damaged; replace them or remove the class")
-        store, labels = store.take(whole), labels[whole]
-        images = images[whole] if equal and images is not None else None
-    return store, labels, images if equal else None
-
-
-def _first_shape(store: Store, data: DataConfig) -> tuple[int, ...]:
-    for index in range(len(store)):
-        try:
-            return decode(store.read(index), data.channels or 3).shape
-        except DamagedImageError:
-            if data.damaged == "stop":
-                raise
-    raise RequestError(f"all {len(store)} images, from {store.name(0)} to {store.name(len(store) - 1)}, are damaged")
-
-
-def _decode_all(store: Store, data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
-    """Decode every image once, into ``images`` where it has their size.
-
-    Returns:
-        Whether all have that size, and what is wrong with each damaged image. Where nobody looks for damage, the pass
-        ends soon after the first image of another size.
-    """
-    damage: dict[int, str] = {}
-
-    def visit(chunk: range) -> bool:
-        equal = True
-        for index in chunk:
-            try:
-                image = decode(store.read(index), data.channels or 3)
-            except DamagedImageError as error:
-                if data.damaged == "stop":
-                    raise
-                damage[index] = str(error)
+    dead_links: list[str] = []
+    for place in classes.values():
+        kinds: Counter[str] = Counter()
+        images: list[Path] = []
+        for entry in _entries(place):
+            kind = _kind(entry)
+            if kind == _IMAGES:
+                images.append(Path(entry.path))
                 continue
-            if images is not None and image.shape == images.shape[1:]:
-                images[index] = image
-            else:
-                equal = False
-        return equal
+            kinds[kind] += 1
+            if kind == _DEAD_LINKS and entry.name.lower().endswith(_SUFFIXES):
+                dead_links.append(printable(entry.path))
+        if not images:
+            raise RequestError(_empty(place, kinds))
+        ignored += kinds
+        paths += images
+        counts.append(len(images))
+    order = {name: label for label, name in enumerate(class_names)}
+    labels = np.repeat([order[name] for name in classes], counts).astype(np.int32)
+    return Listing(tuple(paths), labels, folder, ignored, tuple(dead_links))
 
-    chunks = [range(start, min(start + _CHUNK, len(store))) for start in range(0, len(store), _CHUNK)]
-    with ThreadPoolExecutor(data.threads) as pool:
-        if data.damaged == "skip":
-            return all(list(pool.map(visit, chunks))), damage
-        # all() stops at the first False; the iterator is then dropped, which cancels the chunks that have not begun. (A
-        # name for the iterator would keep it alive until they had all run.)
-        return all(pool.map(visit, chunks)), damage
+
+def _empty(place: Path, kinds: Counter[str]) -> str:
+    """What is wrong with a class folder without images."""
+    found = f", only {counted(kinds)}" if kinds else ""
+    message = f"{place} holds no .jpg, .jpeg or .png file{found}; add some or remove it"
+    if kinds[_FOLDERS]:
+        message += f". Images must lie in the folder of their class itself; is data.root {place} meant?"
+    return message
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Numbers of things by kind, the most frequent first: ``3 .webp, 1 folder``."""
+    return ", ".join(
+        f"{count} {kind if count > 1 or kind.startswith('.') else kind.removesuffix('s')}"
+        for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    )

@@ -10,15 +10,17 @@ from PIL import Image
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
+from vggdist.data.arrays import ArraySource, Source
 from vggdist.data.boxes import Box, box_draws, centre_box, five_boxes, training_box
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.randomness import Draws
-from vggdist.data.sources import ArraySource, Source
 
 cv2.setNumThreads(0)  # the loader's threads already take a core each
 
 _ANTIALIASED_FROM = 2  # up to there bilinear weights leave out no pixel
+_MOST_PIXELS = 2**27
+"""Of a scaled image: 384 MiB in RGB, and a picture a thousand times as long as it is high at a short side of 366."""
 
 
 def short_side(config: AugmentConfig, image_size: int) -> int:
@@ -47,6 +49,10 @@ def frame_crops(source: Source, samples: np.ndarray, short: int, size: int, crop
 
     Returns:
         ``(B * crops, S, S, C) uint8``, those of a sample together, not shared with the source.
+
+    Raises:
+        DamagedImageError: an image does not decode.
+        RequestError: an image is so narrow that it would be scaled to more than ``_MOST_PIXELS``.
     """
     if crops == 1 and isinstance(source, ArraySource):
         height, width, _ = source.image_shape
@@ -54,7 +60,14 @@ def frame_crops(source: Source, samples: np.ndarray, short: int, size: int, crop
             return centre_box(height, width, size, size).of(source.images)[samples]
     framed = np.empty((len(samples), crops, size, size, source.channels), np.uint8)
     for slot, sample in enumerate(samples.tolist()):
-        image = scale(source.read(sample), short)
+        image = source.read(sample)
+        if max(image.shape[:2]) * short**2 > _MOST_PIXELS * min(image.shape[:2]):
+            name = source.store.name(sample) if isinstance(source, EncodedSource) else f"image {sample}"
+            raise RequestError(
+                f"{name} has {image.shape[1]} x {image.shape[0]} pixels: too narrow to be scaled to a short side of {short}; "
+                f"crop it, or remove it"
+            )
+        image = scale(image, short)
         for place, box in enumerate(five_boxes(image.shape[0], image.shape[1], size)[:crops]):
             framed[slot, place] = box.of(image)
     if crops == 10:

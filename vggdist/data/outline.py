@@ -49,7 +49,7 @@ def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
         return seen, _SAMPLES[data.name]
     if data.name == "synthetic":
         return seen, data.synthetic_samples
-    from vggdist.data import records, sources  # Pillow and pooch, which most plans do without
+    from vggdist.data import parts, records, sources  # Pillow and pooch, which most plans do without
 
     if data.name == "digits":
         return seen, len(sources.load(data, seed).train)
@@ -57,8 +57,8 @@ def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
         raise RequestError(f"data.root {data.root} is not a folder, so its images cannot be counted; set plan.samples")
     if data.name == "records":
         class_names, found, test = records.find(Path(data.root), data.damaged)
-        labels = found.labels if test is not None else sources.held_out_split(found.labels, data.held_out, seed)[0]
+        labels = found.labels if test is not None else parts.held_out_split(found.labels, data.held_out, seed)[0]
     else:
-        class_names, listing, _ = sources.folder_listings(data, seed)
-        labels = listing.labels
+        layout, listing, _ = parts.folder_listings(data, seed)
+        class_names, labels = layout.class_names, listing.labels
     return replace(seen, num_classes=len(class_names)), len(labels)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from vggdist.config.errors import RequestError
+from vggdist.data.arrays import ArraySource, Source
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
-from vggdist.data.recordio import RecordReader
+from vggdist.data.recordreader import RecordReader
 from vggdist.data.records import RecordStore
-from vggdist.data.sources import ArraySource, DataSet, Source
+from vggdist.data.sources import DataSet
 
 _FACTS = "facts"  # JSON in UTF-8: all that is no array
 
@@ -23,7 +24,7 @@ _FACTS = "facts"  # JSON in UTF-8: all that is no array
 def to_arrays(data: DataSet) -> dict[str, np.ndarray]:
     """All that :func:`from_arrays` needs, by name; the pixels and labels are the data set's own memory."""
     arrays: dict[str, np.ndarray] = {}
-    facts: dict[str, Any] = {"mean": data.mean, "std": data.std}
+    facts: dict[str, Any] = {"mean": data.mean, "std": data.std, "identity": data.identity}
     for part, source in (("train", data.train), ("test", data.test)):
         facts[part], found = _described(source)
         arrays |= {f"{part}.{name}": array for name, array in found.items()}
@@ -41,7 +42,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> DataSet:
     for part in ("train", "test"):
         own = {name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(f"{part}.")}
         parts[part] = _rebuilt(facts[part], own)
-    return DataSet(**parts, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+    return DataSet(**parts, mean=tuple(facts["mean"]), std=tuple(facts["std"]), identity=facts["identity"])
 
 
 def _described(source: Source) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

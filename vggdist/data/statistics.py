@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vggdist.config.errors import RequestError
-from vggdist.data.sources import ArraySource, Source
+from vggdist.data.arrays import ArraySource, Source
 
 _CHUNK = 1024  # images counted at once: enough to forget Python's cost, few enough to stay small
 

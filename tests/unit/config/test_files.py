@@ -61,6 +61,12 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
             assert caught.value.filename in (path, str(path))
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match="it is no file name"):
+        read_regular(tmp_path / name, 10)
+
+
 def test_no_descriptor_is_left_open_by_a_refusal(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = len(os.listdir("/proc/self/fd"))

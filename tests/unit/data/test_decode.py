@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
+from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.boxes import Box, box_draws, random_box
 from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
+from vggdist.data.encoded import EncodedSource
+from vggdist.data.folder import FileStore
 from vggdist.data.framing import crop_photograph
 from vggdist.data.randomness import Draws
 
@@ -126,6 +132,34 @@ def test_a_truncated_photograph_is_damaged_whatever_part_of_it_is_wanted() -> No
         encoded = Encoded(whole[:kept], "part.jpg")
         with pytest.raises(DamagedImageError, match=rf"part.jpg \({kept} bytes\) does not decode"):
             _crop(encoded, Box(0, 0, 300, 300), 100)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_of_too_many_pixels_is_not_called_damaged(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("L", (64, 48)).save(file, kind)
+    content = file.getvalue()
+    if kind == "PNG":
+        head = b"IHDR" + struct.pack(">II", 20_000, 10_000) + content[24:29]
+        content = content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+    else:
+        start = content.index(b"\xff\xc0") + 5
+        content = content[:start] + struct.pack(">HH", 20_000, 10_000) + content[start + 4 :]
+    with pytest.raises(DamagedImageError, match=r"large .* has more than 178956970 pixels.*; scale it down") as caught:
+        decode(Encoded(content, "large"), 3)
+    assert "replace or remove" not in str(caught.value)
+
+
+def test_a_picture_too_narrow_to_be_scaled_is_named_and_takes_no_memory(tmp_path: Path) -> None:
+    Image.new("RGB", (8000, 1)).save(tmp_path / "line.png")
+    source = EncodedSource(FileStore([tmp_path / "line.png"]), np.zeros(1, np.int32), ("a",), 3)
+    for view in (EvaluationView(source, AugmentConfig(), 224), TrainingView(source, AugmentConfig(), 224, 0, (0, 0, 0))):
+        arguments = (np.zeros(1, np.int64), np.ones(1, np.float32))
+        with pytest.raises(RequestError, match="line.png has 8000 x 1 pixels: too narrow to be scaled to a short side"):
+            view.batch(*arguments) if isinstance(view, EvaluationView) else view.batch(0, *arguments)
+    assert EvaluationView(source, AugmentConfig(), 16).batch(*arguments).images.shape == (1, 16, 16, 3)
+    cropped = TrainingView(source, AugmentConfig(random_resized_crop=True), 224, 0, (0, 0, 0))
+    assert cropped.batch(0, *arguments).images.shape == (1, 224, 224, 3)
 
 
 def test_stray_bytes_before_the_end_are_forgiven_as_pillow_forgives_them() -> None:

@@ -115,24 +115,53 @@ def test_failure_names_the_address_and_leaves_nothing(
     assert _left(tmp_path) == {"root/.download.lock"}
 
 
-def test_absent_server_and_absent_file_are_told(server: _Server, tmp_path: Path) -> None:
+def test_absent_server_and_absent_file_are_reported(server: _Server, tmp_path: Path) -> None:
     for url in (server.url, "http://127.0.0.1:1/"):
         with pytest.raises(RequestError, match=f"downloading {url}file to .* failed"):
             download.fetch("set", tmp_path, url, _publishers(b""))
 
 
-def test_root_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_root_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
     with pytest.raises(RequestError, match="cannot download into data.root"):
         download.fetch("set", tmp_path / "root", None, _publishers(b""))
 
 
-def test_what_a_killed_download_left_is_removed(server: _Server, tmp_path: Path) -> None:
+def test_what_a_killed_download_left_is_removed_and_nothing_else(server: _Server, tmp_path: Path) -> None:
+    server.contents["file"] = packed = _archive(a=b"1", b=b"22")
+    mine = {".download-mine/file", ".vggdist-download/mine", ".vggdist-download/folder/mine"}
+    for name in (*mine, ".vggdist-download/tmp1234", ".vggdist-download/file", ".vggdist-download/folder/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"con")
+    download.fetch("set", tmp_path, server.url, _publishers(packed, "folder/a", "folder/b"))
+    assert _left(tmp_path) == {".download.lock", "sub/folder/a", "sub/folder/b"} | mine
+
+
+def test_files_that_are_there_are_not_replaced_when_others_are_fetched(server: _Server, tmp_path: Path) -> None:
+    server.contents["file"] = packed = _archive(a=b"1", b=b"22")
+    (tmp_path / "sub" / "folder").mkdir(parents=True)
+    (tmp_path / "sub" / "folder" / "a").write_bytes(b"mine")
+    download.fetch("set", tmp_path, server.url, _publishers(packed, "folder/a", "folder/b"))
+    assert [(tmp_path / "sub" / "folder" / name).read_bytes() for name in "ab"] == [b"mine", b"22"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["sub/file", ".download.lock", ".vggdist-download"])
+@pytest.mark.parametrize("kind", ["link to nothing", "FIFO", "link to a folder"])
+def test_what_is_in_the_way_is_reported_and_stays(server: _Server, tmp_path: Path, name: str, kind: str) -> None:
     server.contents["file"] = b"content"
-    (tmp_path / ".download-killed").mkdir()
-    (tmp_path / ".download-killed" / "file").write_bytes(b"con")
-    download.fetch("set", tmp_path, server.url, _publishers(b"content"))
-    assert _left(tmp_path) == {".download.lock", "sub/file"}
+    path = tmp_path / "root" / name
+    path.parent.mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("precious")
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / ("gone" if kind == "link to nothing" else "mine"))
+    with pytest.raises(RequestError):
+        download.fetch("set", tmp_path / "root", server.url, _publishers(b"content"))
+    assert path.is_fifo() if kind == "FIFO" else path.is_symlink()
+    assert (tmp_path / "mine" / "file").read_text() == "precious" and not (tmp_path / "gone").exists()
 
 
 def _fetch_as_rank(root: Path, url: str) -> None:

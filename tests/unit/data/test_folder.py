@@ -13,7 +13,7 @@ from PIL import Image
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
-from vggdist.data import folder
+from vggdist.data import memory
 from vggdist.data.decode import DamagedImageError, convert_channels, decode
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.sources import ArraySource, DataSet, load
@@ -129,9 +129,9 @@ def test_images_of_several_sizes_are_decoded_on_demand(root: Path, damaged: str)
 
 
 def test_images_above_the_memory_limit_are_decoded_on_demand(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 8 * 36)  # eight images in both parts
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 8 * 36)  # eight images in both parts
     assert isinstance(_load(root).train, ArraySource)
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 8 * 36 - 1)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 8 * 36 - 1)
     data = _load(root, channels=3)
     assert isinstance(data.train, EncodedSource) and len(data.train) == 6
 
@@ -151,18 +151,18 @@ def test_damaged_image_stops_at_load_where_images_are_held_in_memory(root: Path)
 def test_damaged_image_stops_at_reading_where_images_are_decoded_on_demand(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 0)
     path = _damage(root / "train" / "dog" / "1.png")
     data = _load(root)
     with pytest.raises(DamagedImageError, match=str(path)):
         data.train.read(4)
 
 
-@pytest.mark.parametrize("limit", [0, folder.MEMORY_LIMIT])
+@pytest.mark.parametrize("limit", [0, memory.MEMORY_LIMIT])
 def test_skipped_images_are_named_and_left_out_before_the_plan(
     root: Path, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", limit)
     paths = [_damage(root / "train" / name) for name in ("cat/0.png", "dog/1.png")]
     data = _load(root, damaged="skip")
     assert data.train.labels.tolist() == [0, 0, 1, 1]
@@ -178,14 +178,37 @@ def test_class_of_which_nothing_is_left_is_refused(root: Path) -> None:
         _load(root, damaged="skip")
 
 
-def test_suffixes_of_any_case_are_read_and_others_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_reports_of_each_part_what_was_read_and_what_was_ignored(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     _save(root / "train" / "cat" / "photo.JPG")
     _save(root / "train" / "cat" / "photo.Jpeg")
-    for name in ("notes.txt", "image.webp"):
+    for name in ("notes.txt", "a.webp", "b.WEBP", "._0.png", ".hidden.jpg", "Thumbs.db", ".DS_Store", "plain"):
         (root / "train" / "cat" / name).write_text("")
-    with caplog.at_level(logging.WARNING):
+    for name in ("__MACOSX", ".ipynb_checkpoints", "cat/more"):
+        (root / "train" / name).mkdir()
+    _save(root / "train" / "loose.png")
+    (root / "extra").mkdir()
+    with caplog.at_level(logging.INFO):
         assert len(_load(root).train) == 8
-    assert "2 entries" in caplog.text and "ignored" in caplog.text
+    assert (
+        f"training set: 8 images in 2 classes, from 3 (dog) to 5 (cat); from {root}/train; "
+        "ignored: 6 system files, 2 .webp, 1 .txt, 1 folder, 1 loose image, 1 other file"
+    ) in caplog.text
+    assert f"test set: 2 images in 2 classes, 1 of each; from {root}/test; beside both, not read: extra\n" in caplog.text
+
+
+def test_images_that_are_not_decoded_at_the_start_are_said_to_be_checked_by_prepare(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        _load(root)
+        assert "prepare --check" not in caplog.text
+        _save(root / "train" / "dog" / "2.png", size=(9, 9))
+        _load(root, damaged="skip")
+        assert "prepare --check" not in caplog.text
+        _load(root)
+    assert f"vggdist prepare --check {root} finds damaged ones first" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
@@ -194,10 +217,112 @@ def test_test_folder_may_be_called_otherwise(root: Path, name: str) -> None:
     assert len(_load(root).test) == 2
 
 
-def test_label_of_a_test_class_is_its_label_in_training(root: Path) -> None:
+@pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("TRAIN", "Val")])
+def test_parts_may_be_written_in_any_case(root: Path, train: str, test: str) -> None:
+    (root / "train").rename(root / train)
+    (root / "test").rename(root / test)
+    data = _load(root)
+    assert (len(data.train), len(data.test)) == (6, 2)
+    (root / "train").mkdir()
+    with pytest.raises(RequestError, match=f"holds both {train}/ and train/"):
+        _load(root)
+
+
+def test_label_of_a_test_class_is_its_label_in_training_and_the_others_are_reported(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (root / "test" / "cat" / "0.png").unlink()
     (root / "test" / "cat").rmdir()
     assert _load(root).test.labels.tolist() == [1]
+    assert "the test set has no image of 1 class (cat), of 2 classes: nothing is measured" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["test", "val", "Validation", "training", "testing"])
+def test_a_folder_named_as_a_part_without_train_beside_it_is_not_taken_for_a_class(root: Path, name: str) -> None:
+    (root / "train").rename(root / "aside")
+    (root / "test").rename(root / name)
+    for extra in ("aside", "other"):
+        with pytest.raises(RequestError, match=f"holds {name}/ and no train/: put the training images into .*/train/<class>/"):
+            _load(root)
+        (root / extra).mkdir(exist_ok=True)
+
+
+def test_one_image_in_each_class_leaves_none_to_test_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = root / "train"
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        (folder / name).unlink()
+    with pytest.raises(RequestError, match="no image is left to test on: each class has one image"):
+        _load(folder)
+    _save(folder / "dog" / "1.png")
+    assert len(_load(folder).test) == 1
+    assert "the test set has no image of 1 class (cat), of 2 classes" in caplog.text
+
+
+def test_a_single_class_is_refused(root: Path) -> None:
+    with pytest.raises(RequestError, match="there is one class, images: a classifier needs two"):
+        (root / "single").mkdir()
+        (root / "train" / "cat").rename(root / "single" / "images")
+        _load(root / "single")
+
+
+def test_links_to_nothing_stop_the_run_or_are_left_out_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "train" / "cat" / "9.png").symlink_to("gone.png")
+    (root / "train" / "cat" / "circle.png").symlink_to("circle.png")
+    (root / "train" / "cat" / "notes").symlink_to("gone")
+    with pytest.raises(RequestError, match=r"2 images under .*train are links to nothing, such as .*cat/9.png"):
+        _load(root)
+    data = _load(root, damaged="skip")
+    assert data.left_out == {"train": 2, "test": 0} and len(data.train) == 6
+    assert "left out: " + str(root / "train" / "cat" / "9.png") in caplog.text
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_part_that_is_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+    (root / name).rename(root / "aside")
+    (root / name).symlink_to("nothing")
+    with pytest.raises(RequestError, match=f"{name} is a link to nothing"):
+        _load(root)
+
+
+def test_links_to_files_and_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    _save(tmp_path / "elsewhere" / "emu" / "0.png")
+    (root / "train" / "emu").symlink_to(tmp_path / "elsewhere" / "emu")
+    (root / "train" / "dog" / "9.png").symlink_to(tmp_path / "elsewhere" / "emu" / "0.png")
+    assert _load(root).train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_is_ignored_and_reported_or_refused_and_blocks_nothing(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(root / "train" / "cat" / "9.png")
+    with caplog.at_level(logging.INFO):
+        assert len(_load(root).train) == 6
+    assert "ignored: 1 special file" in caplog.text
+    with pytest.raises(RequestError, match="9.png cannot be read: it is a FIFO"):
+        decode(root / "train" / "cat" / "9.png", 3)
+
+
+def test_names_that_are_not_utf8_are_read_and_printable_everywhere(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "test"):
+        os.rename(root / part / "dog", os.fsencode(root / part) + b"/h\xfcchner\n")
+        _save(root / part / "eme\u0301u" / "0.png")  # as macOS writes it
+    (root / "test" / "eme\u0301u").rename(root / "test" / "em\u00e9u")
+    image = os.fsencode(root / "train" / "cat") + b"/caf\xe9.jpg"
+    with open(image, "wb") as file:
+        file.write(b"no image")
+    with caplog.at_level(logging.INFO):
+        data = _load(root, damaged="skip")
+    assert data.train.class_names == ("cat", "em\u00e9u", r"h\xfcchner\n") and data.test.labels.tolist() == [0, 1, 2]
+    assert r"cat/caf\xe9.jpg (8 bytes) does not decode" in caplog.text
+    caplog.text.encode()
+    with pytest.raises(DamagedImageError, match=r"caf\\xe9.jpg"):
+        _load(root)
+
+
+def test_two_folders_for_one_class_are_refused(root: Path) -> None:
+    os.mkdir(os.fsencode(root / "train") + b"/\xff")
+    (root / "train" / r"\xff").mkdir()
+    with pytest.raises(RequestError, match=r"train has two folders for the class .xff; rename one"):
+        _load(root)
 
 
 def test_folder_without_parts_holds_out_a_share_of_each_class(root: Path) -> None:
@@ -222,6 +347,20 @@ def test_what_a_folder_lacks_is_named(root: Path) -> None:
     (root / "train" / "emu").rmdir()
     _save(root / "test" / "emu" / "0.png")
     with pytest.raises(RequestError, match=r"1 classes that .*train lacks: emu"):
+        _load(root)
+
+
+def test_images_one_folder_further_down_are_pointed_at(root: Path) -> None:
+    (root.parent / "unpacked" / "set").mkdir(parents=True)
+    root.rename(root.parent / "unpacked" / "set" / "animals")
+    with pytest.raises(RequestError, match=r"only 1 folder; .*is data.root .*unpacked/set meant"):
+        _load(root.parent / "unpacked")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_is_named(root: Path) -> None:
+    (root / "train" / "dog").chmod(0)
+    with pytest.raises(RequestError, match="train/dog cannot be read: Permission denied"):
         _load(root)
 
 

@@ -16,7 +16,8 @@ from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
 from vggdist.data import download
 from vggdist.data.decode import convert_channels
-from vggdist.data.sources import STATISTICS, ArraySource, held_out_split, load
+from vggdist.data.parts import held_out_split
+from vggdist.data.sources import STATISTICS, ArraySource, load
 
 
 def _write_mnist(folder: Path) -> None:
@@ -100,7 +101,7 @@ def test_grey_of_an_array_is_the_grey_that_pillow_makes() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
-def test_missing_files_are_told_with_the_way_to_get_them(tmp_path: Path, name: str) -> None:
+def test_missing_files_are_named_with_the_way_to_get_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(RequestError) as caught:
         load(DataConfig(name=name, root=str(tmp_path)), seed=0)  # type: ignore[arg-type]
     for part in (str(tmp_path), " is missing", download.PUBLISHERS[name].url, "--data.download true"):

@@ -1,0 +1,65 @@
+"""What every part of a data set offers, and one whose images are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """One part, training or test, of a data set. Reading is safe from several threads at once."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label; the test part has those of the training part."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(N,) int32``."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """``(H, W, C)``, or None where the images may differ in size."""
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+
+    @property
+    def left_out(self) -> int:
+        """Damaged images that are not among these, since data.damaged is skip."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> np.ndarray:
+        """``(H, W, C) uint8``; ``DamagedImageError`` where it does not decode."""
+
+
+@dataclass(eq=False)
+class ArraySource:
+    """Images of one size, in memory: ``images`` is ``(N, H, W, C) uint8``, ``labels`` is ``(N,) int32``."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    left_out: int = 0
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)``."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return self.images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        """A view of one image: ``(H, W, C) uint8``."""
+        return self.images[index]

@@ -1,0 +1,89 @@
+"""MNIST and Fashion-MNIST: idx files, read strictly, under the names that unpackers and other libraries give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vggdist.config.errors import RequestError
+from vggdist.data import download
+from vggdist.data.published import Labelled, checked_labels, read_file
+
+_LIMIT = 2**28
+"""Bytes of an unpacked file: MNIST's largest has 47 MB."""
+_WANTED = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+_NAME = re.compile(r"(train|t10k)-(images|labels)[-.](idx[13])-ubyte(\.gz)?", re.IGNORECASE)
+# The folders below data.root that torchvision makes, beside the publisher's.
+_FOLDERS = {"mnist": ("mnist",), "fashion_mnist": ("fashion-mnist", "fashionmnist")}
+
+
+def load_idx(name: str, root: Path) -> tuple[Labelled, Labelled, Path]:
+    """Read the training and the test part of mnist or fashion_mnist, and name the place.
+
+    The files may be gzipped or not, whatever they are called, lie in ``root`` or below it in the publisher's folder or
+    torchvision's (``MNIST/raw/``), each also in a folder of its own name, and be called ``train-images.idx3-ubyte``.
+
+    Raises:
+        MissingFileError: no place holds all four.
+        RequestError: a file is not as published.
+    """
+    places = {place: _files(place) for place in _places(root, _FOLDERS[name])}
+    place, paths = max(places.items(), key=lambda found: len(found[1]))
+    if lacking := [wanted for wanted in _WANTED if wanted not in paths]:
+        raise download.missing(name, place / lacking[0], root)
+    train, test = (_part(paths[images], paths[labels]) for images, labels in (_WANTED[:2], _WANTED[2:]))
+    return train, test, place
+
+
+def _places(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
+    """Where the files may be; of two that hold as many, the first is used."""
+    below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    for path in below:
+        if path.name.lower() in folders:
+            yield path
+            yield path / "raw"
+    yield root
+    yield root / "raw"
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """What a folder holds of the wanted files; of several for one, the one with the published name, and unpacked."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(place.iterdir()) if place.is_dir() else []:
+        if match := _NAME.fullmatch(path.name):
+            candidates = [inner for inner in path.iterdir() if _NAME.fullmatch(inner.name)] if path.is_dir() else [path]
+            found.setdefault("{}-{}-{}-ubyte".format(*match.groups()).lower(), []).extend(candidates)
+    return {
+        wanted: min(paths, key=lambda path: (path.stem != wanted, path.suffix.lower() == ".gz", path))
+        for wanted, paths in found.items()
+        if paths
+    }
+
+
+def _part(images_path: Path, labels_path: Path) -> Labelled:
+    images = read_idx(read_file(images_path, _LIMIT), str(images_path), (28, 28))
+    labels = read_idx(read_file(labels_path, _LIMIT), str(labels_path), ())
+    if len(images) != len(labels):
+        raise RequestError(f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels")
+    return Labelled(images[..., None], checked_labels(labels, 10, str(labels_path)))
+
+
+def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> np.ndarray:
+    """Read an idx file of unsigned bytes: ``(N, *item_shape) uint8`` (format: http://yann.lecun.com/exdb/mnist/)."""
+    rank = 1 + len(item_shape)
+    header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
+    if content[:4] != magic or len(content) < header:
+        raise RequestError(
+            f"{origin} has {len(content)} bytes and starts with {content[:4].hex()}; expected "
+            f"{magic.hex()} and a header of {header} bytes"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
+    if shape[1:] != item_shape:
+        raise RequestError(f"{origin} holds items of {shape[1:]}; expected {item_shape}")
+    expected = header + int(np.prod(shape, dtype=np.int64))
+    if shape[0] == 0 or len(content) != expected:
+        raise RequestError(f"{origin} has {len(content)} bytes; expected {expected} for {shape[0]} items; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
