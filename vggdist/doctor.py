@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vggdist.config.errors import RequestError, RunError, agreed
 from vggdist.config.load import load, requested_run_directory
 from vggdist.ending import Ending
-from vggdist.world import knobs, slurm
+from vggdist.world import cards, knobs, slurm
 from vggdist.world.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
 from vggdist.world.interfaces import interface_towards
 from vggdist.world.topology import from_environment, launcher
@@ -53,12 +53,15 @@ def diagnose(arguments: Sequence[str], settings: knobs.Settings) -> dict[str, An
     config = world.together(lambda: load("doctor", arguments))
     device, mine = _examine(world, config.run.device)
     reports = [RankReport(**one) for one in world.gather(asdict(mine))]
+    of_cards = cards.findings(world, device, config.run.elastic)
+    broken = any(finding.level == "error" for finding in of_cards)  # then a reduction on the GPUs may end the process
     free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
     findings = [
         Finding("ok", f"{world.size} rank(s) from {launcher(os.environ) or 'no launcher'}, controller {world.controller}"),
-        *of_ranks(reports, config.run.device, bool(hvd.nccl_built())),
+        *of_ranks(reports, config.run.device),
+        *of_cards,
         of_disk(config.run.directory, free),
-        _reduce(world, device),
+        _reduce(world, mx.cpu() if broken else device),
     ]
     builds = [name for name in ("gloo", "mpi", "nccl", "cuda") if getattr(hvd, f"{name}_built")()]
     features = [feature.name for feature in mx.runtime.feature_list() if feature.enabled]

@@ -70,7 +70,8 @@ class WorldConfig:
     """Set of environment variables; one that has a value already keeps it. auto: gpu where there is one that MXNet can run on
     and run.device is not cpu, else cpu. none: no variable is set, no rank is bound."""
     bind: bool = True
-    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it."""
+    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it. With the
+    preset gpu: keep each rank to the cores near its GPU."""
 
 
 @dataclass(frozen=True)

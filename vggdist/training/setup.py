@@ -32,6 +32,7 @@ from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.start import FORMAT, Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
+from vggdist.world.cards import require_sound
 from vggdist.world.host import once_per_host
 from vggdist.world.process import World, choose_device, versions
 
@@ -91,6 +92,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     # Ranks that fuse other gradients with one another would add up what does not belong together.
     world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
+    require_sound(world, device, config.run.elastic)
     data = _load_once(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)

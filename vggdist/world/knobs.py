@@ -9,11 +9,11 @@ from typing import Any
 
 from vggdist.config.load import requested
 from vggdist.world import gpus, slurm
-from vggdist.world.binding import bind
+from vggdist.world.binding import bind, bind_near
 from vggdist.world.cores import find_cores, own_cores
 from vggdist.world.findings import ranges
 from vggdist.world.interfaces import interface_towards
-from vggdist.world.presets import NAMES, PRESETS, Place
+from vggdist.world.presets import NAMES, PRESETS, RECORDED, Place
 from vggdist.world.topology import from_environment
 
 
@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
-        values: of all variables that a preset can set, whoever has set them.
+        values: of all variables that a preset can set, whoever has set them, and with ``gpu`` of those that it leaves alone.
         cores: that this rank may use, as ``"0-3,8"``.
     """
 
@@ -59,9 +59,13 @@ def apply(arguments: Sequence[str] = (), environment: MutableMapping[str, str] =
     place = Place(topology, own_cores(cores, topology.local_size), deterministic, elastic)
     for name, value in chosen(place).items():
         environment.setdefault(name, value)
-    if preset == "cpu" and not _is_false(asked["world.bind"]):
-        bind(cores, topology, environment)
+    if not _is_false(asked["world.bind"]):
+        if preset == "cpu":
+            bind(cores, topology, environment)
+        elif preset == "gpu" and (visible := gpus.addresses()):
+            bind_near(visible[topology.local_rank % len(visible)], cores, environment)
     values = {name: environment[name] for name in NAMES if name in environment}
+    values |= {name: environment.get(name, "unset") for name in RECORDED if preset == "gpu" or name in environment}
     return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
 
 
