@@ -68,6 +68,7 @@ def _memory(memory: Memory) -> Iterator[str]:
         "their gradients": memory.activation_gradients,
         "work space": memory.work_space,
         "matrices": memory.matrices,
+        "evaluation": memory.evaluation,
         "reduction": memory.reduction,
         "total": memory.total,
     }

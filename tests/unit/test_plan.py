@@ -136,14 +136,18 @@ def test_a_job_that_cannot_run_is_refused_with_what_would(
 def test_too_little_memory_is_refused_with_the_batch_and_the_accumulation_that_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    message = refusal(capsys, *VGG16, "--plan.memory", "8")
-    assert "64 samples at once need 9.14 GiB on each rank, plan.memory is 8 GiB; at most 54 samples" in message
-    assert "train.accumulation 2" in message
-    assert main([*VGG16, "--plan.memory", "8", "--train.accumulation", "2"]) == 0
-    assert main([*VGG16, "--plan.memory", "8", "--train.batch_size", "54"]) == 0
+    message = refusal(capsys, *VGG16, "--plan.memory", "12")
+    assert "64 samples at once need 12.80 GiB on each rank, plan.memory is 12 GiB; at most 57 samples" in message
+    assert "evaluation.batch_size" in message and "train.accumulation 2" in message
+    for fitting in (["--train.accumulation", "2"], ["--train.batch_size", "57"], ["--evaluation.batch_size", "96"]):
+        assert main([*VGG16, "--plan.memory", "12", *fitting]) == 0
     capsys.readouterr()
-    assert "at most 54" in refusal(capsys, *VGG16, "--plan.memory", "8", "--train.batch_size", "55")
-    assert "alone need 1.67 GiB" in refusal(capsys, *VGG16, "--plan.memory", "1.5")
+    assert "at most 57" in refusal(capsys, *VGG16, "--plan.memory", "12", "--train.batch_size", "58")
+
+
+def test_memory_that_the_evaluation_alone_takes_names_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "what does not depend on the batch needs 5.33 GiB, 3.66 GiB of it for evaluation.batch_size 128"
+    assert told in refusal(capsys, *VGG16, "--plan.memory", "5")
 
 
 def test_published_runs_stand_beside_their_predictions(capsys: pytest.CaptureFixture[str]) -> None:

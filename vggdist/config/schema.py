@@ -247,6 +247,11 @@ class EvaluationConfig:
         require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
 
+    @property
+    def images_at_once(self) -> int:
+        """Images in one forward pass: the crops of a sample stay together."""
+        return max(1, self.batch_size // self.crops) * self.crops
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:

@@ -72,7 +72,8 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     states = len(state_kinds(request.optimizer))
 
     def needed(samples: int) -> Memory:
-        return estimate(request.model, images, samples, states, fusion, request.train.compression == "fp16")
+        compressed = request.train.compression == "fp16"
+        return estimate(request.model, images, samples, states, fusion, compressed, request.evaluation.images_at_once)
 
     memory = needed(at_once)
     limit = float("inf") if asked.memory is None else asked.memory * 2**30
@@ -81,9 +82,16 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     told = f"{at_once} samples at once need {readable_bytes(memory.total)} on each rank, plan.memory is {asked.memory:g} GiB"
     fitting = largest_fit(needed, at_once, limit)
     if fitting == 0:
-        raise RequestError(f"{told}; parameters, gradients and optimizer alone need {readable_bytes(needed(1).fixed)}")
+        fixed, evaluation = readable_bytes(needed(1).fixed), readable_bytes(memory.evaluation)
+        raise RequestError(
+            f"{told}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
+            f"{request.evaluation.batch_size}"
+        )
     parts = next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fitting)
-    raise RequestError(f"{told}; at most {fitting} samples at once fit: lower the batch, or set train.accumulation {parts}")
+    raise RequestError(
+        f"{told}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
+        f"train.accumulation {parts}"
+    )
 
 
 def _cluster(request: PlanRequest) -> Cluster:

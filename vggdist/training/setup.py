@@ -26,6 +26,7 @@ from vggdist.models.layers import describe, summary_table
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
+from vggdist.training.evaluation import rehearse
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
@@ -123,6 +124,9 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     run_identity = identity(config, data, plan)
     stand(start, arrays, progress, run_identity, augmentation(config), world)
+    if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
+        shown = (config.evaluation.images_at_once, image_size, image_size, data.train.channels)
+        world.together(lambda: rehearse(forward, shown, device))
     step = TrainStep(objective, optimizer, world, config, device)
     return Setup(
         config=config,
