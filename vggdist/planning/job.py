@@ -22,6 +22,7 @@ class Job:
     """A plan that can run."""
 
     request: PlanRequest
+    images: Outline
     layers: list[Layer]
     samples: SamplePlan
     schedule: Schedule
@@ -62,7 +63,8 @@ def plan_job(request: PlanRequest) -> Job:
     peak = scaled_learning_rate(request.optimizer, asked.ranks)
     schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, calendar.total_steps)
     memory = _memory(request, images, samples.batch_size)
-    return Job(request, layers, samples, schedule, memory, _cluster(request), _workload(request, layers, samples.batch_size))
+    workload = _workload(request, layers, samples.batch_size)
+    return Job(request, images, layers, samples, schedule, memory, _cluster(request), workload)
 
 
 def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
