@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -123,13 +123,18 @@ def values(setup: Setup) -> Parameters:
     return {name: array.asnumpy() for name, array in setup.arrays.items()}
 
 
-def distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> float:
-    """How far two trainings ended from each other, as a share of how far the second has come: Euclidean, of all parameters."""
-    apart = sum(float(np.square(one[name].astype(np.float64) - other[name]).sum()) for name in start)
-    moved = sum(float(np.square(other[name].astype(np.float64) - start[name]).sum()) for name in start)
-    return float(np.sqrt(apart / moved)) if moved > 0 else float("nan")
+def distance(one: Parameters, other: Parameters, start: Parameters) -> float:
+    """How far two trainings ended from each other, as a share of how far the second has come: Euclidean, of the parameters."""
+    names = [name for name in start if name.startswith("parameter/")]
+    moved = sum(_square(other[name] - start[name]) for name in names)
+    return float(np.sqrt(sum(_square(one[name] - other[name]) for name in names) / moved)) if moved > 0 else float("nan")
 
 
-def bits_apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> int:
+def _square(values: np.ndarray) -> float:
+    """Of the Euclidean norm."""
+    return float(np.dot(values.reshape(-1), values.reshape(-1)))
+
+
+def bits_apart(one: Parameters, other: Parameters) -> int:
     """The number of arrays that differ in any bit."""
     return sum(one[name].tobytes() != other[name].tobytes() for name in one)

@@ -115,7 +115,7 @@ def test_speed_and_memory_are_told_with_their_note(bench: Bench) -> None:
 
 
 def test_the_distance_is_a_share_of_the_way() -> None:
-    start, end, other = ({"a": np.array(values, np.float32)} for values in ([0, 0], [3, 4], [3, 3.5]))
+    start, end, other = ({"parameter/a": np.array(values, np.float32)} for values in ([0, 0], [3, 4], [3, 3.5]))
     assert distance(other, end, start) == pytest.approx(0.1)
     assert np.isnan(distance(other, start, start))  # nothing was learned: the check is void
 
