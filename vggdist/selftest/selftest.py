@@ -33,7 +33,7 @@ def selftest(world: World, device: mx.Context, directory: Path, scale: Scale | N
     Args:
         device: of this rank.
         directory: of the files, made when absent.
-        scale: smaller checks, for tests.
+        scale: of the checks; None: what suits the device.
 
     Returns:
         One finding for each check, the same on all ranks.
@@ -41,7 +41,7 @@ def selftest(world: World, device: mx.Context, directory: Path, scale: Scale | N
     Raises:
         RequestError, RunError, OSError: on every rank, where a training of a check could not be set up.
     """
-    bench = Bench(world, device, scale or Scale())
+    bench = Bench(world, device, scale or Scale.suiting(device))
     place, outcomes = _place(world, device), list[Outcome]()
     with _quiet():
         for claim in claims(bench):

@@ -13,7 +13,7 @@ from mxnet.gluon import nn
 from tests.selftests import TINY
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.selftest import claims
-from vggdist.selftest.bench import Network, distance
+from vggdist.selftest.bench import Network, Scale, distance
 from vggdist.selftest.claims import Bench
 from vggdist.selftest.outcome import Measured
 from vggdist.training.setup import Setup
@@ -118,6 +118,12 @@ def test_the_distance_is_a_share_of_the_way() -> None:
     start, end, other = ({"parameter/a": np.array(values, np.float32)} for values in ([0, 0], [3, 4], [3, 3.5]))
     assert distance(other, end, start) == pytest.approx(0.1)
     assert np.isnan(distance(other, start, start))  # nothing was learned: the check is void
+
+
+def test_a_gpu_is_timed_with_sixty_four_images_and_a_cpu_with_few() -> None:
+    gpu, cpu = Scale.suiting(mx.gpu(0)), Scale.suiting(mx.cpu())
+    assert (gpu.fast.model.name, gpu.fast.image_size, gpu.fast.batch_size) == ("vgg16", 224, 64)
+    assert cpu.fast.model == gpu.fast.model and cpu.fast.batch_size == 4 and cpu.full == gpu.full
 
 
 def test_a_network_of_a_check_is_made_as_a_run_makes_it() -> None:
