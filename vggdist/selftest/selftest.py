@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -92,11 +93,13 @@ def _write(directory: Path, place: dict[str, Any], outcomes: Sequence[Outcome]) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log of the trainings that are set up."""
+    """Without the log of the trainings that are set up, and without MXNet's warning that it knows their constants' names."""
     logger = logging.getLogger("vggdist")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="mxnet.registry")
+            yield
     finally:
         logger.setLevel(level)
