@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,8 @@ from tests.launching import Finished, execute
 
 PROJECT = Path(__file__).parents[2]
 INSTALL = str(PROJECT / "launch" / "gpu" / "install.sh")
+
+needs_python = pytest.mark.skipif(shutil.which("python3.11") is None, reason="python3.11 is not on PATH by this name")
 
 
 def make_nvcc(folder: Path, release: str) -> None:
@@ -28,6 +31,7 @@ def install(folder: Path, *words: str, **environment: str) -> Finished:
     return execute([INSTALL, *words], folder, 240, **environment)
 
 
+@needs_python
 def test_exactly_one_mxnet_would_be_installed_in_the_pinned_versions(tmp_path: Path) -> None:
     finished = install(tmp_path, "--dry-run")
     assert finished.code == 0, finished.output
@@ -40,6 +44,7 @@ def test_exactly_one_mxnet_would_be_installed_in_the_pinned_versions(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_python
 def test_an_nvcc_of_another_cuda_is_refused_by_its_version(tmp_path: Path) -> None:
     make_nvcc(tmp_path, "12.4")
     finished = install(tmp_path, "venv", CUDA_HOME=str(tmp_path))
@@ -49,6 +54,7 @@ def test_an_nvcc_of_another_cuda_is_refused_by_its_version(tmp_path: Path) -> No
     )
 
 
+@needs_python
 def test_an_environment_with_mxnet_for_cpus_is_refused_and_left_alone(tmp_path: Path) -> None:
     make_nvcc(tmp_path, "11.8")
     other = tmp_path / "venv" / "lib" / "python3.11" / "site-packages" / "mxnet-1.9.1.dist-info"
