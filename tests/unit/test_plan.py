@@ -146,8 +146,8 @@ def test_too_little_memory_is_refused_with_the_batch_and_the_accumulation_that_f
 
 
 def test_memory_that_the_evaluation_alone_takes_names_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    told = "what does not depend on the batch needs 5.33 GiB, 3.66 GiB of it for evaluation.batch_size 128"
-    assert told in refusal(capsys, *VGG16, "--plan.memory", "5")
+    message = "what does not depend on the batch needs 5.33 GiB, 3.66 GiB of it for evaluation.batch_size 128"
+    assert message in refusal(capsys, *VGG16, "--plan.memory", "5")
 
 
 def test_what_feeds_each_kind_of_gpu_is_listed_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:

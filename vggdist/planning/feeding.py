@@ -93,7 +93,7 @@ class Preparation:
         return max(1, ceil(RESERVE * images_per_s * self.seconds))
 
     def cores(self, images_per_s: float) -> int:
-        """Of one rank, all told."""
+        """Of one rank, for everything."""
         return self.threads(images_per_s) + OTHER_CORES
 
 

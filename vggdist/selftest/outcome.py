@@ -59,7 +59,7 @@ class Outcome:
         limit = f" (limit {self.limit:g})" if self.limit is not None else ""
         rank = f", rank {worst}" if len(self.values) > 1 else ""
         note = f"; {self.note}" if self.note else ""
-        level = ("ok" if self.limit is not None else "told") if self.passed else "FAILED"
+        level = ("ok" if self.limit is not None else "info") if self.passed else "FAILED"
         return f"{level:8}{self.claim}: {self.values[worst]:.4g}{self.unit}{limit}{rank}{note}"
 
     def finding(self) -> Finding:

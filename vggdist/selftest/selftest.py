@@ -1,4 +1,4 @@
-"""The self test: every check on every rank, one JSON and one text file for whoever is to judge it."""
+"""The self test: every check on every rank, reported in one JSON and one text file."""
 
 from __future__ import annotations
 

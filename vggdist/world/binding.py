@@ -2,7 +2,7 @@
 
 A rank that stays where it is keeps its caches and, on a machine of several memory nodes, its memory near. What else runs
 in it (the threads that read data, Horovod's, the writer of checkpoints) stays on the same cores. A rank that computes on cores
-gets some of its own; one that computes on a GPU gets those that are near it, whoever else has them.
+gets some of its own; one that computes on a GPU gets those that are near it, which it may share with others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def bind_near(gpu: str, cores: Cores, environment: Mapping[str, str], devices: P
     """
     if cores.bound or any(name in environment for name in _PLACED_BY_USER):
         return
-    with suppress(OSError, ValueError):  # not told, or forbidden by a sandbox
+    with suppress(OSError, ValueError):  # not described, or forbidden by a sandbox
         near = numbers((devices / gpu / "local_cpulist").read_text()) & os.sched_getaffinity(0)
         if near:
             os.sched_setaffinity(0, near)

@@ -23,7 +23,8 @@ class Settings:
 
     Attributes:
         preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
-        values: of all variables that a preset can set, whoever has set them, and with ``gpu`` of those that it leaves alone.
+        values: of all variables that a preset can set, also where the user has set them, and with ``gpu`` of those that it
+            leaves alone.
         cores: that this rank may use, as ``"0-3,8"``.
     """
 

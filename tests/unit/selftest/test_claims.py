@@ -108,7 +108,7 @@ def test_a_sum_that_is_wrong_is_counted(wrong: float, count: int) -> None:
     assert claims.reduction_is_right(Bench(world, mx.cpu(), TINY)).value == count
 
 
-def test_speed_and_memory_are_told_with_their_note(bench: Bench) -> None:
+def test_speed_and_memory_are_reported_with_their_note(bench: Bench) -> None:
     speed, memory = claims.step_time(bench, bench.world), claims.memory(bench)
     assert speed.value > 0 and "vgg16, 32 px: " in speed.note and "images/s" in speed.note
     assert memory.note == "plan: 0.00 GiB"  # 3.6 MB

@@ -23,10 +23,10 @@ def outcome(*values: float, limit: float | None = 1.0) -> Outcome:
         ((0.25, 0.5), 1.0, "ok      bits: 0.5 ms (limit 1), rank 1; of 0.5"),
         ((2.0, 0.5), 1.0, "FAILED  bits: 2 ms (limit 1), rank 0; of 2"),
         ((0.5, NAN, 9.0), 1.0, "FAILED  bits: nan ms (limit 1), rank 1; of nan"),
-        ((3.0, 2.0), None, "told    bits: 3 ms, rank 0; of 3"),
+        ((3.0, 2.0), None, "info    bits: 3 ms, rank 0; of 3"),
     ],
 )
-def test_the_worst_rank_is_told_and_judged(values: tuple[float, ...], limit: float | None, line: str) -> None:
+def test_the_worst_rank_is_reported_and_judged(values: tuple[float, ...], limit: float | None, line: str) -> None:
     one = outcome(*values, limit=limit)
     assert str(one) == line and one.passed == (not line.startswith("FAILED"))
 

@@ -128,5 +128,5 @@ def test_a_rehearsal_without_memory_names_the_setting_and_other_errors_stay(mess
     with pytest.raises(kind) as error:
         rehearse(forward, (128, 8, 8, 3), mx.cpu())
     if kind is RequestError:
-        told = "an evaluation of 128 images at once does not fit into the memory of cpu(0); lower evaluation.batch_size"
-        assert str(error.value) == told
+        expected = "an evaluation of 128 images at once does not fit into the memory of cpu(0); lower evaluation.batch_size"
+        assert str(error.value) == expected

@@ -97,16 +97,16 @@ def make_gpu(devices: Path, cores: str) -> Path:
     return devices
 
 
-@pytest.mark.parametrize(("told", "taken"), [("2-3,6-7", [2, 3]), ("0-127", [0, 1, 2, 3]), ("1", [1])])
+@pytest.mark.parametrize(("near", "taken"), [("2-3,6-7", [2, 3]), ("0-127", [0, 1, 2, 3]), ("1", [1])])
 def test_a_rank_keeps_to_the_cores_near_its_gpu_as_far_as_it_may_use_them(
-    told: str, taken: list[int], bound: list[list[int]], tmp_path: Path
+    near: str, taken: list[int], bound: list[list[int]], tmp_path: Path
 ) -> None:
-    bind_near(GPU, ALL, {"SLURM_JOB_ID": "7"}, make_gpu(tmp_path, told))
+    bind_near(GPU, ALL, {"SLURM_JOB_ID": "7"}, make_gpu(tmp_path, near))
     assert bound == [taken]
 
 
 @pytest.mark.parametrize(
-    ("told", "cores", "environment"),
+    ("near", "cores", "environment"),
     [
         ("4-7", ALL, {}),  # none of them is free for this process
         ("", ALL, {}),
@@ -116,9 +116,9 @@ def test_a_rank_keeps_to_the_cores_near_its_gpu_as_far_as_it_may_use_them(
     ],
 )
 def test_a_rank_whose_gpu_has_no_near_cores_or_that_was_placed_is_left_alone(
-    told: str, cores: Cores, environment: dict[str, str], bound: list[list[int]], tmp_path: Path
+    near: str, cores: Cores, environment: dict[str, str], bound: list[list[int]], tmp_path: Path
 ) -> None:
-    bind_near(GPU, cores, environment, make_gpu(tmp_path, told))
+    bind_near(GPU, cores, environment, make_gpu(tmp_path, near))
     assert bound == []
 
 

@@ -80,7 +80,7 @@ def test_an_elastic_run_on_nccl_is_an_error() -> None:
 
 
 class Ranks:
-    """A world of two ranks, of which the other one tells what it was given."""
+    """A world of two ranks, of which the other one reports what it was given."""
 
     def __init__(self, other: Card | None) -> None:
         self.other = other

@@ -57,12 +57,14 @@ def test_the_driver_tells_name_and_capability(tmp_path: Path, monkeypatch: pytes
     assert gpus.describe(1) is None  # there is one device only
 
 
-def test_the_driver_tells_addresses_as_linux_writes_them_and_its_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_reports_addresses_as_linux_writes_them_and_its_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpus, "_DRIVER", str(make_driver(tmp_path, (8, 6))))
     assert gpus.addresses() == ["0000:3b:00.0"] and gpus.driver_cuda() == (12, 2)
 
 
-def test_nvrtc_tells_its_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvrtc_reports_its_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_COMPILER", str(tmp_path / "libnvrtc.so.11.2"))
     assert gpus.compiler_cuda() is None
     make_compiler(tmp_path)
@@ -194,11 +196,11 @@ def test_a_run_that_takes_what_there_is_takes_the_cpu_instead_of_a_hopper_gpu_an
 
 
 @pytest.mark.parametrize(("command", "code"), [("train", 2), ("doctor", 1)])
-def test_a_driver_that_cannot_load_compiled_code_is_told_by_a_run_and_by_the_doctor(
+def test_a_driver_that_cannot_load_compiled_code_is_reported_by_a_run_and_by_the_doctor(
     command: str, code: int, tmp_path: Path
 ) -> None:
     finished = _run_on_a_made_up_gpu(tmp_path, (8, 6), "gpu", version=11040, command=command)
     assert finished.returncode == code and "Traceback" not in finished.stderr, finished.stderr
-    told = finished.stdout + finished.stderr
-    assert "rank 0: the driver is for CUDA 11.4, and cannot load what NVRTC 11.8 compiles" in told
-    assert "install a newer driver (CUDA 11.8: 520), or set MXNET_USE_FUSION=0" in told
+    output = finished.stdout + finished.stderr
+    assert "rank 0: the driver is for CUDA 11.4, and cannot load what NVRTC 11.8 compiles" in output
+    assert "install a newer driver (CUDA 11.8: 520), or set MXNET_USE_FUSION=0" in output
