@@ -76,14 +76,15 @@ def _worst(values: Sequence[float]) -> int:
     return next((rank for rank, value in enumerate(values) if value != value), values.index(max(values)))
 
 
-def as_json(place: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def as_json(place: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> dict[str, Any]:
     """For ``selftest.json``.
 
     Args:
         place: ranks, devices, versions and environment.
+        complete: no check is left; until then nothing has passed.
     """
     checks = [{**asdict(one), "values": _numbers(one.values), "passed": one.passed} for one in outcomes]
-    return {"passed": all(one.passed for one in outcomes), **place, "checks": checks}
+    return {"complete": complete, "passed": complete and all(one.passed for one in outcomes), **place, "checks": checks}
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
@@ -91,9 +92,11 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
     return [value if value == value else None for value in values]
 
 
-def as_text(place: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+def as_text(place: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> str:
     """For ``selftest.txt``: the place, one line for each check, and the verdict."""
     lines = [f"{name}: {value}" for name, value in place.items()]
     failed = sum(not one.passed for one in outcomes)
     verdict = f"{failed} of {len(outcomes)} checks failed" if failed else f"{len(outcomes)} checks, none failed"
+    if not complete:
+        verdict += "; the test has not come to its end"
     return "\n".join([*lines, "", *map(str, outcomes), "", verdict]) + "\n"

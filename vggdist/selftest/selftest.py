@@ -47,7 +47,8 @@ def selftest(world: World, device: mx.Context, directory: Path, scale: Scale | N
     with _quiet():
         for claim in claims(bench):
             outcomes.append(_checked(claim, bench))
-            world.together(lambda: _write(directory, place, outcomes) if world.is_root else None)
+            _write(world, directory, place, outcomes, complete=False)
+    _write(world, directory, place, outcomes, complete=True)
     return [one.finding() for one in outcomes]
 
 
@@ -84,11 +85,14 @@ def _place(world: World, device: mx.Context) -> dict[str, Any]:
 _PREFIXES = ("MXNET_", "HOROVOD_FUSION", "HOROVOD_CYCLE", "NCCL_", "NVIDIA_TF32", "OMP_", "CUDA_VISIBLE")
 
 
-def _write(directory: Path, place: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    as_data, text = (directory / name for name in FILES)
-    as_data.write_text(json.dumps(as_json(place, outcomes), indent=2) + "\n")
-    text.write_text(as_text(place, outcomes))
+def _write(world: World, directory: Path, place: dict[str, Any], outcomes: Sequence[Outcome], complete: bool) -> None:
+    def write() -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        as_data, text = (directory / name for name in FILES)
+        as_data.write_text(json.dumps(as_json(place, outcomes, complete), indent=2) + "\n")
+        text.write_text(as_text(place, outcomes, complete))
+
+    world.together(write, acts=world.is_root)
 
 
 @contextmanager
