@@ -1,5 +1,6 @@
 # Training on GPUs of compute capability 5.0 to 8.9:  docker build -f launch/kubernetes/gpu.Dockerfile -t vggdist:gpu .
-# NOT BUILT in this project: neither a container engine nor such a GPU was at hand. launch/gpu/install.sh was run on Debian 12.
+# NOT BUILT in this project: neither a container engine nor such a GPU was at hand. Both stages were run as Debian 12 systems of
+# these packages, with Debian's Python 3.11; the second one as an ordinary user.
 FROM python:3.11-slim-bookworm AS build
 # Only to compile Horovod: nvcc of CUDA 11.8. What runs uses the CUDA libraries from PyPI, and the host's driver.
 RUN sed -i 's/^Components: main$/Components: main contrib non-free/' /etc/apt/sources.list.d/debian.sources \
