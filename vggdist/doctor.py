@@ -19,7 +19,7 @@ from vggdist.config.schema import Config
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json
-from vggdist.world import knobs, slurm
+from vggdist.world import cards, knobs, slurm
 from vggdist.world.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
 from vggdist.world.interfaces import interface_towards
 from vggdist.world.topology import launcher
@@ -46,7 +46,8 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     """
     start_logging(handler.rank)
     with before_start():
-        config = resolve(_parser().parse(arguments).settings, Config)
+        asked = _parser().parse(arguments)
+        config = resolve(asked.settings, Config)
         settings = knobs.apply(config)  # before anything imports MXNet
     import horovod.mxnet as hvd
     import mxnet as mx
@@ -56,12 +57,15 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     world = World()
     device, mine = _examine(world, config.run.device)
     reports = [RankReport(**one) for one in world.gather(asdict(mine))]
+    of_cards = cards.findings(world, device, config.run.elastic)
+    broken = any(finding.level == "error" for finding in of_cards)  # then a reduction on the GPUs may end the process
     free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
     findings = [
         Finding("ok", f"{world.size} rank(s) from {launcher(os.environ) or 'no launcher'}, controller {world.controller}"),
-        *of_ranks(reports, config.run.device, bool(hvd.nccl_built())),
+        *of_ranks(reports, config.run.device),
+        *of_cards,
         of_disk(config.run.directory, free),
-        _reduce(world, device),
+        _reduce(world, mx.cpu() if broken else device),
     ]
     builds = [name for name in ("gloo", "mpi", "nccl", "cuda") if getattr(hvd, f"{name}_built")()]
     features = [feature.name for feature in mx.runtime.feature_list() if feature.enabled]
@@ -70,6 +74,8 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
         print(f"Horovod is built with: {', '.join(builds)}\nMXNet is built with: {', '.join(features)}")
         print("".join(f"{name}={value} " for name, value in settings.values.items()) + "\n")
         print("\n".join(map(str, findings)), flush=True)
+    if asked.selftest and not any(finding.level == "error" for finding in findings):
+        findings += _selftest(world, device, Path(config.run.directory))
     result = {"findings": [asdict(finding) for finding in findings], "ranks": [asdict(one) for one in reports]}
     if world.is_root and free is not None:
         write_json(Path(config.run.directory) / "doctor.json", result)
@@ -81,7 +87,20 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
 
 def _parser() -> SettingsParser:
     note = "Every option of train is accepted, so that the doctor can stand in its place."
-    return SettingsParser("doctor", Config, shown=("run.device", "run.directory", "world"), description=__doc__, epilog=note)
+    shown = ("run.device", "run.directory", "world")
+    parser = SettingsParser("doctor", Config, "[--selftest]", shown=shown, description=__doc__, epilog=note)
+    text = "also train small networks and VGG-16 on every rank and compare: minutes; docs/gpu.md lists the checks"
+    parser.add_argument("--selftest", action="store_true", help=text)
+    return parser
+
+
+def _selftest(world: World, device: mx.Context, directory: Path) -> list[Finding]:
+    from vggdist.selftest.selftest import FILES, selftest
+
+    found = selftest(world, device, directory)
+    if world.is_root:
+        print("\n".join(map(str, found)), f"{directory / FILES[0]} and {FILES[1]} have the details", sep="\n", flush=True)
+    return found
 
 
 def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:

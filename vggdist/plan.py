@@ -12,6 +12,7 @@ from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import readable_bytes
+from vggdist.planning.feeding import Preparation, Rate, fitting_short_side, published_rates
 from vggdist.planning.job import Job, plan_job
 from vggdist.planning.memory import Memory
 from vggdist.planning.published import MEASUREMENTS, predicted_speed_up
@@ -40,6 +41,8 @@ def _plan(job: Job) -> Iterator[str]:
     yield from _job(job)
     yield ""
     yield from _memory(job.memory)
+    yield ""
+    yield from _input(job)
     yield ""
     if job.workload is None:
         yield "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
@@ -76,10 +79,47 @@ def _memory(memory: Memory) -> Iterator[str]:
         "their gradients": memory.activation_gradients,
         "work space": memory.work_space,
         "matrices": memory.matrices,
+        "evaluation": memory.evaluation,
         "reduction": memory.reduction,
         "total": memory.total,
     }
     yield from (f"  {name:17}{readable_bytes(count):>12}" for name, count in parts.items())
+
+
+def _input(job: Job) -> Iterator[str]:
+    asked, data, augment = job.request.plan, job.request.data, job.request.augment
+    encoded = data.name in ("folder", "records")
+    cost = Preparation.of(job.images, augment, encoded, asked.short_side)
+    yield f"input of a rank on a GPU (estimate); a core prepares {1 / cost.seconds:,.0f} images/s"
+    rates = list(published_rates(job.layers)) if encoded else []
+    if asked.images_per_s is not None:
+        rates = [Rate("this one", asked.images_per_s, "plan.images_per_s")]
+    if not rates:
+        return
+    yield f"  {'GPU':12}{'images/s':>9}{'threads':>9}{'cores':>7}{'MB/s read':>11}  source of the images/s"
+    for rate in rates:
+        threads, cores = cost.threads(rate.images_per_s), cost.cores(rate.images_per_s)
+        read = rate.images_per_s * cost.num_bytes / 1e6
+        yield f"  {rate.gpu:12}{rate.images_per_s:>9,.1f}{threads:>9}{cores:>7}{read:>11,.0f}  {rate.source}"
+    for rate in rates:
+        yield from _too_slow(job, rate, cost, encoded)
+
+
+def _too_slow(job: Job, rate: Rate, cost: Preparation, encoded: bool) -> Iterator[str]:
+    """Why a GPU would wait for its images, and what to do."""
+    asked, data = job.request.plan, job.request.data
+    threads = cost.threads(rate.images_per_s)
+    if threads > data.threads:
+        yield f"warning: data.threads {data.threads} is too few for {rate.gpu}; set it to {threads}"
+    ranks = min(asked.ranks, asked.ranks_per_host)
+    needed = ranks * cost.cores(rate.images_per_s)
+    if asked.cores is None or needed <= asked.cores:
+        return
+    remedy = "take hosts with more cores, or start fewer ranks on each"
+    side = fitting_short_side(job.images, job.request.augment, rate.images_per_s, asked.cores / ranks)
+    if encoded and side is not None:
+        remedy = f"vggdist prepare --short-side {side}, or {remedy}"
+    yield f"warning: {ranks} x {rate.gpu} on a host need {needed} cores, plan.cores is {asked.cores}; {remedy}"
 
 
 def _scaling(job: Job, workload: Workload) -> Iterator[str]:

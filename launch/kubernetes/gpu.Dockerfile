@@ -1,24 +1,24 @@
 # Training on GPUs of compute capability 5.0 to 8.9:  docker build -f launch/kubernetes/gpu.Dockerfile -t vggdist:gpu .
-# NOT BUILT in this project: neither a container engine nor such a GPU was at hand. The commands are those of docs/install.md.
-# CUDA 11.2 and cuDNN 8 are what mxnet-cu112 was built for; NCCL comes with the image.
-FROM nvidia/cuda:11.2.2-cudnn8-devel-ubuntu20.04
-RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        ca-certificates curl g++ make libgomp1 openmpi-bin libopenmpi-dev openssh-client openssh-server \
-    && rm -rf /var/lib/apt/lists/* && mkdir -p /run/sshd
-RUN printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n' >> /etc/ssh/ssh_config \
-    && echo 'StrictModes no' >> /etc/ssh/sshd_config
-# Ubuntu 20.04 has no Python 3.11; uv brings one.
-RUN curl -LsSf https://astral.sh/uv/0.13.8/install.sh | env UV_INSTALL_DIR=/usr/local/bin sh \
-    && uv venv --seed --python 3.11 /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
-RUN pip install --no-cache-dir 'numpy==1.23.5' 'mxnet-cu112==1.9.1' 'cmake<4' 'setuptools<81' \
-        wheel hatchling cffi cloudpickle psutil pyyaml packaging
+# NOT BUILT in this project: neither a container engine nor such a GPU was at hand. Both stages were run as Debian 12 systems of
+# these packages, with Debian's Python 3.11; the second one as an ordinary user.
+FROM python:3.11-slim-bookworm AS build
+# Only to compile Horovod: nvcc of CUDA 11.8. What runs uses the CUDA libraries from PyPI, and the host's driver.
+RUN sed -i 's/^Components: main$/Components: main contrib non-free/' /etc/apt/sources.list.d/debian.sources \
+    && apt-get update && apt-get install -y --no-install-recommends \
+        g++ g++-11 make nvidia-cuda-toolkit openmpi-bin libopenmpi-dev
 WORKDIR /vggdist
 COPY . .
-# The driver's library is not there while the image is built; its stub is enough to link.
-RUN ln -s libcuda.so /usr/local/cuda/lib64/stubs/libcuda.so.1 \
-    && LD_LIBRARY_PATH=/usr/local/cuda/lib64/stubs:$LD_LIBRARY_PATH \
-       HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 \
-       pip install --no-build-isolation --no-cache-dir '.[gpu]'
+RUN launch/gpu/install.sh
+
+FROM python:3.11-slim-bookworm
+RUN apt-get update && apt-get install -y --no-install-recommends \
+        libgomp1 libquadmath0 openmpi-bin openssh-client openssh-server \
+    && rm -rf /var/lib/apt/lists/* && mkdir -p /run/sshd
+# The operator mounts the keys read-only; hosts are new with each job.
+RUN printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n' >> /etc/ssh/ssh_config \
+    && echo 'StrictModes no' >> /etc/ssh/sshd_config
+# The environment's Python is the image's own, in /usr/local, so that any user can run it.
+COPY --from=build /vggdist /vggdist
+ENV PATH=/vggdist/.venv/bin:$PATH NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /srv/vggdist
 CMD ["python", "-m", "vggdist.train"]

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Several configurations, each a job of its own:  sbatch launch/slurm/array.sh  (from the project's folder, on a shared disk)
-# Each has its own run.name. Without GPUs, give --ntasks-per-node=N in place of the two lines with gpu.
+# Each has its own run.name. Without GPUs, give --ntasks-per-node=N in place of the three lines with gpu.
 #SBATCH --account=ACCOUNT
 #SBATCH --partition=PARTITION
 #SBATCH --time=12:00:00
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node=4
 #SBATCH --ntasks-per-gpu=1
+#SBATCH --cpus-per-gpu=4
 #SBATCH --signal=B:USR1@120
 #SBATCH --array=0-1
 configs=(configs/quickstart.yaml configs/cifar10_vgg11bn.yaml)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A job that may be interrupted:  sbatch launch/slurm/preemptible.sh  (from the project's folder, on a shared disk)
 # 120 s before its time is over, or when it is preempted, it saves a checkpoint and queues again, to continue at the next step.
-# Without GPUs, give --ntasks-per-node=N in place of the two lines with gpu.
+# Without GPUs, give --ntasks-per-node=N in place of the three lines with gpu.
 #SBATCH --account=ACCOUNT
 #SBATCH --partition=PARTITION
 #SBATCH --time=12:00:00
 #SBATCH --nodes=2
 #SBATCH --gpus-per-node=4
 #SBATCH --ntasks-per-gpu=1
+#SBATCH --cpus-per-gpu=4
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append

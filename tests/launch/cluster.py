@@ -132,7 +132,7 @@ def _configure(state: Path) -> None:
     ports = _free_ports(1 + len(NODES))
     host = socket.gethostname().split(".")[0]
     nodes = [
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 Gres=gpu:2"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=4000 Gres=gpu:2"
         for name, port in zip(NODES, ports[1:])
     ]
     (state / "slurm.conf").write_text(

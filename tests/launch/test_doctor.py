@@ -26,7 +26,7 @@ def test_a_sound_place_is_told_once_with_its_ranks(launcher: str, tmp_path: Path
     assert finished.output.count(f"{size} rank(s) from {name}, controller {controller}") == 1, finished.output
     assert "error" not in finished.output
     told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
-    assert told["exit_code"] == 0 and [one["rank"] for one in told["ranks"]] == list(range(size))
+    assert [one["rank"] for one in told["ranks"]] == list(range(size))
 
 
 def test_a_place_where_a_run_would_fail_is_told_by_the_exit_code(tmp_path: Path) -> None:
@@ -46,3 +46,24 @@ def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path
     finished = run("mpirun", 2, ["-m", "vggdist.doctor"], tmp_path, **alone)
     assert finished.code == 2, finished.output
     assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1
+
+
+_IN_SMALL = """
+import sys
+from tests.selftests import TINY
+from vggdist import doctor
+from vggdist.selftest import bench
+bench.Scale.suiting = classmethod(lambda cls, device: TINY)
+sys.exit(doctor.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--run.directory", "file"]])
+def test_a_selftest_follows_the_examination_unless_that_found_an_error(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    finished = run("python", 1, ["-c", _IN_SMALL, "--selftest", *flags], tmp_path)
+    tested = not flags
+    assert finished.code == (0 if tested else 1), finished.output
+    assert ("selftest: update as on the CPU, full: 0 (limit 0.001)" in finished.output) == tested
+    assert ("runs/selftest.json and selftest.txt have the details" in finished.output) == tested
+    assert (tmp_path / "runs" / "selftest.txt").exists() == tested

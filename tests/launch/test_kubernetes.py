@@ -53,5 +53,20 @@ def test_an_image_installs_the_versions_that_the_project_pins(image: str) -> Non
     recipe = (FOLDER / f"{image}.Dockerfile").read_text()
     documents = (PROJECT / "README.md").read_text() + (PROJECT / "pyproject.toml").read_text()
     pins = re.findall(r"[\w-]+==[\d.]+", recipe)
-    assert pins and all(pin in documents for pin in pins)
+    assert all(pin in documents for pin in pins) and (pins or "RUN launch/gpu/install.sh" in recipe)
     assert "openssh-server" in recipe and "libopenmpi-dev" in recipe
+
+
+def test_an_image_has_nothing_that_git_leaves_out() -> None:
+    """An environment of this machine, for one, would take the place of the image's own."""
+    left_out = (PROJECT / ".dockerignore").read_text().split("\n")
+    for pattern in (PROJECT / ".gitignore").read_text().splitlines():
+        assert pattern in left_out or f"**/{pattern}" in left_out, pattern
+
+
+@pytest.mark.parametrize("image", ["cpu", "gpu"])
+def test_an_image_s_python_is_one_that_any_user_can_run(image: str) -> None:
+    """One that uv brings lies in root's home."""
+    recipe = (FOLDER / f"{image}.Dockerfile").read_text()
+    assert re.findall(r"^FROM (\S+)", recipe, re.MULTILINE)[-1].startswith("python:3.11-")
+    assert "uv venv" not in recipe and "uv python" not in recipe

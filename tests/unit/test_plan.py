@@ -136,14 +136,43 @@ def test_a_job_that_cannot_run_is_refused_with_what_would(
 def test_too_little_memory_is_refused_with_the_batch_and_the_accumulation_that_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    message = refusal(capsys, *VGG16, "--plan.memory", "8")
-    assert "64 samples at once need 9.14 GiB on each rank, plan.memory is 8 GiB; at most 54 samples" in message
-    assert "train.accumulation 2" in message
-    assert main([*VGG16, "--plan.memory", "8", "--train.accumulation", "2"]) == 0
-    assert main([*VGG16, "--plan.memory", "8", "--train.batch_size", "54"]) == 0
+    message = refusal(capsys, *VGG16, "--plan.memory", "12")
+    assert "64 samples at once need 12.80 GiB on each rank, plan.memory is 12 GiB; at most 57 samples" in message
+    assert "evaluation.batch_size" in message and "train.accumulation 2" in message
+    for fitting in (["--train.accumulation", "2"], ["--train.batch_size", "57"], ["--evaluation.batch_size", "96"]):
+        assert main([*VGG16, "--plan.memory", "12", *fitting]) == 0
     capsys.readouterr()
-    assert "at most 54" in refusal(capsys, *VGG16, "--plan.memory", "8", "--train.batch_size", "55")
-    assert "alone need 1.67 GiB" in refusal(capsys, *VGG16, "--plan.memory", "1.5")
+    assert "at most 57" in refusal(capsys, *VGG16, "--plan.memory", "12", "--train.batch_size", "58")
+
+
+def test_memory_that_the_evaluation_alone_takes_names_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "what does not depend on the batch needs 5.33 GiB, 3.66 GiB of it for evaluation.batch_size 128"
+    assert message in refusal(capsys, *VGG16, "--plan.memory", "5")
+
+
+def test_what_feeds_each_kind_of_gpu_is_listed_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *VGG16, "--augment.random_resized_crop", "true", "--plan.cores", "16")
+    start = lines.index("input of a rank on a GPU (estimate); a core prepares 869 images/s")
+    (a100,) = [line for line in lines[start:] if line.startswith("  A100")]
+    assert a100.split()[1:5] == ["503.6", "1", "3", "54"] and "lambda-tensorflow-benchmark" in a100
+    assert not [line for line in lines if line.startswith("warning")]
+
+
+def test_a_measured_rate_takes_the_place_of_the_published_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *VGG16, "--plan.images_per_s", "2000", "--plan.cores", "16", "--plan.ranks", "8")
+    assert [line.split()[:5] for line in lines if "plan.images_per_s" in line] == [["this", "one", "2,000.0", "3", "5"]]
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning: data.threads 2 is too few for this one; set it to 3",
+        "warning: 4 x this one on a host need 20 cores, plan.cores is 16; vggdist prepare --short-side 288, or take hosts "
+        "with more cores, or start fewer ranks on each",
+    ]
+
+
+def test_images_in_memory_are_compared_with_a_measured_rate_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "--data.name", "cifar10")
+    assert "input of a rank on a GPU (estimate); a core prepares 58,824 images/s" in lines
+    assert not [line for line in lines if "A100" in line]
+    assert [line for line in printed(capsys, "--data.name", "cifar10", "--plan.images_per_s", "9000") if "this one" in line]
 
 
 def test_published_runs_stand_beside_their_predictions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ class Snapshot:
     def __init__(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         """Make the buffers, which take as much host memory as the arrays: name -> array of any device."""
         # Filled, so that their memory is there before the first copy.
-        self.buffers = {name: mx.nd.full(a.shape, np.nan, mx.cpu(), a.dtype) for name, a in arrays.items()}
+        self.buffers = {name: mx.nd.full(a.shape, np.nan, _host(a.context), a.dtype) for name, a in arrays.items()}
 
     def take(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         """Copy the arrays, of the same names and shapes throughout, as all operations so far leave them.
@@ -42,6 +42,15 @@ class Snapshot:
         """Name and memory of the buffers themselves, one after the other, each when its copy is complete."""
         for name, buffer in self.buffers.items():
             yield name, np.from_dlpack(_Lent(buffer))
+
+
+def _host(device: mx.Context) -> mx.Context:
+    """The kind of host memory for copies from a device.
+
+    A GPU writes by itself into memory that is pinned; a copy into other memory keeps one of MXNet's few copying threads busy.
+    The number matters: pinning for another GPU would open a context on that one, of some hundred MiB.
+    """
+    return mx.cpu_pinned(device.device_id) if device.device_type == "gpu" else mx.cpu()
 
 
 class _Lent:

@@ -24,6 +24,10 @@ class PlanConfig:
     """Training samples, where the data are not at hand. null: as the data set has them."""
     memory: float | None = None
     """Memory of one rank in GiB; a plan that needs more is refused. null: it is estimated, and not judged."""
+    cores: int | None = None
+    """Cores of one host; a plan whose ranks would wait for images is warned of. null: they are not judged."""
+    short_side: int | None = None
+    """Short side of the stored pictures in pixels (vggdist prepare --short-side). null: as ImageNet has them."""
     network_bandwidth: float = 25.0
     """Line rate of the network of one host, Gbit/s."""
     network_share: float = 0.81
@@ -40,7 +44,13 @@ class PlanConfig:
     """Instead of a plan, print what the model predicts for published measurements, beside what was measured."""
 
     def __post_init__(self) -> None:
-        for key, unit in (("ranks", "rank"), ("ranks_per_host", "rank"), ("samples", "sample")):
+        for key, unit in (
+            ("ranks", "rank"),
+            ("ranks_per_host", "rank"),
+            ("samples", "sample"),
+            ("cores", "core"),
+            ("short_side", "pixel"),
+        ):
             value = getattr(self, key)
             require(value is None or value >= 1, f"plan.{key}", value, f"at least 1 {unit}")
         for key in ("images_per_s", "memory", "network_bandwidth", "host_bandwidth"):

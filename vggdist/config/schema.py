@@ -79,7 +79,8 @@ class WorldConfig:
     """Set of environment variables; one that has a value already keeps it. auto: gpu where there is one that MXNet can run on
     and run.device is not cpu, else cpu. none: no variable is set, no rank is bound."""
     bind: bool = True
-    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it."""
+    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it. With the
+    preset gpu: keep each rank to the cores near its GPU."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
+
+    @property
+    def images_at_once(self) -> int:
+        """Images in one forward pass: the crops of a sample stay together."""
+        return max(1, self.batch_size // self.crops) * self.crops
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mxnet as mx
 from mxnet.gluon import nn
@@ -43,6 +44,17 @@ class VGG(nn.HybridSequential):
             for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
                 self.add(_block(layer, inputs, model, onednn, samples))
                 inputs = layer.output_shape[0]
+
+
+class SeededDropout(nn.Dropout):
+    """Dropout that draws from the generators that ``mx.random.seed`` sets, on every device.
+
+    Gluon's own takes cuDNN's on a GPU, whose state no seed reaches: two runs, or a run and its continuation, would differ.
+    """
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """Zeros and ``x / (1 - rate)`` in training, else ``x``; of the shape of ``x``."""
+        return F.Dropout(x, p=self._rate, axes=self._axes, name="fwd", cudnn_off=True)
 
 
 def build_vgg(
@@ -135,5 +147,5 @@ def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) 
     if relu:
         parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
     if dropout > 0:
-        parts.append(nn.Dropout(dropout, prefix=f"{prefix}dropout_"))
+        parts.append(SeededDropout(dropout, prefix=f"{prefix}dropout_"))
     return _chain(prefix, parts)

@@ -22,6 +22,7 @@ class Job:
     """A plan that can run."""
 
     request: PlanRequest
+    images: Outline
     layers: list[Layer]
     samples: SamplePlan
     schedule: Schedule
@@ -62,7 +63,8 @@ def plan_job(request: PlanRequest) -> Job:
     peak = scaled_learning_rate(request.optimizer, asked.ranks)
     schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, calendar.total_steps)
     memory = _memory(request, images, samples.batch_size)
-    return Job(request, layers, samples, schedule, memory, _cluster(request), _workload(request, layers, samples.batch_size))
+    workload = _workload(request, layers, samples.batch_size)
+    return Job(request, images, layers, samples, schedule, memory, _cluster(request), workload)
 
 
 def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
@@ -72,7 +74,8 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     states = len(state_kinds(request.optimizer))
 
     def needed(samples: int) -> Memory:
-        return estimate(request.model, images, samples, states, fusion, request.train.compression == "fp16")
+        compressed = request.train.compression == "fp16"
+        return estimate(request.model, images, samples, states, fusion, compressed, request.evaluation.images_at_once)
 
     memory = needed(at_once)
     limit = float("inf") if asked.memory is None else asked.memory * 2**30
@@ -81,9 +84,16 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     told = f"{at_once} samples at once need {readable_bytes(memory.total)} on each rank, plan.memory is {asked.memory:g} GiB"
     fitting = largest_fit(needed, at_once, limit)
     if fitting == 0:
-        raise RequestError(f"{told}; parameters, gradients and optimizer alone need {readable_bytes(needed(1).fixed)}")
+        fixed, evaluation = readable_bytes(needed(1).fixed), readable_bytes(memory.evaluation)
+        raise RequestError(
+            f"{told}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
+            f"{request.evaluation.batch_size}"
+        )
     parts = next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fitting)
-    raise RequestError(f"{told}; at most {fitting} samples at once fit: lower the batch, or set train.accumulation {parts}")
+    raise RequestError(
+        f"{told}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
+        f"train.accumulation {parts}"
+    )
 
 
 def _cluster(request: PlanRequest) -> Cluster:

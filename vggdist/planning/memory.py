@@ -13,6 +13,9 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
 * ``4 * 4 * 16 I O`` for each convolution from ``I`` to ``O`` channels that is computed as a matrix product on a CPU
   (:class:`~vggdist.models.convolution.MatrixConv2D`): its matrix before and after a transposition, and the gradients of both
   (a GPU and bfloat16 do without it, which is not told apart here);
+* evaluation ``4 v (3 I + E + O)`` with ``v`` images at once, whose buffers stay beside the training's: three forms of the
+  image (``I`` numbers), the input and the output of the layer where these two are largest (``E``), and the largest output of
+  a pooling (``O``), which is put in neither's place (found by measuring, see docs/plan.md);
 * Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
 ``train.precision bfloat16`` is estimated like float32; what it takes was not measured. Not counted: the CUDA context, what
@@ -45,6 +48,7 @@ class Memory:
     activation_gradients: int
     work_space: int
     matrices: int
+    evaluation: int
     reduction: int
 
     @property
@@ -54,8 +58,9 @@ class Memory:
 
     @property
     def fixed(self) -> int:
-        """What does not grow with the batch; the matrices are there from 64 samples on."""
-        return self.parameters + self.gradients + self.optimizer_state + self.matrices + self.reduction
+        """What does not grow with the training's batch; the matrices are there from 64 samples on."""
+        network = self.parameters + self.gradients + self.optimizer_state + self.matrices
+        return network + self.evaluation + self.reduction
 
     @property
     def of_samples(self) -> int:
@@ -70,7 +75,13 @@ def running_statistics(model: ModelConfig, layers: Sequence[Layer]) -> int:
 
 
 def estimate(
-    model: ModelConfig, images: Outline, samples: int, num_states: int, fusion_bytes: int, compressed: bool
+    model: ModelConfig,
+    images: Outline,
+    samples: int,
+    num_states: int,
+    fusion_bytes: int,
+    compressed: bool,
+    evaluated: int = 0,
 ) -> Memory:
     """The memory of a rank.
 
@@ -79,6 +90,7 @@ def estimate(
         num_states: of the optimizer for each parameter.
         fusion_bytes: Horovod's fusion buffer; 0 for a single rank.
         compressed: gradients travel as float16.
+        evaluated: images in one forward pass of an evaluation; 0 where there is none.
     """
     shape = {"channels": images.channels, "image_size": images.image_size, "num_classes": images.num_classes}
     layers = describe(model, **shape)
@@ -87,6 +99,7 @@ def estimate(
     kept = image + sum(_kept(layer, model) for layer in layers)
     sizes = [image, *(prod(layer.output_shape) for layer in layers)]
     widest = max(before + after for before, after in zip(sizes, sizes[1:]))
+    pooled = max((prod(layer.output_shape) for layer in layers if layer.kind == "pool"), default=0)
     return Memory(
         parameters=FLOAT32 * (parameters + running_statistics(model, layers)),
         gradients=FLOAT32 * parameters,
@@ -95,6 +108,7 @@ def estimate(
         activation_gradients=FLOAT32 * samples * widest,
         work_space=FLOAT32 * samples * 3 * max(sizes),
         matrices=FLOAT32 * 4 * 16 * _products(model, images.channels, layers, samples),
+        evaluation=FLOAT32 * evaluated * (3 * image + widest + pooled),
         reduction=fusion_bytes + (2 * parameters if compressed else 0),
     )
 

@@ -10,12 +10,16 @@ import mxnet as mx
 import numpy as np
 from scipy.special import logsumexp
 
+from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import prefetch
 from vggdist.data.sampler import evaluation_batches
 from vggdist.training.metrics import EvaluationSums
 from vggdist.world.process import World
+
+# Of MXNet's pools and cudaMalloc, of cuBLAS and of cuDNN.
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def evaluate(
@@ -47,6 +51,27 @@ def evaluate(
             scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
             sums.add(mean_over_crops(scores.asnumpy(), view.crops), batch.labels, batch.mask)
     return EvaluationSums.from_array(num_classes, world.sum(sums.as_array()))
+
+
+def rehearse(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context) -> None:
+    """Take the device's memory for evaluations, so that one for which there is none fails now and not after an epoch.
+
+    The network's static graph keeps it until the end.
+
+    Args:
+        shape: of the images in one forward pass, ``(B, S, S, C)``.
+
+    Raises:
+        RequestError: where the device has too little.
+    """
+    try:
+        forward(mx.nd.zeros(shape, ctx=device, dtype="uint8")).wait_to_read()
+    except mx.MXNetError as error:
+        if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
+        raise RequestError(
+            f"an evaluation of {shape[0]} images at once does not fit into the memory of {device}; lower evaluation.batch_size"
+        ) from error
 
 
 def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:

@@ -27,12 +27,14 @@ from vggdist.models.layers import describe, summary_table
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
+from vggdist.training.evaluation import rehearse
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.start import Start, augmentation, find, fitting_batch_size, identity, stand
 from vggdist.training.step import Objective, TrainStep
+from vggdist.world.cards import require_sound
 from vggdist.world.host import once_per_host
 from vggdist.world.process import World, choose_device, versions
 
@@ -92,6 +94,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     # Ranks that fuse other gradients with one another would add up what does not belong together.
     world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
+    require_sound(world, device, config.run.elastic)
     data = _load_once(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
@@ -122,6 +125,9 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     run_identity = identity(config, data, plan)
     stand(start, arrays, progress, run_identity, augmentation(config), world)
+    if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
+        shown = (config.evaluation.images_at_once, image_size, image_size, data.train.channels)
+        world.together(lambda: rehearse(forward, shown, device))
     step = TrainStep(objective, optimizer, world, config, device)
     return Setup(
         config=config,

@@ -1,7 +1,8 @@
-"""Cores of its own for each rank of a host, where no launcher has divided them: horovodrun never does.
+"""The cores of each rank of a host, where no launcher has divided them: horovodrun never does.
 
 A rank that stays where it is keeps its caches and, on a machine of several memory nodes, its memory near. What else runs
-in it (the threads that read data, Horovod's, the writer of checkpoints) stays on the same cores.
+in it (the threads that read data, Horovod's, the writer of checkpoints) stays on the same cores. A rank that computes on cores
+gets some of its own; one that computes on a GPU gets those that are near it, which it may share with others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,29 @@ def bind(cores: Cores, topology: Topology, environment: Mapping[str, str]) -> No
     if mine is not None:
         with suppress(OSError):  # a sandbox may forbid it
             os.sched_setaffinity(0, mine)
+
+
+def bind_near(gpu: str, cores: Cores, environment: Mapping[str, str], devices: Path = Path("/sys/bus/pci/devices")) -> None:
+    """Bind this thread, and all that it starts, to the cores from which its GPU is reached without crossing to another socket.
+
+    Nothing is divided, so a host that is shared with others is no obstacle.
+
+    Args:
+        gpu: its PCI address, such as ``0000:3b:00.0``.
+        devices: where Linux describes what is on the PCI bus.
+    """
+    if cores.bound or any(name in environment for name in _PLACED_BY_USER):
+        return
+    with suppress(OSError, ValueError):  # not described, or forbidden by a sandbox
+        near = numbers((devices / gpu / "local_cpulist").read_text()) & os.sched_getaffinity(0)
+        if near:
+            os.sched_setaffinity(0, near)
+
+
+def numbers(text: str) -> set[int]:
+    """The kernel's ``"0-2,5"`` as {0, 1, 2, 5}; ``ValueError`` for anything else."""
+    ends = [part.split("-") for part in text.strip().split(",") if part]
+    return {number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)}
 
 
 def part(cores: Sequence[int], local_rank: int, local_size: int) -> Sequence[int] | None:

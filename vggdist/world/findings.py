@@ -46,7 +46,7 @@ class Finding:
         return f"{self.level:8}{self.what}" + (f"\n        -> {self.cure}" if self.cure else "")
 
 
-def of_ranks(reports: Sequence[RankReport], wanted_device: str, has_nccl: bool) -> list[Finding]:
+def of_ranks(reports: Sequence[RankReport], wanted_device: str) -> list[Finding]:
     """What the ranks' reports say together.
 
     Args:
@@ -55,7 +55,7 @@ def of_ranks(reports: Sequence[RankReport], wanted_device: str, has_nccl: bool) 
     """
     return [
         _versions(reports),
-        *_devices(reports, wanted_device, has_nccl),
+        *_devices(reports, wanted_device),
         *_cores(reports),
         _clocks(reports),
         *_shared_memory(reports),
@@ -114,20 +114,12 @@ def _versions(reports: Sequence[RankReport]) -> Finding:
     return Finding("ok", "versions: " + ", ".join(f"{name} {version}" for name, version in reports[0].versions.items()))
 
 
-def _devices(reports: Sequence[RankReport], wanted: str, has_nccl: bool) -> list[Finding]:
+def _devices(reports: Sequence[RankReport], wanted: str) -> list[Finding]:
     findings = []
     for refusal, ranks in _grouped(reports, lambda one: one.refusal):
         level: Literal["warning", "error"] = "error" if wanted == "gpu" else "warning"
         cure = "" if level == "error" else "the run would take the CPU"
         findings.append(Finding(level, f"rank {ranks}: {refusal}", cure))
-    for device, ranks in _grouped(reports, lambda one: f"{one.device} of {one.host}" if one.device != "cpu(0)" else None):
-        if "," in ranks:
-            findings.append(
-                Finding("warning", f"ranks {ranks} share {device}", "start one rank for each GPU (slots, --gpus-per-node)")
-            )
-    if any(one.device != "cpu(0)" for one in reports) and len(reports) > 1 and not has_nccl:
-        cure = "build Horovod with HOROVOD_GPU_OPERATIONS=NCCL (docs/install.md)"
-        findings.append(Finding("warning", "Horovod has no NCCL: gradients travel through the hosts' memory", cure))
     return findings or [Finding("ok", f"devices: {', '.join(sorted({one.device for one in reports}))}")]
 
 

@@ -15,7 +15,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
+Version = tuple[int, int]
+
 _DRIVER = "libcuda.so.1"
+_COMPILER = "libnvrtc.so.11.2"  # of every CUDA 11 from 11.2 on
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
 _NAME_BYTES = 256
 
@@ -76,16 +79,76 @@ def cuda_wheel() -> str | None:
 
 def describe(index: int) -> Gpu | None:
     """Ask the driver; None where there is no driver, or it does not know the device."""
-    try:
-        driver = ctypes.CDLL(_DRIVER)
-    except OSError:
+    found = _device(index)
+    if found is None:
         return None
-    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    driver, device = found
+    major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
     failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), index)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
         or driver.cuDeviceGetName(name, _NAME_BYTES, device)
     )
     return None if failed else Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
+
+
+def address(index: int) -> str | None:
+    """The PCI address of a GPU as Linux writes it, such as ``0000:3b:00.0``; None where the driver does not answer.
+
+    It is the same in every process, whatever ``CUDA_VISIBLE_DEVICES`` hides from it.
+    """
+    found, text = _device(index), ctypes.create_string_buffer(_NAME_BYTES)
+    if found is None or found[0].cuDeviceGetPCIBusId(text, _NAME_BYTES, found[1]):
+        return None
+    return text.value.decode().lower()
+
+
+def addresses() -> list[str]:
+    """The PCI addresses of all GPUs that this process sees, in MXNet's order."""
+    found: list[str] = []
+    while (one := address(len(found))) is not None:
+        found.append(one)
+    return found
+
+
+def driver_cuda() -> Version | None:
+    """The newest CUDA whose code the driver loads, as (12, 2); None where there is no driver that starts."""
+    driver, version = _driver(), ctypes.c_int()
+    return None if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) else _version(version.value)
+
+
+def compiler_cuda() -> Version | None:
+    """The CUDA of NVRTC, by which MXNet compiles fused operators; None where there is none. After MXNet's import."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    try:
+        failed = ctypes.CDLL(_COMPILER).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    except OSError:
+        return None
+    return None if failed else (major.value, minor.value)
+
+
+def horovod_finds_driver() -> bool:
+    """Whether the driver is there under the name by which Horovod opens it (``horovod/mxnet/cuda_util.cc``)."""
+    try:
+        ctypes.CDLL("libcuda.so")
+    except OSError:
+        return False
+    return True
+
+
+def _device(index: int) -> tuple[ctypes.CDLL, ctypes.c_int] | None:
+    driver, device = _driver(), ctypes.c_int()
+    return None if driver is None or driver.cuDeviceGet(ctypes.byref(device), index) else (driver, device)
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+    return None if driver.cuInit(0) else driver
+
+
+def _version(number: int) -> Version:
+    """11080 as (11, 8)."""
+    return number // 1000, number % 1000 // 10

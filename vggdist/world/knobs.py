@@ -11,11 +11,11 @@ from typing import Any
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
 from vggdist.world import gpus, slurm
-from vggdist.world.binding import bind
+from vggdist.world.binding import bind, bind_near
 from vggdist.world.cores import find_cores, own_cores
 from vggdist.world.findings import ranges
 from vggdist.world.interfaces import interface_towards
-from vggdist.world.presets import NAMES, PRESETS, TEXTS, Place
+from vggdist.world.presets import NAMES, PRESETS, RECORDED, TEXTS, Place
 from vggdist.world.topology import from_environment
 
 _DEFAULTS = Config()
@@ -27,7 +27,8 @@ class Settings:
 
     Attributes:
         preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
-        values: of all variables that a preset can set, whoever has set them.
+        values: of all variables that a preset can set, also where the user has set them, and with ``gpu`` of those that it
+            leaves alone.
         cores: that this rank may use, as ``"0-3,8"``.
     """
 
@@ -63,9 +64,12 @@ def apply(config: Config = _DEFAULTS, environment: MutableMapping[str, str] = os
     for name, value in PRESETS[preset](place).items():
         environment.setdefault(name, value)
     _require_numbers(environment)
-    if preset == "cpu" and config.world.bind:
+    if config.world.bind and preset == "cpu":
         bind(cores, topology, environment)
+    elif config.world.bind and preset == "gpu" and (visible := gpus.addresses()):
+        bind_near(visible[topology.local_rank % len(visible)], cores, environment)
     values = {name: environment[name] for name in NAMES if name in environment}
+    values |= {name: environment.get(name, "unset") for name in RECORDED if preset == "gpu" or name in environment}
     return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
 
 

@@ -70,6 +70,9 @@ def gpu(place: Place) -> dict[str, str]:
         # GluonCV, AWS: memory that is freed fits what is asked for next; sizes above 2^26 bytes are rounded to multiples.
         "MXNET_GPU_MEM_POOL_TYPE": "Round",
         "MXNET_GPU_MEM_POOL_ROUND_LINEAR_CUTOFF": "26",
+        # MXNet's default: operators on single numbers, such as mask and loss, are compiled into one. 0 where NVRTC or the
+        # driver is too old for that.
+        "MXNET_USE_FUSION": "1",
         # GluonCV, AWS: 1 times cuDNN's algorithms and takes the fastest. That need not be the same one in the next run, or
         # on the next rank, and another sums in another order.
         "MXNET_CUDNN_AUTOTUNE_DEFAULT": "0" if place.deterministic else "1",
@@ -88,3 +91,5 @@ NAMES = tuple(dict.fromkeys(name for preset in PRESETS.values() for name in pres
 """Every variable that a preset can set."""
 TEXTS = ("MXNET_GPU_MEM_POOL_TYPE",)
 """Those that are no numbers."""
+RECORDED = ("NVIDIA_TF32_OVERRIDE",)
+"""Read by cuBLAS and cuDNN. Unless it is 0, float32 is TF32 (10 bits of mantissa) in them on Ampere and Ada."""

@@ -272,7 +272,9 @@ def choose_device(wanted: str, local_rank: int) -> mx.Context:
     """
     visible = mx.context.num_gpus() if wanted != "cpu" else 0
     if wanted == "gpu" and visible == 0:
-        raise RequestError("run.device is gpu, but MXNet sees none: install the gpu extra, or use --run.device cpu")
+        raise RequestError(
+            "run.device is gpu, but MXNet sees none: install it by launch/gpu/install.sh, or use --run.device cpu"
+        )
     if visible == 0:
         return mx.cpu()
     index = local_rank % visible

@@ -1,5 +1,7 @@
 """Claims about the network as it is built."""
 
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -139,3 +141,10 @@ def test_the_fused_normalisation_gives_the_same_bits_in_both_modes_and_the_same_
         gradients = [p.grad() for p in network.collect_params().values() if p.grad_req != "null"]
         results.append([array.asnumpy() for array in (trained, network(x), *gradients)] + list(values(network).values()))
     assert len(results[0]) > 60 and all(np.array_equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_dropout_draws_from_the_generators_that_are_seeded_on_a_gpu_too() -> None:
+    """cuDNN's dropout, MXNet's choice on a GPU unless it is turned off, follows no seed."""
+    symbol = build(ModelConfig(name="custom", stages=((1, 4),), hidden=(8, 8)))(mx.sym.var("images"))
+    dropouts = [node for node in json.loads(symbol.tojson())["nodes"] if node["op"] == "Dropout"]
+    assert [node["attrs"]["cudnn_off"] for node in dropouts] == ["True", "True"]

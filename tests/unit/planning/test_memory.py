@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from vggdist.config.schema import ModelConfig
@@ -77,6 +79,33 @@ def test_the_estimate_is_within_two_per_cent_of_what_was_measured(
     model = ModelConfig(name="vgg16", batch_norm=batch_norm, dropout=0.5)
     memory = estimate(model, Outline(image_size, 3, 1000), samples, 1, 0, compressed=False)
     assert memory.total / 2**20 == pytest.approx(measured, rel=0.02)
+
+
+# Growth of the resident memory per image between two sizes of an evaluation, after a training step, KiB; MXNet 1.9.1 on
+# CPU, one thread; 2026-11-26.
+@pytest.mark.parametrize(
+    ("name", "image_size", "batch_norm", "measured"),
+    [
+        ("vgg16", 224, False, 29_632),
+        ("vgg16", 224, True, 34_048),
+        ("vgg16", 96, True, 6_208),
+        ("vgg11", 64, False, 1_672),
+        ("vgg11", 32, False, 416),
+    ],
+)
+def test_an_evaluation_is_within_fifteen_per_cent_of_what_was_measured(
+    name: Literal["vgg11", "vgg16"], image_size: int, batch_norm: bool, measured: int
+) -> None:
+    model = ModelConfig(name=name, batch_norm=batch_norm)
+    memory = estimate(model, Outline(image_size, 3, 1000), 1, 1, 0, compressed=False, evaluated=64)
+    assert memory.evaluation / 64 / 1024 == pytest.approx(measured, rel=0.15)
+
+
+def test_an_evaluation_stands_beside_the_training_whatever_its_batch() -> None:
+    without, beside = (estimate(SMALL, IMAGES, 7, 0, 0, False, evaluated) for evaluated in (0, 5))
+    # Three forms of the image, the image and the convolution's output, the pooling's.
+    assert beside.evaluation == 4 * 5 * (3 * 16 + (16 + 32) + 8)
+    assert beside.total - without.total == beside.fixed - without.fixed == beside.evaluation
 
 
 def test_what_fits_is_the_largest_that_fits() -> None:

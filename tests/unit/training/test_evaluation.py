@@ -11,10 +11,11 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from tests.images import MixedSizes, noise
+from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.config.schema import Config, EvaluationConfig
 from vggdist.data.augment import EvaluationView
-from vggdist.training.evaluation import evaluate, mean_over_crops
+from vggdist.training.evaluation import evaluate, mean_over_crops, rehearse
 from vggdist.training.metrics import EvaluationSums
 
 _CLASSES = 7
@@ -99,3 +100,33 @@ def test_a_crop_without_a_finite_score_spoils_its_sample_alone(value: float) -> 
     logits[2, 1] = value
     mean = mean_over_crops(logits, 5)
     assert np.isnan(mean[0]).all() and np.allclose(mean[1], -np.log(3))
+
+
+def test_a_rehearsal_is_one_pass_of_an_evaluation_s_shape() -> None:
+    shapes = []
+
+    def forward(images: mx.nd.NDArray) -> mx.nd.NDArray:
+        shapes.append((images.shape, images.dtype))
+        return images
+
+    rehearse(forward, (4, 8, 8, 3), mx.cpu())
+    assert shapes == [((4, 8, 8, 3), np.uint8)]
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("cudaMalloc retry failed: out of memory", RequestError),
+        ("Check failed: e == CUDNN_STATUS_SUCCESS (2 vs. 0) : cuDNN: CUDNN_STATUS_ALLOC_FAILED", RequestError),
+        ("no kernel image is available for execution on the device", mx.MXNetError),
+    ],
+)
+def test_a_rehearsal_without_memory_names_the_setting_and_other_errors_stay(message: str, kind: type[Exception]) -> None:
+    def forward(images: mx.nd.NDArray) -> mx.nd.NDArray:
+        raise mx.MXNetError(message)
+
+    with pytest.raises(kind) as error:
+        rehearse(forward, (128, 8, 8, 3), mx.cpu())
+    if kind is RequestError:
+        expected = "an evaluation of 128 images at once does not fit into the memory of cpu(0); lower evaluation.batch_size"
+        assert str(error.value) == expected

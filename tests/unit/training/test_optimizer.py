@@ -165,6 +165,20 @@ def test_sum_of_squares_is_right_for_millions_of_elements():
     assert sum_of_squares(values).asscalar() == pytest.approx((values.asnumpy().astype(float) ** 2).sum(), rel=1e-6)
 
 
+def test_on_a_gpu_norms_are_not_products_which_are_tf32_there(monkeypatch):
+    def product(*_, **__):
+        raise AssertionError("a product")
+
+    values = random_arrays(0)
+    gradients = {key: mx.nd.array(value) for key, value in values.items()}
+    with monkeypatch.context() as on_a_gpu:
+        on_a_gpu.setattr(mx.nd.NDArray, "context", mx.gpu(0))
+        on_a_gpu.setattr(mx.nd, "batch_dot", product)
+        norm = global_norm(gradients)
+    expected = np.sqrt(sum((value**2).sum() for value in values.values()))
+    assert norm.shape == (1,) and norm.asscalar() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.125])
 def test_clipping_brings_the_true_gradient_to_the_limit_and_keeps_its_direction(scale):
     before = random_arrays(0, spread=100.0)

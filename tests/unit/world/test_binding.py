@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vggdist.world import binding
-from vggdist.world.binding import bind, neighbours, part
+from vggdist.world.binding import bind, bind_near, neighbours, numbers, part
 from vggdist.world.cores import Cores
 from vggdist.world.topology import Topology
 
@@ -85,6 +85,50 @@ def test_a_rank_is_left_alone_where_others_may_have_the_cores_or_somebody_has_pl
 ) -> None:
     bind(cores, RANK, environment)
     assert bound == []
+
+
+GPU = "0000:3b:00.0"
+
+
+def make_gpu(devices: Path, cores: str) -> Path:
+    """What Linux describes of a GPU on the PCI bus."""
+    (devices / GPU).mkdir()
+    (devices / GPU / "local_cpulist").write_text(f"{cores}\n")
+    return devices
+
+
+@pytest.mark.parametrize(("near", "taken"), [("2-3,6-7", [2, 3]), ("0-127", [0, 1, 2, 3]), ("1", [1])])
+def test_a_rank_keeps_to_the_cores_near_its_gpu_as_far_as_it_may_use_them(
+    near: str, taken: list[int], bound: list[list[int]], tmp_path: Path
+) -> None:
+    bind_near(GPU, ALL, {"SLURM_JOB_ID": "7"}, make_gpu(tmp_path, near))
+    assert bound == [taken]
+
+
+@pytest.mark.parametrize(
+    ("near", "cores", "environment"),
+    [
+        ("4-7", ALL, {}),  # none of them is free for this process
+        ("", ALL, {}),
+        ("?", ALL, {}),
+        ("0-1", Cores(2, 4), {}),  # a launcher has chosen
+        ("0-1", ALL, {"OMP_PLACES": "cores"}),
+    ],
+)
+def test_a_rank_whose_gpu_has_no_near_cores_or_that_was_placed_is_left_alone(
+    near: str, cores: Cores, environment: dict[str, str], bound: list[list[int]], tmp_path: Path
+) -> None:
+    bind_near(GPU, cores, environment, make_gpu(tmp_path, near))
+    assert bound == []
+
+
+def test_a_gpu_that_linux_does_not_describe_leaves_a_rank_alone(bound: list[list[int]], tmp_path: Path) -> None:
+    bind_near(GPU, ALL, {}, tmp_path)
+    assert bound == []
+
+
+def test_lists_of_the_kernel_are_read() -> None:
+    assert numbers("0-2,5,8-9\n") == {0, 1, 2, 5, 8, 9}
 
 
 def test_a_sandbox_that_forbids_it_is_no_error(monkeypatch: pytest.MonkeyPatch, bound: list[list[int]]) -> None:

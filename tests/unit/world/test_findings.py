@@ -13,8 +13,8 @@ TWO = [SOUND, replace(SOUND, rank=1, local_rank=1)]
 GPUS = [replace(one, device=f"gpu({one.rank})", gpu="A100 8.0") for one in TWO]
 
 
-def troubles(reports: list[RankReport], wanted: str = "auto", has_nccl: bool = True) -> list[Finding]:
-    return [finding for finding in of_ranks(reports, wanted, has_nccl) if finding.level != "ok"]
+def troubles(reports: list[RankReport], wanted: str = "auto") -> list[Finding]:
+    return [finding for finding in of_ranks(reports, wanted) if finding.level != "ok"]
 
 
 @pytest.mark.parametrize("reports", [[SOUND], TWO, GPUS])
@@ -40,14 +40,6 @@ def test_each_trouble_is_told_with_its_place_and_a_cure(second: dict[str, object
 def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_an_error() -> None:
     refused = [replace(one, refusal="MXNet sees none") for one in TWO]
     assert [(one.level, one.what) for one in troubles(refused, "gpu")] == [("error", "rank 0, 1: MXNet sees none")]
-
-
-def test_ranks_that_share_a_gpu_and_a_horovod_without_nccl_are_told() -> None:
-    shared = [replace(one, device="gpu(0)") for one in GPUS]
-    assert [one.what for one in troubles(shared, has_nccl=False)] == [
-        "ranks 0, 1 share gpu(0) of n1",
-        "Horovod has no NCCL: gradients travel through the hosts' memory",
-    ]
 
 
 @pytest.mark.parametrize(("free", "level"), [(None, "error"), (2**20, "error"), (2**30, "warning"), (2**34, "ok")])

@@ -22,17 +22,26 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return device == 7 ? 0 : 101;
 }
 int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "NVIDIA Made-up", length); return 0; }
+int cuDeviceGetPCIBusId(char *address, int length, int device) { strncpy(address, "0000:3B:00.0", length); return 0; }
+int cuDriverGetVersion(int *version) { *version = VERSION; return 0; }
 """
 
 
-def make_driver(folder: Path, capability: tuple[int, int], init: int = 0) -> Path:
-    """Compile a ``libcuda.so.1`` with one device of the capability, whose cuInit returns ``init``."""
+def make_driver(folder: Path, capability: tuple[int, int], init: int = 0, version: int = 12020) -> Path:
+    """Compile a ``libcuda.so.1`` for CUDA ``version`` with one device of the capability, whose cuInit returns ``init``."""
     library = folder / "libcuda.so.1"
-    values = {"INIT": init, "MAJOR": capability[0], "MINOR": capability[1]}
+    values = {"INIT": init, "MAJOR": capability[0], "MINOR": capability[1], "VERSION": version}
     defined = [f"-D{name}={value}" for name, value in values.items()]
     command = ["cc", "-shared", "-fPIC", *defined, "-x", "c", "-", "-o", str(library)]
     subprocess.run(command, input=_DRIVER, text=True, check=True, timeout=60)
     return library
+
+
+def make_compiler(folder: Path) -> None:
+    """Compile an NVRTC of CUDA 11.8."""
+    text = "int nvrtcVersion(int *major, int *minor) { *major = 11; *minor = 8; return 0; }"
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(folder / "libnvrtc.so.11.2")]
+    subprocess.run(command, input=text, text=True, check=True, timeout=60)
 
 
 def pretend_to_install(folder: Path, name: str) -> None:
@@ -48,9 +57,23 @@ def test_the_driver_tells_name_and_capability(tmp_path: Path, monkeypatch: pytes
     assert gpus.describe(1) is None  # there is one device only
 
 
+def test_the_driver_reports_addresses_as_linux_writes_them_and_its_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_DRIVER", str(make_driver(tmp_path, (8, 6))))
+    assert gpus.addresses() == ["0000:3b:00.0"] and gpus.driver_cuda() == (12, 2)
+
+
+def test_nvrtc_reports_its_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_COMPILER", str(tmp_path / "libnvrtc.so.11.2"))
+    assert gpus.compiler_cuda() is None
+    make_compiler(tmp_path)
+    assert gpus.compiler_cuda() == (11, 8)
+
+
 def test_a_driver_that_does_not_start_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_DRIVER", str(make_driver(tmp_path, (9, 0), init=100)))
-    assert gpus.describe(0) is None
+    assert gpus.describe(0) is None and gpus.addresses() == [] and gpus.driver_cuda() is None
 
 
 def test_a_missing_driver_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,31 +160,46 @@ def test_asking_imports_neither_mxnet_nor_horovod() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def _train_on_a_made_up_gpu(folder: Path, capability: tuple[int, int], device: str) -> subprocess.CompletedProcess[str]:
+def _run_on_a_made_up_gpu(
+    folder: Path, capability: tuple[int, int], device: str, version: int = 12020, command: str = "train"
+) -> subprocess.CompletedProcess[str]:
     """Train for one step with the CUDA wheel and a GPU pretended: MXNet counts it, and the driver describes it."""
-    make_driver(folder, capability)
+    make_driver(folder, capability, version=version)
+    make_compiler(folder)
     pretend_to_install(folder, "mxnet-cu112")
     program = (
-        "import mxnet, sys, vggdist.train\n"
+        f"import mxnet, sys, vggdist.{command}\n"
         "mxnet.context.num_gpus = lambda: 1\n"
-        f"sys.exit(vggdist.train.main(['--run.device', '{device}', '--train.steps', '1']))"
+        f"sys.exit(vggdist.{command}.main(['--run.device', '{device}', '--train.steps', '1']))"
     )
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "LD_LIBRARY_PATH": str(folder)}
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_run_that_asks_for_a_hopper_gpu_is_refused_before_anything_runs_there(tmp_path: Path) -> None:
-    finished = _train_on_a_made_up_gpu(tmp_path, (9, 0), "gpu")
+    finished = _run_on_a_made_up_gpu(tmp_path, (9, 0), "gpu")
     assert finished.returncode == 2 and "Traceback" not in finished.stderr, finished.stderr
     assert not (tmp_path / "runs").exists()
     assert "run.device is gpu, but GPU 0 (NVIDIA Made-up) has compute capability 9.0" in finished.stdout + finished.stderr
 
 
 def test_a_run_that_takes_what_there_is_takes_the_cpu_instead_of_a_hopper_gpu_and_says_so(tmp_path: Path) -> None:
-    finished = _train_on_a_made_up_gpu(tmp_path, (9, 0), "auto")
+    finished = _run_on_a_made_up_gpu(tmp_path, (9, 0), "auto")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     log = (tmp_path / "runs/quickstart/log.txt").read_text()
     assert "WARNING run.device auto takes the CPU: GPU 0 (NVIDIA Made-up) has compute capability 9.0" in log
     assert json.loads((tmp_path / "runs/quickstart/result.json").read_text())["device"] == "cpu(0)"
+
+
+@pytest.mark.parametrize(("command", "code"), [("train", 2), ("doctor", 1)])
+def test_a_driver_that_cannot_load_compiled_code_is_reported_by_a_run_and_by_the_doctor(
+    command: str, code: int, tmp_path: Path
+) -> None:
+    finished = _run_on_a_made_up_gpu(tmp_path, (8, 6), "gpu", version=11040, command=command)
+    assert finished.returncode == code and "Traceback" not in finished.stderr, finished.stderr
+    output = finished.stdout + finished.stderr
+    assert "rank 0: the driver is for CUDA 11.4, and cannot load what NVRTC 11.8 compiles" in output
+    assert "install a newer driver (CUDA 11.8: 520), or set MXNET_USE_FUSION=0" in output

@@ -17,7 +17,7 @@ from vggdist.config.load import load
 from vggdist.config.schema import Config
 from vggdist.world import gpus, knobs
 from vggdist.world.cores import Cores
-from vggdist.world.presets import NAMES, PRESETS, Place
+from vggdist.world.presets import NAMES, PRESETS, RECORDED, Place
 from vggdist.world.topology import Topology
 
 
@@ -46,15 +46,17 @@ def test_ranks_on_different_hosts_do_not_share_cores() -> None:
 def test_everything_of_the_preset_is_set_and_told_and_nothing_else(preset: str) -> None:
     environment = four_ranks()
     settings = knobs.apply(asked("--world.preset", preset), environment)
-    assert settings.preset == preset and settings.values == PRESETS[preset](Place(Topology(1, 4, 1, 4), 4))
-    assert environment == four_ranks() | settings.values
+    values = PRESETS[preset](Place(Topology(1, 4, 1, 4), 4))
+    assert settings.preset == preset and environment == four_ranks() | values
+    assert settings.values == values | ({"NVIDIA_TF32_OVERRIDE": "unset"} if preset == "gpu" else {})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_user_s_value_wins_and_is_told(preset: str) -> None:
-    environment = four_ranks() | dict.fromkeys(NAMES, "17")
-    assert knobs.apply(asked("--world.preset", preset), environment).values == dict.fromkeys(NAMES, "17")
-    assert environment == four_ranks() | dict.fromkeys(NAMES, "17")
+    names = (*NAMES, *RECORDED)
+    environment = four_ranks() | dict.fromkeys(names, "17")
+    assert knobs.apply(asked("--world.preset", preset), environment).values == dict.fromkeys(names, "17")
+    assert environment == four_ranks() | dict.fromkeys(names, "17")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,25 @@ def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
     monkeypatch.setattr(knobs, "bind", lambda cores, topology, environment: places.append((cores, topology)))
     knobs.apply(asked(*arguments), four_ranks())
     assert places == [(Cores(16, 16), Topology(1, 4, 1, 4))] * bound
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        (["--world.preset", "gpu"], ["0000:b1:00.0"]),
+        (["--world.preset", "gpu", "--world.bind", "false"], []),
+        (["--world.preset", "cpu"], []),
+    ],
+)
+def test_ranks_are_bound_near_the_gpu_that_they_take(
+    arguments: list[str], bound: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local rank 1 of four, of which two GPUs are seen."""
+    places: list[str] = []
+    monkeypatch.setattr(gpus, "addresses", lambda: ["0000:3b:00.0", "0000:b1:00.0"])
+    monkeypatch.setattr(knobs, "bind_near", lambda gpu, cores, environment: places.append(gpu))
+    knobs.apply(asked(*arguments), four_ranks())
+    assert places == bound
 
 
 @pytest.mark.parametrize(("size", "mib"), [(1, 1), (2, 2), (64, 64), (500, 128)])

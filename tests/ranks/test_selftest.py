@@ -1,0 +1,38 @@
+"""The whole self test on one rank and on several, on the CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.launching import run
+
+LOCAL = [
+    "update as on the CPU, small",
+    "update as on the CPU, full",
+    "dropout follows the seed, masks that differ",
+    "training twice, arrays that differ",
+    "continued from a snapshot, arrays that differ",
+    "step of one rank alone, float32",
+    "memory of a rank",
+]
+OF_RANKS = [
+    "sum over the ranks, numbers that are wrong",
+    "2 ranks as one, small",
+    "sum over the ranks",
+    "step of all ranks, float32",
+]
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
+def test_every_check_passes_on_the_cpu_and_both_files_are_there(launcher: str, size: int, tmp_path: Path) -> None:
+    finished = run(launcher, size, ["-m", "tests.ranks.selftest_rank", "out"], tmp_path)
+    assert finished.code == 0, finished.output
+    data = json.loads((tmp_path / "out" / "selftest.json").read_text())
+    assert data["passed"] and (data["ranks"], len(data["devices"])) == (size, size)
+    assert {one["claim"] for one in data["checks"]} == {*LOCAL, *(OF_RANKS if size > 1 else [])}
+    assert all(len(one["values"]) == size for one in data["checks"])
+    text = (tmp_path / "out" / "selftest.txt").read_text()
+    assert text.endswith(f"{len(data['checks'])} checks, none failed\n") and "FAILED" not in text

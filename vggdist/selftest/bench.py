@@ -1,0 +1,147 @@
+"""Small trainings for the checks, made by the code that makes a run's."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.config.images import DataConfig
+from vggdist.config.schema import (
+    Config,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from vggdist.training.setup import Setup, prepare
+from vggdist.world.process import World
+
+Parameters = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a check, and the images that it is shown.
+
+    Attributes:
+        batch_size: of all ranks together.
+    """
+
+    model: ModelConfig
+    image_size: int
+    classes: int
+    batch_size: int
+
+    def config(self, device: str, seed: int = 0) -> Config:
+        """A run on noise; nothing of it is kept on the disk."""
+        batch = self.batch_size
+        return Config(
+            run=RunConfig(name="selftest", resume="never", device=device, seed=seed),  # type: ignore[arg-type]
+            model=self.model,
+            data=DataConfig(
+                name="synthetic",
+                image_size=self.image_size,
+                synthetic_samples=max(4, 4 * batch),
+                synthetic_classes=self.classes,
+            ),
+            optimizer=OptimizerConfig(learning_rate=0.01, momentum=0.9, weight_decay=1e-4),
+            schedule=ScheduleConfig(name="constant"),
+            train=TrainConfig(steps=100, global_batch_size=batch),
+            evaluation=EvaluationConfig(batch_size=batch),
+        )
+
+    def of(self, batch_size: int) -> Network:
+        """The same with another batch."""
+        return replace(self, batch_size=batch_size)
+
+    def changed(self, **model: Any) -> Network:
+        """The same with other values of ``model``."""
+        return replace(self, model=replace(self.model, **model))
+
+
+_SMALL = ModelConfig(name="custom", stages=((2, 32), (2, 64)), batch_norm=True, hidden=(256,))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the checks are.
+
+    Attributes:
+        small, full: networks that are compared with the CPU, and with themselves.
+        fast: whose speed and memory are measured, with this batch on each rank.
+        reduced_bytes: of the array whose reduction is measured.
+    """
+
+    small: Network = field(default_factory=lambda: Network(_SMALL, 32, 10, 32))
+    full: Network = field(default_factory=lambda: Network(ModelConfig(name="vgg16"), 224, 1000, 2))
+    fast: Network = field(default_factory=lambda: Network(ModelConfig(name="vgg16"), 224, 1000, 64))
+    reduced_bytes: int = 512 * 2**20
+    timed_steps: int = 20
+
+    @classmethod
+    def suiting(cls, device: mx.Context) -> Scale:
+        """The checks' own on a GPU; on a CPU, where VGG-16 makes some images per second, less of what is timed."""
+        if device.device_type == "gpu":
+            return cls()
+        return cls(fast=Network(ModelConfig(name="vgg16"), 224, 1000, 4), reduced_bytes=64 * 2**20, timed_steps=3)
+
+
+def by_itself(world: World) -> World:
+    """This rank as the only one; it keeps its device."""
+    alone = copy.copy(world)
+    alone.rank, alone.size = 0, 1
+    return alone
+
+
+@contextmanager
+def made(network: Network, device: str, world: World, seed: int = 0) -> Iterator[Setup]:
+    """A training at its beginning; its memory is given back at the end. Every rank of ``world`` must call this."""
+    setup = prepare(network.config(device, seed), world)
+    try:
+        yield setup
+    finally:
+        mx.nd.waitall()
+        vars(setup).clear()
+        gc.collect()
+
+
+def train(setup: Setup, steps: range) -> None:
+    """Make steps on batches in the order of a run."""
+    for number in steps:
+        samples = setup.plan.part(setup.plan.order(0), number % setup.plan.steps_per_epoch, setup.world.rank)
+        batch = setup.training_view.batch(0, *samples)
+        ballot = mx.nd.zeros((3,), ctx=setup.device)
+        setup.step(batch, number, 0.01, setup.plan.num_valid(0), ballot, measure=False)
+        ballot.wait_to_read()  # the next one may have its name
+        setup.training_view.give_back(batch)
+
+
+def values(setup: Setup) -> Parameters:
+    """All that a checkpoint would hold, on the host."""
+    return {name: array.asnumpy() for name, array in setup.arrays.items()}
+
+
+def distance(one: Parameters, other: Parameters, start: Parameters) -> float:
+    """How far two trainings ended from each other, as a share of how far the second has come: Euclidean, of the parameters."""
+    names = [name for name in start if name.startswith("parameter/")]
+    moved = sum(_square(other[name] - start[name]) for name in names)
+    return float(np.sqrt(sum(_square(one[name] - other[name]) for name in names) / moved)) if moved > 0 else float("nan")
+
+
+def _square(values: np.ndarray) -> float:
+    """Of the Euclidean norm."""
+    return float(np.dot(values.reshape(-1), values.reshape(-1)))
+
+
+def bits_apart(one: Parameters, other: Parameters) -> int:
+    """The number of arrays that differ in any bit."""
+    return sum(one[name].tobytes() != other[name].tobytes() for name in one)

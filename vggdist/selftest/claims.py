@@ -1,0 +1,228 @@
+"""The checks: what each claims, how it is measured, and which value is too much."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+
+from vggdist.checkpoints.snapshot import Snapshot
+from vggdist.checkpoints.state import restore
+from vggdist.data.outline import Outline
+from vggdist.measuring.bare import bare_step
+from vggdist.models.layers import readable_bytes
+from vggdist.models.vgg import SeededDropout
+from vggdist.planning.memory import estimate
+from vggdist.selftest.bench import Network, Scale, bits_apart, by_itself, distance, made, train, values
+from vggdist.selftest.outcome import Measured
+from vggdist.training.states import state_kinds
+from vggdist.world import gpus
+from vggdist.world.process import World
+
+# Shares of an update by which two devices may differ. float32 sums in another order leave about 1e-6 of a product, TF32's ten
+# bits of mantissa 5e-4; what adds up over the layers, and a ReLU or a maximum that falls the other way, is left room for.
+# Not yet compared with any card.
+FLOAT32_LIMIT, TF32_LIMIT = 1e-3, 3e-2
+_TF32_FROM = (8, 0)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the checks run.
+
+    Attributes:
+        world: all ranks.
+        device: of this rank.
+    """
+
+    world: World
+    device: mx.Context
+    scale: Scale
+
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``gpu``, as ``run.device`` has it."""
+        return "gpu" if self.device.device_type == "gpu" else "cpu"
+
+    @property
+    def uses_tf32(self) -> bool:
+        """Whether float32 is TF32 in convolutions and products of this rank."""
+        gpu = gpus.describe(self.device.device_id) if self.kind == "gpu" else None
+        return gpu is not None and gpu.capability >= _TF32_FROM and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+    @property
+    def precision_limit(self) -> float:
+        """For a comparison of sums in another order, or on another device; the same on all ranks."""
+        return TF32_LIMIT if any(self.world.gather(self.uses_tf32)) else FLOAT32_LIMIT
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A check.
+
+    Attributes:
+        measure: called on every rank at the same place. One that reduces nothing over the ranks may raise ``MXNetError``.
+    """
+
+    text: str
+    unit: str
+    limit: float | None
+    measure: Callable[[Bench], Measured]
+
+
+def claims(bench: Bench) -> Iterator[Claim]:
+    """All checks that make sense here, the most important first. Every rank must call this."""
+    scale, precision = bench.scale, bench.precision_limit
+    small, full = scale.small.changed(dropout=0.0), scale.full.changed(dropout=0.0)
+    yield Claim("update as on the CPU, small", "", precision, lambda bench: as_on_the_cpu(bench, small, 3))
+    yield Claim("update as on the CPU, full", "", precision, lambda bench: as_on_the_cpu(bench, full, 1))
+    yield Claim("dropout follows the seed, masks that differ", "", 0, dropout_follows_the_seed)
+    if bench.world.size > 1:
+        yield Claim("sum over the ranks, numbers that are wrong", "", 0, reduction_is_right)
+    yield Claim("training twice, arrays that differ", "", 0, training_repeats)
+    yield Claim("continued from a snapshot, arrays that differ", "", 0, continues_from_a_snapshot)
+    if bench.world.size > 1:
+        yield Claim(f"{bench.world.size} ranks as one, small", "", precision, ranks_are_as_one)
+        yield Claim("sum over the ranks", " ms", None, seconds_of_reduction)
+    yield Claim("step of one rank alone, float32", " ms", None, lambda bench: step_time(bench, by_itself(bench.world)))
+    if bench.world.size > 1:
+        yield Claim("step of all ranks, float32", " ms", None, lambda bench: step_time(bench, bench.world))
+    yield Claim("memory of a rank", " GiB", None, memory)
+
+
+def as_on_the_cpu(bench: Bench, network: Network, steps: int) -> Measured:
+    """How far some steps on this device end from the same steps on the CPU."""
+    alone, ends = by_itself(bench.world), []
+    for device in ("cpu", bench.kind):
+        with made(network, device, alone) as setup:
+            start = values(setup)
+            train(setup, range(steps))
+            ends.append(values(setup))
+    reference, here = ends
+    return Measured(distance(here, reference, start), "TF32" if bench.uses_tf32 else "float32")
+
+
+def dropout_follows_the_seed(bench: Bench) -> Measured:
+    """Masks of a seed that differ, of two graphs; nan where another seed gives the same."""
+    ones = mx.nd.ones((256, 4096), ctx=bench.device)
+
+    def mask(seed: int) -> np.ndarray:
+        block = SeededDropout(0.5)
+        block.hybridize(static_alloc=True, static_shape=True)
+        mx.random.seed(seed, ctx=bench.device)
+        with autograd.record():
+            return np.stack([block(ones).asnumpy(), block(ones).asnumpy()])
+
+    first, again, other = mask(1), mask(1), mask(2)
+    kept = float((first != 0).mean())
+    if np.array_equal(first, other) or np.array_equal(first[0], first[1]) or abs(kept - 0.5) > 0.01:
+        return Measured(float("nan"), f"{100 * kept:.2f} % kept of 50; a mask comes again with another seed or a later draw")
+    return Measured(float((first != again).sum()), f"{100 * kept:.2f} % kept")
+
+
+def reduction_is_right(bench: Bench) -> Measured:
+    """Numbers of a sum over the ranks that are not what they should be; each place has a value of its own."""
+    world, count = bench.world, bench.scale.reduced_bytes // 4
+    pattern = np.arange(count, dtype=np.int64) % 1021
+    array = mx.nd.array(pattern + world.rank, ctx=bench.device, dtype="float32")
+    world.reduce([array], "selftest.sum")
+    expected = pattern * world.size + world.size * (world.size - 1) // 2  # below 2^24: exact
+    return Measured(float((array.asnumpy() != expected).sum()), f"of {readable_bytes(4 * count)}")
+
+
+def training_repeats(bench: Bench) -> Measured:
+    """Arrays that differ after the same steps of all ranks, made twice from the beginning."""
+    ends = []
+    for _ in range(2):
+        with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as setup:
+            train(setup, range(4))
+            ends.append(values(setup))
+    return Measured(bits_apart(*ends), f"of {len(ends[0])}")
+
+
+def continues_from_a_snapshot(bench: Bench) -> Measured:
+    """Arrays that differ after two steps, and after the same two steps from a copy on the host of what was before them."""
+    with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as setup:
+        snapshot = Snapshot(setup.arrays)
+        train(setup, range(2))
+        snapshot.mark()
+        snapshot.take(setup.arrays)
+        train(setup, range(2, 4))
+        end = values(setup)
+        if not snapshot.is_whole():
+            return Measured(float("nan"), "the copy is not whole")
+        restore(setup.arrays, dict(snapshot.values()), lambda array: array)
+        train(setup, range(2, 4))
+        return Measured(bits_apart(end, values(setup)), f"of {len(end)}")
+
+
+def ranks_are_as_one(bench: Bench) -> Measured:
+    """How far steps of all ranks end from those of one rank with the same global batch."""
+    network, ends = bench.scale.small.changed(dropout=0.0, batch_norm=False).of(32 * bench.world.size), []
+    for world in (bench.world, by_itself(bench.world)):
+        with made(network, bench.kind, world) as setup:
+            start = values(setup)
+            train(setup, range(3))
+            ends.append(values(setup))
+    many, one = ends
+    return Measured(distance(many, one, start))
+
+
+def seconds_of_reduction(bench: Bench) -> Measured:
+    """Milliseconds of a sum over the ranks; the note has the rate of each link of a ring."""
+    world, seconds = bench.world, []
+    array = mx.nd.zeros((bench.scale.reduced_bytes // 4,), ctx=bench.device)
+    for _ in range(4):
+        array.wait_to_read()
+        world.barrier()
+        started = time.perf_counter()
+        world.reduce([array], "selftest.time")
+        array.wait_to_read()
+        seconds.append(time.perf_counter() - started)
+    best = min(seconds[1:])  # the first makes the connections
+    rate = 2 * (world.size - 1) / world.size * bench.scale.reduced_bytes / best / 1e9
+    return Measured(1000 * best, f"{readable_bytes(bench.scale.reduced_bytes)}, {rate:.2f} GB/s on each link of a ring")
+
+
+def step_time(bench: Bench, world: World) -> Measured:
+    """Milliseconds of a step on a batch that is there already."""
+    network, steps = bench.scale.fast.of(bench.scale.fast.batch_size * world.size), bench.scale.timed_steps
+    with made(network, bench.kind, world) as setup:
+        bare_step(setup, 3, lambda phase: None)
+        rate = bare_step(setup, steps, lambda phase: None)
+    ranks = f"{world.size} rank(s), " if world.size > 1 else ""
+    return Measured(
+        1000 * network.batch_size / rate, f"{ranks}{network.model.name}, {network.image_size} px: {rate:.1f} images/s"
+    )
+
+
+def memory(bench: Bench) -> Measured:
+    """GiB that a training with an evaluation takes; the note has what ``vggdist plan`` says."""
+    network = bench.scale.fast
+    images = Outline(network.image_size, 3, network.classes)
+    before = _used(bench.device)
+    with made(network, bench.kind, by_itself(bench.world)) as setup:
+        train(setup, range(2))
+        shape = (network.batch_size, network.image_size, network.image_size, 3)
+        setup.forward(mx.nd.zeros(shape, ctx=bench.device, dtype="uint8")).wait_to_read()
+        states = len(state_kinds(setup.config.optimizer))
+        used = _used(bench.device) - before
+    planned = estimate(network.model, images, network.batch_size, states, 0, False, network.batch_size).total
+    return Measured(used / 2**30, f"plan: {planned / 2**30:.2f} GiB")
+
+
+def _used(device: mx.Context) -> int:
+    """Bytes of the device, or of this process where it is the CPU; what MXNet keeps for later does not count."""
+    mx.nd.waitall()
+    if device.device_type == "gpu":
+        device.empty_cache()
+        free, total = mx.context.gpu_memory_info(device.device_id)
+        return total - free
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
