@@ -25,6 +25,8 @@ import numpy as np
 
 from vggdist.config.errors import Dismissed, RequestError, RunError, Unconnected, agreed
 from vggdist.world import gpus, slurm
+from vggdist.world.gloo import on_requested_interface
+from vggdist.world.interfaces import interfaces_of
 from vggdist.world.scheduling import starting_patient_threads
 from vggdist.world.terminate import outlives
 from vggdist.world.topology import from_environment, launcher
@@ -59,7 +61,7 @@ class World:
         if not slurm.connects(os.environ):
             raise Unconnected(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
         before = _sockets().keys()
-        with starting_patient_threads():
+        with starting_patient_threads(), on_requested_interface(os.environ):
             hvd.init()
         self._connections = _sockets().keys() - before
         self.rank: int = hvd.rank()
@@ -108,6 +110,10 @@ class World:
             if name in self._connections:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def interfaces(self) -> list[str]:
+        """The interfaces by which Horovod has connected this rank with the others."""
+        return interfaces_of(number for name, number in _sockets().items() if name in self._connections)
 
     @property
     def is_root(self) -> bool:
