@@ -60,6 +60,8 @@ class World:
         """
         if not slurm.connects(os.environ):
             raise Unconnected(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
+        # A group of arrays is reduced in a fixed order and by itself, whatever else is ready: sums repeat bit for bit.
+        os.environ["HOROVOD_DISABLE_GROUP_FUSION"] = "1"
         before = _sockets().keys()
         with starting_patient_threads(), on_requested_interface(os.environ):
             hvd.init()
@@ -115,6 +117,10 @@ class World:
         """The interfaces by which Horovod has connected this rank with the others."""
         return interfaces_of(number for name, number in _sockets().items() if name in self._connections)
 
+    def hosts(self) -> int:
+        """The hosts on which the ranks are; every rank must call this."""
+        return int(self.gather(hvd.cross_size())[0])  # a rank counts only the hosts that have a rank of its local number
+
     @property
     def is_root(self) -> bool:
         """Whether this rank writes files and the console."""
@@ -132,21 +138,14 @@ class World:
         hvd.allreduce_(tensor, average=False, name=f"world.{next(_counter)}")
         return tensor.asnumpy().reshape(values.shape)
 
-    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False, grouped: bool = True) -> None:
-        """Sum (or average) arrays of one type over the ranks, in place, without waiting for them.
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str) -> None:
+        """Sum arrays over the ranks, in place, as one group, in a fixed order and without waiting for them.
 
         Args:
             name: of the reduction; one that is in flight must not be used again before it has arrived.
-            grouped: reduce them as one, in a fixed order, so that sums of three or more ranks repeat bit for bit. Otherwise
-                each is reduced when it is ready, in company that depends on timing.
         """
-        if self.size == 1:
-            return
-        if grouped:
-            hvd.grouped_allreduce_(arrays, average=average, name=name)
-        else:
-            for index, array in enumerate(arrays):
-                hvd.allreduce_(array, average=average, name=f"{name}.{index}")
+        if self.size > 1:
+            hvd.grouped_allreduce_(arrays, average=False, name=name)
 
     def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
         """One rank's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
