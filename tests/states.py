@@ -24,6 +24,7 @@ def training_state(step: int, **values: Any) -> TrainingState:
         "world_size": 1,
         "scaled_for_ranks": 1,
         "threads": "1",
+        "reduction": "nothing",
         "versions": {"python": "3.11"},
     }
     return {**state, **values}  # type: ignore[typeddict-item]

@@ -118,8 +118,9 @@ def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
     if wanted == "auto" and device == mx.cpu() and (visible := mx.context.num_gpus()):
         refusal = gpus.refusal(world.local_rank % visible)
     gpu = gpus.describe(device.device_id) if device.device_type == "gpu" else None
-    # Rank 0's address by its host's name may be unknown to the others; then the interface is what Gloo was told.
-    interface = os.environ.get("HOROVOD_GLOO_IFACE") or interface_towards(world.gather(socket.gethostname())[0])
+    towards_root = interface_towards(world.gather(socket.gethostname())[0])
+    # Gloo's connections are those of the data. MPI makes its own when it needs them, by an interface towards the other hosts.
+    interface = ", ".join(world.interfaces()) if world.controller == "Gloo" else towards_root
     world.barrier()
     clock = time.time()
     return device, RankReport(

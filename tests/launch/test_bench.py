@@ -87,7 +87,7 @@ def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Pa
     names = {event.get("name") for event in timeline}
     reduced = [event["args"].get("name", "") for event in timeline if event.get("name") == "process_name"]
     assert {"NEGOTIATE_ALLREDUCE", "GLOO_ALLREDUCE"} <= names
-    assert any("gradients" in name for name in reduced) and any("statistics" in name for name in reduced)
+    assert any("gradients" in name for name in reduced)
 
 
 def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
@@ -122,10 +122,11 @@ def test_scaling_is_started_once(tmp_path: Path) -> None:
 def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_each(tmp_path: Path) -> None:
     mine = {"HOROVOD_CYCLE_TIME": "1", "HOROVOD_FUSION_THRESHOLD": "0", "OMP_NUM_THREADS": "1"}
     flags = ["--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo", "--world.preset", "none"]
+    flags += ["--train.bucket_cap_mb", ".inf"]
     done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
     assert done.code == 0 and "as it is, it is as good" in done.output, done.output
     result = json.loads((tmp_path / "runs" / "quickstart" / "bench-tune.json").read_text())
-    assert [trial["setting"] for trial in result["trials"]] == ["as it is", "--run.deterministic false"]
+    assert [trial["setting"] for trial in result["trials"]] == ["as it is", "--train.bucket_cap_mb 4"]
     assert all(trial["images_per_s"]["median"] > 0 and trial["failed"] is None for trial in result["trials"])
     assert result["environment"].items() >= mine.items() and result["ranks"] == 2
     assert [path.name for path in (tmp_path / "runs" / "quickstart").iterdir()] == ["bench-tune.json"]

@@ -1,97 +1,41 @@
-"""Two hosts, as network namespaces with a cable between them and ssh: training across it, and what follows when it breaks."""
+"""Training across two hosts, as network namespaces: by which network, and what follows when it breaks."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import shutil
-import subprocess
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.launch.hosts import NETWORKS, Hosts, address, hosts, ip, missing, namespace
 from tests.launch.test_slurm import TINY, reported_steps
 from tests.launching import Finished, Running, command_line, result_of
 
 LAUNCH = Path(__file__).parents[2] / "launch"
-SSHD = shutil.which("sshd", path="/usr/sbin:/sbin")
-_HOSTS = "127.0.0.1 localhost\n10.99.0.1 host1\n10.99.0.2 host2\n"
-
-
-def missing() -> str | None:
-    """What this machine lacks to be two hosts."""
-    lacking = [name for name in ("ip", "unshare", "ssh", "ssh-keygen") if shutil.which(name) is None] + ["sshd"] * (not SSHD)
-    if os.geteuid() != 0 or lacking:
-        return f"needs root, iproute2 and openssh-server (missing: {', '.join(lacking) or 'root'})"
-    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True)
-    return None if tried.returncode == 0 else f"needs the right to make namespaces ({tried.stderr.strip()})"
-
+LOOPBACK, OTHER = "127.0.1.1", "10.98.0.{host}"
+PROBES = 5 * 16 * 2**20  # bytes that the doctor reduces; each of two ranks sends so many
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
-def namespace(host: int) -> str:
-    """Its name on this machine, where other tests may run as well."""
-    return f"vggdist{os.getpid()}-{host}"
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-def on(host: int, folder: Path, *command: str) -> list[str]:
-    """A command as run on a host, which has its own name, interfaces and ``/etc/hosts``."""
-    own = f'hostname host{host}; mount --bind {folder}/hosts /etc/hosts; exec "$@"'
-    return ["ip", "netns", "exec", namespace(host), "unshare", "-u", "-m", "sh", "-c", own, "sh", *command]
-
-
 @pytest.fixture(scope="module")
-def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the two hosts' ssh; they are gone afterwards."""
-    folder = tmp_path_factory.mktemp("hosts")
-    (folder / "hosts").write_text(_HOSTS)
-    for name in ("key", "host_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    easy = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i {folder}/key"
-    easy += " -o ConnectionAttempts=30"  # each second: a link carries nothing for some time after it was set up
-    (folder / "bin").mkdir()
-    (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {easy} "$@"\n')
-    (folder / "bin" / "ssh").chmod(0o755)
-    Path("/run/sshd").mkdir(exist_ok=True)
-    settings = {"HostKey": "host_key", "AuthorizedKeysFile": "key.pub", "PidFile": "sshd.pid"}
-    files = [f"-o{name}={folder / file}" for name, file in settings.items()]
-    try:
-        for host in (1, 2):
-            ip("netns", "add", namespace(host))
-        ip("link", "add", "wire", "netns", namespace(1), "type", "veth", "peer", "name", "wire", "netns", namespace(2))
-        for host in (1, 2):
-            ip("-n", namespace(host), "addr", "add", f"10.99.0.{host}/24", "dev", "wire")
-            for device in ("lo", "wire"):
-                ip("-n", namespace(host), "link", "set", device, "up")
-        rights = ["-oStrictModes=no", "-oPermitRootLogin=yes"]
-        subprocess.run(on(2, folder, str(SSHD), "-f", "/dev/null", *rights, *files), check=True)
-        yield folder
-    finally:
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            daemon = psutil.Process(int((folder / "sshd.pid").read_text()))
-            for process in [*daemon.children(recursive=True), daemon]:
-                process.kill()
-        for host in (1, 2):
-            subprocess.run(["ip", "netns", "del", namespace(host)], capture_output=True)
+def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    with hosts(tmp_path_factory.mktemp("hosts")) as made:
+        yield made
 
 
-def start(way: str, wires: Path, cwd: Path, *flags: str) -> Running:
+def start(way: str, two_hosts: Hosts, cwd: Path, *flags: str) -> Running:
     """Start a rank on each host."""
     (cwd / "hostfile").write_text("host1 slots=1\nhost2 slots=1\n")
-    words = {"gloo": ["hosts.sh", "host1:1,host2:1"], "mpirun": ["mpirun.sh", "2"]}[way]
-    path = os.pathsep.join([str(wires / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    words = {"gloo": ["hosts.sh", f"{address(1)}:1,host2:1"], "mpirun": ["mpirun.sh", "2"]}[way]
     own = {"HOSTFILE": "hostfile"} if way == "mpirun" else {"INTERFACE": "wire"}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = on(1, wires, str(LAUNCH / words[0]), *words[1:], *TINY, *flags)
-    return Running(command, cwd, 240, PATH=path, **own, **root)
+    command = two_hosts.on(1, str(LAUNCH / words[0]), *words[1:], *TINY, *flags)
+    return Running(command, cwd, 240, PATH=two_hosts.path, **own, **root)
 
 
 @pytest.fixture(params=["gloo", "mpirun"])
@@ -101,11 +45,12 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_a_run_outlives_a_network_that_broke(way: str, wires: Path, tmp_path: Path) -> None:
+def test_a_run_outlives_a_network_that_broke(way: str, two_hosts: Hosts, tmp_path: Path) -> None:
     """It trains, ends in time with a message when the link goes down, and continues when it is up again."""
+    two_hosts.name(LOOPBACK if way == "gloo" else None)
     # mpirun must notice first: keepalive ends only a connection on which nothing is under way, not even the order to end.
     timeout = "60" if way == "mpirun" else "8"
-    running = start(way, wires, tmp_path, "--train.steps", "100000", "--run.timeout", timeout)
+    running = start(way, two_hosts, tmp_path, "--train.steps", "100000", "--run.timeout", timeout)
     running.wait_for(lambda: max(reported_steps(tmp_path), default=0) >= 60)
     ip("-n", namespace(2), "link", "set", "wire", "down")
     try:
@@ -116,6 +61,76 @@ def test_a_run_outlives_a_network_that_broke(way: str, wires: Path, tmp_path: Pa
     finally:
         ip("-n", namespace(2), "link", "set", "wire", "up")
     steps = max(reported_steps(tmp_path)) + 10
-    finished = start(way, wires, tmp_path, "--train.steps", str(steps)).finish()
+    finished = start(way, two_hosts, tmp_path, "--train.steps", str(steps)).finish()
     assert finished.code == 0 and "continuing from the checkpoint at step" in finished.output, finished.output
     assert (result_of(tmp_path)["step"], result_of(tmp_path)["world_size"]) == (steps, 2)
+
+
+def horovodrun(two_hosts: Hosts, cwd: Path, interface: str) -> list[str]:
+    return ["horovodrun", "--gloo", "-np", "2", "-H", f"{address(1)}:1,host2:1", "--network-interfaces", interface]
+
+
+def elastic(two_hosts: Hosts, cwd: Path, interface: str) -> list[str]:
+    script(cwd / "discover", f"printf '{address(1)}:1\\nhost2:1\\n'")
+    discovery = ["--min-np", "2", "--host-discovery-script", str(cwd / "discover")]
+    return ["horovodrun", "-np", "2", *discovery, "--network-interfaces", interface]
+
+
+def slurm(two_hosts: Hosts, cwd: Path, interface: str) -> list[str]:
+    """SLURM without MPI; what it does itself is played by two scripts."""
+    job = "SLURM_JOB_NODELIST=host[1-2] SLURM_TASKS_PER_NODE=1(x2) SLURM_STEP_TASKS_PER_NODE=1(x2) SLURM_STEP_NUM_TASKS=2"
+    job += f" SLURM_LOCALID=0 SLURM_LAUNCH_NODE_IPADDR={address(1)} HOROVOD_GLOO_IFACE={interface}"
+    script(cwd / "scontrol", "echo host1 host2")
+    ranks = [
+        f'SLURM_PROCID={rank} SLURM_NODEID={rank} SLURMD_NODENAME=host{rank + 1} {shlex.join(two_hosts.on(rank + 1))} "$@"'
+        for rank in (0, 1)
+    ]
+    script(cwd / "srun", f"{ranks[0]} & first=$!; {ranks[1]} && wait $first")
+    path = f"PATH={cwd}{os.pathsep}{two_hosts.path}"
+    return ["env", path, *job.split(), "python", "-m", "vggdist.rendezvous", "--", str(cwd / "srun")]
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+WAYS = {"horovodrun": horovodrun, "elastic": elastic, "slurm": slurm}
+
+
+def doctor(way: str, two_hosts: Hosts, cwd: Path, interface: str) -> Finished:
+    launcher = WAYS[way](two_hosts, cwd, interface)
+    return Running(two_hosts.on(1, *launcher, "python", "-m", "vggdist.doctor"), cwd, 120, PATH=two_hosts.path).finish()
+
+
+@pytest.mark.parametrize(
+    ("through", "own_name"),
+    [("horovodrun", LOOPBACK), ("horovodrun", OTHER), ("elastic", LOOPBACK), ("slurm", LOOPBACK)],
+    ids=["horovodrun", "horovodrun-another-network", "elastic", "slurm"],
+)
+def test_gradients_take_the_interface_that_was_asked_for_whatever_address_the_host_s_name_has(
+    through: str, own_name: str, two_hosts: Hosts, tmp_path: Path
+) -> None:
+    two_hosts.name(own_name)
+    before = {interface: two_hosts.sent(interface) for interface in NETWORKS}
+    finished = doctor(through, two_hosts, tmp_path, "wire")
+    assert finished.code == 0 and "allreduce: right" in finished.output, finished.output
+    sent = {interface: two_hosts.sent(interface) - before[interface] for interface in NETWORKS}
+    assert sent["wire"] > PROBES and sent["other"] < PROBES / 100
+    told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
+    assert [one["interface"] for one in told["ranks"]] == ["wire", "wire"]
+
+
+def test_an_interface_that_is_not_there_is_refused(two_hosts: Hosts, tmp_path: Path) -> None:
+    two_hosts.name()
+    finished = doctor("slurm", two_hosts, tmp_path, "wires")
+    assert finished.code == 2, finished.output
+    told = "HOROVOD_GLOO_IFACE is wires, but host1 has no interface of that name with an address (it has lo 127.0.0.1, wire"
+    assert told in finished.output and "terminate" not in finished.output, finished.output
+
+
+def test_one_process_needs_no_address_of_its_host_s_name(tmp_path: Path) -> None:
+    unknown = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid; exec "$@"', "sh"]
+    gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}  # as a Horovod without MPI
+    finished = Running([*unknown, sys.executable, "-m", "vggdist.doctor"], tmp_path, 120, **gloo).finish()
+    assert finished.code == 0, finished.output

@@ -76,7 +76,7 @@ PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an ep
     [
         pytest.param("horovodrun --gloo", 2, [], [], id="sgd-on-gloo"),
         pytest.param("horovodrun --gloo", 4, [], [], id="sgd-on-four-ranks"),
-        pytest.param("horovodrun --gloo", 2, [], ["--run.deterministic", "false"], id="each-gradient-by-itself"),
+        pytest.param("horovodrun --gloo", 2, [], ["--train.bucket_cap_mb", "0"], id="each-gradient-by-itself"),
         pytest.param("mpirun", 2, [], [], id="sgd-on-mpi"),
         pytest.param("horovodrun --gloo", 2, EVERYTHING, [], id="mixup-clipping-accumulation"),
         pytest.param("horovodrun --gloo", 2, PADDED_LAST_BATCH, [], id="lars-with-a-padded-last-batch"),
@@ -102,10 +102,24 @@ def test_three_ranks_continue_what_two_began_though_they_cannot_share_the_batch_
         np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_three_ranks_repeat_bit_for_bit(tmp_path: Path) -> None:
-    flags = [*SMALL, "--train.global_batch_size", "66", "--model.batch_norm", "true", "--model.dropout", "0.5"]
+@pytest.mark.parametrize("how", [[], ["--train.bucket_cap_mb", "0.001"]], ids=["together", "buckets"])
+def test_three_ranks_repeat_bit_for_bit(how: list[str], tmp_path: Path) -> None:
+    flags = [*SMALL, "--train.global_batch_size", "66", "--model.batch_norm", "true", "--model.dropout", "0.5", *how]
     runs = [call("horovodrun --gloo", 3, "parameters_after_training", tmp_path, flags=flags) for _ in range(2)]
     assert len({rank["sha256"] for run in runs for rank in run}) == 1
+
+
+def test_buckets_arrive_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
+    def early(cap: str, patience: float) -> list[str]:
+        flags = [*SMALL, "--train.bucket_cap_mb", cap]
+        arguments = {"flags": flags, "patience": patience}
+        first, second = call("horovodrun --gloo", 2, "gradients_before_the_end_of_a_backward_pass", tmp_path, **arguments)
+        assert first == second
+        return first
+
+    later = [f"vgg_{layer}_{kind}" for layer in ("output", "hidden1", "stage2_conv1") for kind in ("bias", "weight")]
+    assert early("0", patience=60) == later
+    assert early(".inf", patience=2) == []
 
 
 def test_two_ranks_equal_one_where_a_convolution_is_a_matrix_product(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.launching import HAS_BFLOAT16, call
+from tests.launching import HAS_BFLOAT16, call, train
 
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -29,7 +29,7 @@ EVERYTHING = [
 ]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
 PRODUCTS = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "64", "--train.steps", "12"]
-ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16"]
+ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16", "--train.bucket_cap_mb", "0.001"]
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -62,6 +62,13 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
     assert {rank["sha256"] for rank in continued} == {rank["sha256"] for rank in expected}
     assert len({rank["sha256"] for rank in expected}) == 1
     assert metrics(parts) == metrics(whole)
+
+
+def test_a_run_that_continues_with_other_buckets_says_that_its_last_bits_change(tmp_path: Path) -> None:
+    assert train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.steps", "4").code == 0
+    continued = train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.bucket_cap_mb", "0.001")
+    told = "sent between the ranks: gradients in 1 bucket(s) before, gradients in 4 bucket(s) now"
+    assert continued.code == 0 and continued.output.count(told) == 1, continued.output
 
 
 def test_a_copy_taken_while_a_step_is_under_way_is_of_that_step(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -33,7 +34,9 @@ from vggdist.data.sources import load as load_data  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.exit_handling import ExitHandler  # noqa: E402
 from vggdist.measuring.bare import parts_of_bare_step, step_by_step  # noqa: E402
+from vggdist.models import vgg  # noqa: E402
 from vggdist.models.convolution import MatrixConv2D  # noqa: E402
+from vggdist.models.layers import Layer  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
 from vggdist.reporting.result import ResultFile  # noqa: E402
@@ -80,6 +83,56 @@ def copies_beside_steps(world: World, flags: list[str], steps: int) -> list[str]
         mx.nd.waitall()
         wrong += [name for name, copy in copies.items() if not np.array_equal(copy.asnumpy(), setup.arrays[name].asnumpy())]
     return wrong
+
+
+class Gate(mx.operator.CustomOp):
+    """Lets nothing through on the way back until it is opened."""
+
+    opened = threading.Event()
+
+    def forward(self, is_train: bool, req: list[str], in_data: list[Any], out_data: list[Any], aux: list[Any]) -> None:
+        self.assign(out_data[0], req[0], in_data[0])
+
+    def backward(self, req: list[str], out_grad: list[Any], in_grad: list[Any], **_: Any) -> None:
+        self.opened.wait()
+        self.assign(in_grad[0], req[0], out_grad[0])
+
+
+@mx.operator.register("gate")
+class GateProp(mx.operator.CustomOpProp):
+    """Declares it to MXNet."""
+
+    def __init__(self) -> None:
+        super().__init__(need_top_grad=True)
+
+    def create_operator(self, *_: Any) -> Gate:
+        return Gate()
+
+
+def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], patience: float) -> list[str]:
+    """Hold a backward pass up behind the first layer; tell whose gradients arrive from the other ranks meanwhile."""
+    block = vgg._block
+
+    def gated(layer: Layer, *rest: Any) -> mx.gluon.HybridBlock:
+        gate = mx.gluon.nn.HybridLambda(lambda F, x: F.Custom(x, op_type="gate"))
+        own = block(layer, *rest)
+        return vgg._chain(f"gated_{layer.name}_", [own, gate]) if layer.name == "stage1.pool" else own
+
+    vgg._block = gated
+    setup = prepare(load("train", flags), world)
+    batch = setup.training_view.batch(0, *setup.plan.part(setup.plan.order(0), 0, world.rank))
+    late = threading.Timer(patience, Gate.opened.set)
+    late.start()
+    setup.step(batch, 0, 0.01, setup.plan.num_valid(0), mx.nd.zeros((1,)), measure=False)
+    early = []
+    for name, parameter in reversed(setup.step._trained.items()):
+        if "stage1" not in name:
+            parameter.grad().wait_to_read()
+            early += [name] if not Gate.opened.is_set() else []
+    late.cancel()
+    Gate.opened.set()
+    mx.nd.waitall()
+    return early
 
 
 def parts_of_steps(world: World, flags: list[str], steps: int, late: int, seconds: float) -> dict[str, Any]:

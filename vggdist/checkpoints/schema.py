@@ -60,6 +60,7 @@ class TrainingState(ProgressState):
     world_size: Ranks
     scaled_for_ranks: Ranks
     threads: str | None
+    reduction: str
     versions: dict[str, str]
 
 

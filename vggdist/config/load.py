@@ -137,7 +137,7 @@ def _value(option: Option, value: Any, text: str | None) -> Any:
 def _validated(settings: Mapping[str, Setting], known: Mapping[str, Option], schema: type[Schema]) -> Schema:
     asked: dict[str, dict[str, Any]] = {section: {} for section in sections(schema)}
     for key, value, origin in settings.values():
-        if not _is_sound(value):
+        if not _is_sound(value) and not (known[key].is_unbounded and value == math.inf):
             raise RequestError(
                 f"{origin}{key} is {written(value)}; expected finite numbers, whole ones below 2^53, and printable text"
             )

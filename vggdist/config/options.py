@@ -12,9 +12,11 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-PATH = "path"
-"""Metadata of a field that holds a path."""
+PATH, UNBOUNDED = "path", "unbounded"
 PathText = Annotated[str, PATH]
+"""Type of a field that holds a path."""
+UnboundedFloat = Annotated[float, UNBOUNDED]
+"""Type of a field that may be infinite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,15 @@ class Option:
     @property
     def is_path(self) -> bool:
         """Whether the option is a path."""
-        return any(PATH in getattr(kind, "__metadata__", ()) for kind in _alternatives(self.hint, strip=False))
+        return self._is_marked(PATH)
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether the option may be infinite."""
+        return self._is_marked(UNBOUNDED)
+
+    def _is_marked(self, mark: str) -> bool:
+        return any(mark in getattr(kind, "__metadata__", ()) for kind in _alternatives(self.hint, strip=False))
 
     @property
     def example(self) -> str:

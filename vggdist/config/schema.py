@@ -14,7 +14,7 @@ from typing import Literal
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
 from vggdist.config.images import AugmentConfig, DataConfig
-from vggdist.config.options import PathText
+from vggdist.config.options import PathText, UnboundedFloat
 
 _NAME = "a folder's name: printable, at most 200 bytes, without '/', and not beginning with '.' or '-'"
 
@@ -42,11 +42,10 @@ class RunConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
     deterministic: bool = True
-    """Reduce all gradients of a step as one group, in a fixed order: a run on three or more ranks then repeats bit for bit.
-    false: each gradient as soon as it is there, beside the rest of the backward pass."""
+    """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
     log_every: int = 10
     """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
-    timeout: float = 120.0
+    timeout: UnboundedFloat = 120.0
     """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
     first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
     max_time: str | None = None
@@ -221,6 +220,9 @@ class TrainConfig:
     faster where they have avx512_bf16."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel between the ranks."""
+    bucket_cap_mb: UnboundedFloat | None = None
+    """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
+    by itself; .inf: all of them together, after it. null: 4 where the ranks are on several hosts, else .inf."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks (the loop then waits for the gradients at each step)."""
@@ -235,6 +237,8 @@ class TrainConfig:
         size = self.global_batch_size
         require(size is None or size >= 1, "train.global_batch_size", size, "at least 1 sample")
         require(self.accumulation >= 1, "train.accumulation", self.accumulation, "at least 1 part")
+        cap = self.bucket_cap_mb
+        require(cap is None or cap >= 0, "train.bucket_cap_mb", cap, "0 MiB or more")
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more and below 1")
         require(0 < self.loss_smoothing <= 1, "train.loss_smoothing", self.loss_smoothing, "above 0 and at most 1")
 

@@ -81,23 +81,24 @@ class _WatchedWorld(World):
     def __init__(self, world: World) -> None:
         vars(self).update(vars(world))
         self._before: list[mx.nd.NDArray] = []
-        self._gradients: list[mx.nd.NDArray] = []
+        self._arrays: list[mx.nd.NDArray] = []
 
-    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False, grouped: bool = True) -> None:
-        if name == "gradients":  # what else is reduced goes on beside the update
-            # One value of each is copied before it may be reduced: it is there when the gradient is.
-            self._before = [array.reshape(-1)[:1].copy() for array in arrays]
-            self._gradients = arrays
-        super().reduce(arrays, name, average, grouped)
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str) -> None:
+        # One value of each is copied before it may be reduced: it is there when the gradient is.
+        self._before += [array.reshape(-1)[:1].copy() for array in arrays]
+        self._arrays += arrays
+        super().reduce(arrays, name)
 
     def seconds_of_reduction(self) -> float:
-        """Wait for the gradients of the step that was handed over last; 0 where nothing is reduced."""
+        """Wait for what the step that was handed over last reduces; 0 where nothing is reduced."""
         for value in self._before:
             value.wait_to_read()
         came = time.perf_counter()
-        for gradient in self._gradients:
-            gradient.wait_to_read()
-        return time.perf_counter() - came if self._gradients else 0.0
+        for array in self._arrays:
+            array.wait_to_read()
+        seconds = time.perf_counter() - came if self._arrays else 0.0
+        self._before, self._arrays = [], []
+        return seconds
 
 
 def _handed_over(setup: Setup, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:

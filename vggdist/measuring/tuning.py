@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any
 
 from vggdist.config.bench import BenchRequest
@@ -18,6 +19,7 @@ from vggdist.measuring.series import Series, in_turn
 
 _CYCLE_TIMES_MS = ("1", "5", "20")
 _FUSION_THRESHOLDS = ("0", str(16 * 2**20), str(128 * 2**20))  # bytes; the last is Horovod's own
+_BUCKETS_MIB = {"4": 4.0, ".inf": inf}  # as one types it, and its value
 _FEWEST_RUNS = 3
 
 
@@ -98,12 +100,13 @@ def trials(request: BenchRequest, ranks: int, values: Mapping[str, Any], by_user
     """
     threads = int(values.get("OMP_NUM_THREADS", 1))
     wanted = {"OMP_NUM_THREADS": [str(count) for count in (threads - 1, threads + 1) if count >= 1]}
-    switched: dict[str, bool] = {}
+    switched: list[dict[str, str]] = []
     if ranks > 1:
         wanted |= {"HOROVOD_CYCLE_TIME": [*_CYCLE_TIMES_MS], "HOROVOD_FUSION_THRESHOLD": [*_FUSION_THRESHOLDS]}
-        switched["run.deterministic"] = request.run.deterministic
+        now = request.train.bucket_cap_mb
+        switched += [{"train.bucket_cap_mb": text} for text, cap in _BUCKETS_MIB.items() if cap != now]
         if values["preset"] == "cpu" and (len({*values["cores"]}) > 1 or not request.world.bind):
-            switched["world.bind"] = request.world.bind
+            switched.append({"world.bind": str(not request.world.bind).lower()})
     present = {"HOROVOD_FUSION_THRESHOLD": _FUSION_THRESHOLDS[-1], **values}
     return [
         Trial(),
@@ -113,7 +116,7 @@ def trials(request: BenchRequest, ranks: int, values: Mapping[str, Any], by_user
             for value in choices
             if name not in by_user and value != present.get(name)
         ),
-        *(Trial(flags={key: str(not value).lower()}) for key, value in switched.items()),
+        *(Trial(flags=flags) for flags in switched),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isinf
 
 from vggdist.config.errors import RequestError
 from vggdist.config.plan import PlanRequest
@@ -13,6 +14,7 @@ from vggdist.planning.memory import Memory, estimate, largest_fit, running_stati
 from vggdist.planning.reduction import Cluster, Link
 from vggdist.planning.scaling import BACKWARD_SHARE, Workload
 from vggdist.training.calendar import Calendar
+from vggdist.training.exchange import bucket_cap
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.states import state_kinds
 
@@ -107,5 +109,6 @@ def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Wor
     if asked.images_per_s is None:
         return None
     seconds, threshold = batch_size / asked.images_per_s, asked.fusion_threshold * 2**20
-    overlap = 0.0 if request.run.deterministic else seconds * BACKWARD_SHARE / request.train.accumulation
+    together = isinf(bucket_cap(request.train, asked.ranks > asked.ranks_per_host))
+    overlap = 0.0 if together else seconds * BACKWARD_SHARE / request.train.accumulation
     return Workload(layers, seconds, bytes_per_gradient(request), threshold, overlap)

@@ -7,8 +7,8 @@ Assumptions, after what Horovod does (Sergeev & Del Balso 2018, "Tensor Fusion")
 
 * A third of ``T`` is the forward pass, two thirds the backward pass: each layer's backward pass is two products of the
   forward pass's size, one for its input's gradient and one for its weights'. A layer takes its share of the FLOPs.
-* *With overlap* (``run.deterministic false``), a layer's gradient is ready when the backward pass is through the layer; with
-  accumulation, the last backward pass. Reductions run one after the other beside the computation and do not slow it.
+* *With overlap* (buckets, ``train.bucket_cap_mb``), a layer's gradient is ready when the backward pass is through the layer;
+  with accumulation, the last backward pass. Reductions run one after the other beside the computation and do not slow it.
   Whenever the links are free, what is ready by then is sent in the order in which it became ready: as many gradients
   together as the fusion buffer holds, a larger one alone.
 * *Without*, all gradients are ready at the end of the backward pass; the rest is the same.

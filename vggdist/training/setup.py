@@ -75,6 +75,7 @@ class Setup:
             "world_size": self.world.size,
             "scaled_for_ranks": self.scaled_for_ranks,
             "threads": os.environ.get("OMP_NUM_THREADS"),
+            "reduction": self.step.reduction,
             "versions": versions(),
         }
 
@@ -122,13 +123,13 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     arrays = named_arrays(parameters, optimizer.states)
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in arrays.items()))
 
+    step = TrainStep(objective, optimizer, world, config, device)
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     run_identity = identity(config, data, plan)
-    stand(start, arrays, progress, run_identity, augmentation(config), world)
+    stand(start, arrays, progress, run_identity, augmentation(config), world, step.reduction)
     if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
         shown = (config.evaluation.images_at_once, image_size, image_size, data.train.channels)
         world.together(lambda: rehearse(forward, shown, device))
-    step = TrainStep(objective, optimizer, world, config, device)
     return Setup(
         config=config,
         world=world,

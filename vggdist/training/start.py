@@ -107,12 +107,14 @@ def stand(
     now: dict[str, Any],
     augmentation: Mapping[str, str],
     world: World,
+    reduction: str = "nothing",
 ) -> None:
     """Set arrays and progress to the checkpoint, or all ranks to rank 0's initial parameters.
 
     Args:
         now: this run's :func:`identity`.
         augmentation: this run's :func:`augmentation`.
+        reduction: what travels between the ranks, as :class:`~vggdist.training.reduction.Reduction` describes it.
 
     Raises:
         RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the first difference is
@@ -133,7 +135,7 @@ def stand(
     if start.state is not None:
         progress.restore(start.state)
         logger.info("continuing from %s at step %d", start.origin, progress.step)
-        _tell_differences(start.state, augmentation, world)
+        _tell_differences(start.state, augmentation, world, reduction)
 
 
 def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
@@ -145,14 +147,17 @@ def _require_same(before: Mapping[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _tell_differences(state: Mapping[str, Any], augmentation: Mapping[str, str], world: World) -> None:
-    """Log what makes the rest of the run another than it would have been."""
-    for what, before, now in (
+def _tell_differences(state: Mapping[str, Any], augmentation: Mapping[str, str], world: World, reduction: str) -> None:
+    """Log what makes the rest of the run another than it would have been; what all ranks share, on rank 0 alone."""
+    own = [("threads of each rank", state["threads"], os.environ.get("OMP_NUM_THREADS"))]
+    same_ranks = state["world_size"] == world.size  # others send something else, of course
+    shared = [
         ("ranks", state["world_size"], world.size),
-        ("threads of each rank", state["threads"], os.environ.get("OMP_NUM_THREADS")),
-    ):
+        ("sent between the ranks", state.get("reduction", reduction) if same_ranks else reduction, reduction),
+    ]
+    for what, before, now in [*own, *(shared if world.is_root else [])]:
         if before != now:
             logger.warning("%s: %s before, %s now; the run goes on, but its last bits will differ", what, before, now)
-    for key, value in augmentation.items():
+    for key, value in augmentation.items() if world.is_root else []:
         if state["augmentation"].get(key) != value:
             logger.warning("%s: %s before, %s now; the run goes on", key, state["augmentation"].get(key), value)

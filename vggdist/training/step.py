@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,8 @@ from vggdist.config.schema import Config
 from vggdist.data.augment import Batch
 from vggdist.data.randomness import step_seed
 from vggdist.training.optimizer import Optimizer, clip, global_norm
+from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
-
-# What arrives at the compression is a share of a mean: small, never near float16's largest 65,504, but often below its
-# smallest 6e-8. A power of two moves it into range without rounding; 64 and more then overflow, and are found as not finite.
-FP16_SCALE = 1024.0
 
 
 class Objective(gluon.HybridBlock):
@@ -35,13 +33,14 @@ class Objective(gluon.HybridBlock):
             self.inputs = inputs
             self.network = network
 
-    def hybrid_forward(self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any) -> tuple[Any, Any]:
+    def hybrid_forward(self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any) -> tuple[Any, ...]:
         """Sums over the batch.
 
         Args:
             images: ``(B, S, S, C) uint8``; labels, partners: ``(B,) int32``; weights, mask: ``(B,) float32``.
 
         Returns:
+            order: of no use outside the graph; see :meth:`_last_layer_first`.
             loss: ``(1,)`` sum of the cross-entropies under the mask.
             hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
         """
@@ -53,7 +52,18 @@ class Objective(gluon.HybridBlock):
         agreement = weights * F.broadcast_equal(predicted, F.cast(labels, "float32")) + (1 - weights) * F.broadcast_equal(
             predicted, F.cast(partners, "float32")
         )
-        return -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
+        return self._last_layer_first(F), -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
+
+    def _last_layer_first(self, F: Any) -> Any:
+        """An output that makes the graph name the weights of the last layer first.
+
+        MXNet computes gradients in the order in which the graph names what they are of. By itself it would name the first
+        layer's weights first; whatever then belongs to one weight alone (the matrix of a :class:`MatrixConv2D`) is left to
+        the end of the backward pass, and so is the reduction of that gradient.
+        """
+        weights = [p for name, p in self.network.collect_params().items() if name.endswith("_weight")]
+        named = [weight.var() if F is mx.symbol else weight.data() for weight in reversed(weights)]
+        return F.BlockGrad(F.add_n(*(F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in named)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class TrainStep:
         self._config = config
         self._device = device
         self._draws = _has_dropout(objective)
-        parameters = sorted(objective.collect_params().items())
+        parameters = list(objective.collect_params().items())  # in the order of the layers
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
         statistics = {name: parameter.data() for name, parameter in parameters if "_running_" in name}
         self._statistics = list(statistics.values())
@@ -94,11 +104,20 @@ class TrainStep:
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
+        sizes = {name: parameter.data().size for name, parameter in self._trained.items()}
+        self._reduction = Reduction(world, config.train, sizes, self._statistics)
+        if self._reduction.overlaps:
+            _release_each_gradient(objective, device)
+
+    @property
+    def reduction(self) -> str:
+        """In words what the order of sums over the ranks depends on."""
+        return str(self._reduction)
 
     def through(self, world: World) -> TrainStep:
         """The same step with its reductions through another view of the ranks, for measuring."""
         step = copy.copy(self)
-        step._world = world
+        step._reduction = self._reduction.through(world)
         return step
 
     def __call__(
@@ -118,7 +137,7 @@ class TrainStep:
         losses, hits = self._accumulate(batch, num_valid)
         gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
         self._settle_statistics(gradients)
-        self._reduce(list(gradients.values()), ballot, step)
+        self._reduction(gradients, ballot)
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
@@ -136,7 +155,7 @@ class TrainStep:
         for start in range(0, len(batch.labels), size):
             arrays = on_device(batch, slice(start, start + size), self._device)
             with autograd.record():
-                loss, hit = self._objective(*arrays)
+                _, loss, hit = self._objective(*arrays)
                 share = loss / num_valid
             share.backward()
             losses.append(loss)
@@ -152,32 +171,21 @@ class TrainStep:
         for statistic, everything, offset in zip(self._statistics, self._all, self._offsets):
             mx.nd.where(everything, statistic, gradients[offset], out=statistic)
 
-    def _reduce(self, gradients: list[mx.nd.NDArray], ballot: mx.nd.NDArray, step: int) -> None:
-        """Sum gradients and ballot over the ranks and average batch-norm's running statistics, in place.
-
-        The statistics travel with every step so that all ranks hold the same network at any step boundary.
-        """
-        world, grouped = self._world, self._config.run.deterministic
-        if world.size == 1:
-            return
-        arrays = [*gradients, ballot] if grouped else gradients
-        if self._config.train.compression == "fp16":
-            small = [(array * FP16_SCALE).astype("float16") for array in arrays]
-            world.reduce(small, "gradients", grouped=grouped)
-            for array, reduced in zip(arrays, small):
-                array[:] = reduced.astype("float32") / FP16_SCALE
-        else:
-            world.reduce(arrays, "gradients", grouped=grouped)
-        if not grouped:
-            world.reduce([ballot], f"ballot.{step % 2}")  # the former step's may still be on its way
-        if self._statistics:
-            world.reduce(self._statistics, "statistics", average=True, grouped=grouped)
-
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
     """Hand a part of a batch to the device: images, labels, partners, weights, mask."""
     fields = (batch.images, batch.labels, batch.partners, batch.weights, batch.mask)
     return tuple(mx.nd.array(field[part], ctx=device, dtype=field.dtype) for field in fields)
+
+
+def _release_each_gradient(objective: Objective, device: mx.Context) -> None:
+    """Let the engine know of each gradient when it is there.
+
+    By itself MXNet makes one operation of 15 nodes of the backward pass, the end of which all of its gradients wait for. On a
+    GPU that saves a synchronisation for each node, so there the environment's value stays (:mod:`vggdist.world.presets`).
+    """
+    if device.device_type == "cpu" and "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD" not in os.environ:
+        objective.hybridize(static_alloc=True, static_shape=True, backward_bulk_size=1)
 
 
 def _has_dropout(network: gluon.Block) -> bool:

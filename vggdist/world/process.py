@@ -25,6 +25,8 @@ import numpy as np
 
 from vggdist.config.errors import BeforeStart, Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus, slurm
+from vggdist.world.gloo import on_requested_interface
+from vggdist.world.interfaces import interfaces_of
 from vggdist.world.meeting import meet
 from vggdist.world.scheduling import starting_patient_threads
 from vggdist.world.terminate import outlives
@@ -59,9 +61,11 @@ class World:
             RunError: see :func:`~vggdist.world.meeting.meet`.
         """
         if not slurm.connects(os.environ):
-            raise BeforeStart(_unconnected(connected=1))  # Open MPI would end the process in hvd.init()
+            raise BeforeStart(_unconnected(connected=1))  # Open MPI would end the process in meet(hvd.init)
+        # A group of arrays is reduced in a fixed order and by itself, whatever else is ready: sums repeat bit for bit.
+        os.environ["HOROVOD_DISABLE_GROUP_FUSION"] = "1"
         before = _sockets().keys()
-        with starting_patient_threads():
+        with starting_patient_threads(), on_requested_interface(os.environ):
             meet(hvd.init)
         self._connections = _sockets().keys() - before
         self.rank: int = hvd.rank()
@@ -111,6 +115,14 @@ class World:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
                     connection.shutdown(socket.SHUT_RDWR)
 
+    def interfaces(self) -> list[str]:
+        """The interfaces by which Horovod has connected this rank with the others."""
+        return interfaces_of(number for name, number in _sockets().items() if name in self._connections)
+
+    def hosts(self) -> int:
+        """The hosts on which the ranks are; every rank must call this."""
+        return int(self.gather(hvd.cross_size())[0])  # a rank counts only the hosts that have a rank of its local number
+
     @property
     def is_root(self) -> bool:
         """Whether this rank writes files and the console."""
@@ -128,21 +140,14 @@ class World:
         hvd.allreduce_(tensor, average=False, name=f"world.{next(_counter)}")
         return tensor.asnumpy().reshape(values.shape)
 
-    def reduce(self, arrays: list[mx.nd.NDArray], name: str, average: bool = False, grouped: bool = True) -> None:
-        """Sum (or average) arrays of one type over the ranks, in place, without waiting for them.
+    def reduce(self, arrays: list[mx.nd.NDArray], name: str) -> None:
+        """Sum arrays over the ranks, in place, as one group, in a fixed order and without waiting for them.
 
         Args:
             name: of the reduction; one that is in flight must not be used again before it has arrived.
-            grouped: reduce them as one, in a fixed order, so that sums of three or more ranks repeat bit for bit. Otherwise
-                each is reduced when it is ready, in company that depends on timing.
         """
-        if self.size == 1:
-            return
-        if grouped:
-            hvd.grouped_allreduce_(arrays, average=average, name=name)
-        else:
-            for index, array in enumerate(arrays):
-                hvd.allreduce_(array, average=average, name=f"{name}.{index}")
+        if self.size > 1:
+            hvd.grouped_allreduce_(arrays, average=False, name=name)
 
     def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
         """One rank's array on every rank, bit for bit; shape and dtype must be the same everywhere."""
