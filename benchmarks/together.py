@@ -39,7 +39,7 @@ SETTINGS = knobs.apply(CONFIG)  # before anything imports MXNet
 
 from vggdist.measuring.bare import bare_step, step_by_step  # noqa: E402
 from vggdist.measuring.series import Series, in_turn  # noqa: E402
-from vggdist.training.setup import Setup, prepare  # noqa: E402
+from vggdist.training.setup import Training, prepare  # noqa: E402
 from vggdist.world.process import World, versions  # noqa: E402
 
 WARMUP = 8
@@ -50,9 +50,9 @@ def main() -> None:
     world = World()
     if world.size == 1:
         sys.exit("one rank is alone anyway; start several: horovodrun -np 2 ...")
-    setup = prepare(CONFIG, world)
-    bare_step(setup, WARMUP, lambda phase: None)
-    taken = measured(setup, OPTIONS.turns, OPTIONS.steps)
+    training = prepare(CONFIG, world)
+    bare_step(training, WARMUP, lambda phase: None)
+    taken = measured(training, OPTIONS.turns, OPTIONS.steps)
     if not world.is_root:
         return
     pairs = (("together", "apart"), ("in step", "apart"), ("together", "in step"))
@@ -66,25 +66,25 @@ def main() -> None:
         OPTIONS.json.write_text(json.dumps({"hardware": found, "settings": SETTINGS.values, **told}, indent=2) + "\n")
 
 
-def measured(setup: Setup, turns: int, steps: int) -> dict[str, Series]:
+def measured(training: Training, turns: int, steps: int) -> dict[str, Series]:
     """Seconds of a step in each turn, the same on every rank. The networks drift apart meanwhile, which is undone."""
-    kept = {name: array.copy() for name, array in setup.arrays.items()}
+    kept = {name: array.copy() for name, array in training.state.arrays.items()}
     in_step: list[float] = []
 
     def seconds(world: World) -> list[list[float]]:
         """Of each step on each rank."""
-        taken = step_by_step(setup, world, steps, lambda phase: None)
-        for name, array in setup.arrays.items():
+        taken = step_by_step(training, world, steps, lambda phase: None)
+        for name, array in training.state.arrays.items():
             array[:] = kept[name]
-        told: list[list[float]] = setup.world.gather([compute + reduction for compute, reduction in taken])
+        told: list[list[float]] = training.world.gather([compute + reduction for compute, reduction in taken])
         return told
 
     def apart() -> float:
-        taken = seconds(setup.world.alone())
+        taken = seconds(training.world.alone())
         in_step.append(statistics.fmean(map(max, zip(*taken))))
         return mean_of(taken)
 
-    taken = in_turn({"together": lambda: mean_of(seconds(setup.world)), "apart": apart}, turns)
+    taken = in_turn({"together": lambda: mean_of(seconds(training.world)), "apart": apart}, turns)
     return {**taken, "in step": Series(in_step)}
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from vggdist.checkpoints.schema import FORMAT, TrainingState
+from vggdist.checkpoints.schema import FORMAT, CheckpointState
+from vggdist.config.schema import ModelConfig
+from vggdist.models.spec import ModelSpec
+
+MODEL = ModelSpec(ModelConfig(), ("round", "square"), channels=1, image_size=8, resize=8, mean=(0.5,), std=(0.25,))
+"""Of a small network."""
 
 
-def training_state(step: int, **values: Any) -> TrainingState:
+def training_state(step: int, **values: Any) -> CheckpointState:
     """The state of a run at a step, with some values of its own."""
-    state: TrainingState = {
+    state: CheckpointState = {
         "format": FORMAT,
         "step": step,
         "moving_average": 1.5,
@@ -19,8 +24,12 @@ def training_state(step: int, **values: Any) -> TrainingState:
         "interval": {"losses": [1.5, None], "hits": [3.0, 0.0], "samples": [8, 8], "skipped": [False, True]},
         "training_metrics": {"train/loss": 1.5},
         "evaluation_metrics": {"eval/loss": 1.25, "eval/auc": None},
-        "identity": {"model.name": "vgg11", "seed": 0, "drop the last batch": False},
-        "augmentation": {"augment.mixup": "0.0"},
+        "model": MODEL.as_json(),
+        "data": {
+            "train": {"images": 10, "classes": {"round": 4, "square": 6}, "labels": "12ab", "contents": "34cd"},
+        },
+        "identity": {"global batch size": 8, "seed": 0, "drop the last batch": False},
+        "settings": {"augment.mixup": "0.0"},
         "world_size": 1,
         "scaled_for_ranks": 1,
         "threads": "1",

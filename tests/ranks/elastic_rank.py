@@ -38,7 +38,7 @@ batch_tasks, make_step, load = Trainer._batch_tasks, TrainStep.__call__, Checkpo
 
 def noted_tasks(self: Trainer, first_step: int) -> Iterator[Any]:
     """As it is; a generation begins."""
-    world = self.setup.world
+    world = self.training.world
     note("generation", rank=world.rank, size=world.size, first_step=first_step)
     for step, task in enumerate(batch_tasks(self, first_step), first_step):
         _, samples, mask = task.args

@@ -44,7 +44,7 @@ from vggdist.training.directory import RunDirectory  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
 from vggdist.training.interval import Interval  # noqa: E402
 from vggdist.training.metrics import EvaluationSums  # noqa: E402
-from vggdist.training.setup import Setup, prepare  # noqa: E402
+from vggdist.training.setup import Training, prepare  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
 from vggdist.world import host  # noqa: E402
@@ -57,31 +57,33 @@ def parameters_after_training(world: World, flags: list[str], save_to: str | Non
 
     ``products`` is the number of convolutions that were computed as matrix products.
     """
-    setup = prepare(load("train", flags), world)
-    before = {name: array.asnumpy() for name, array in setup.arrays.items()}
-    Trainer(setup, SilentReport(), StopRequests(world.rank, world.size)).train()
-    after = {name: array.asnumpy() for name, array in setup.arrays.items()}
+    training = prepare(load("train", flags), world)
+    before = {name: array.asnumpy() for name, array in training.state.arrays.items()}
+    Trainer(training, SilentReport(), StopRequests(world.rank, world.size)).train()
+    after = {name: array.asnumpy() for name, array in training.state.arrays.items()}
     if save_to and world.is_root:
         np.savez(save_to, **after)
     change = max(float(np.abs(after[name] - before[name]).max()) for name in after)
     blocks: list[mx.gluon.Block] = []
-    setup.step._objective.apply(blocks.append)
+    training.step._objective.apply(blocks.append)
     products = sum(isinstance(block, MatrixConv2D) for block in blocks)
-    return {"sha256": digest(setup.arrays), "change": change, "products": products}
+    return {"sha256": digest(training.state.arrays), "change": change, "products": products}
 
 
 def copies_beside_steps(world: World, flags: list[str], steps: int) -> list[str]:
     """Make steps, and copy the arrays after each while it is under way; tell those whose copy is not of their step."""
-    setup = prepare(load("train", flags), world)
-    batch = setup.training_view.batch(0, *setup.plan.part(setup.plan.order(0), 0, world.rank))
+    training = prepare(load("train", flags), world)
+    batch = training.inputs.training_view.batch(0, *training.inputs.plan.part(training.inputs.plan.order(0), 0, world.rank))
     wrong = []
     for number in range(steps):
-        setup.step(batch, number, 0.01, len(batch.labels), mx.nd.zeros((1,)), measure=False)
-        copies = {name: array.copy() for name, array in setup.arrays.items()}
+        training.step(batch, number, 0.01, len(batch.labels), mx.nd.zeros((1,)), measure=False)
+        copies = {name: array.copy() for name, array in training.state.arrays.items()}
         for copy in copies.values():
             copy.wait_to_read()
         mx.nd.waitall()
-        wrong += [name for name, copy in copies.items() if not np.array_equal(copy.asnumpy(), setup.arrays[name].asnumpy())]
+        wrong += [
+            name for name, copy in copies.items() if not np.array_equal(copy.asnumpy(), training.state.arrays[name].asnumpy())
+        ]
     return wrong
 
 
@@ -119,13 +121,13 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
         return vgg._chain(f"gated_{layer.name}_", [own, gate]) if layer.name == "stage1.pool" else own
 
     vgg._block = gated
-    setup = prepare(load("train", flags), world)
-    batch = setup.training_view.batch(0, *setup.plan.part(setup.plan.order(0), 0, world.rank))
+    training = prepare(load("train", flags), world)
+    batch = training.inputs.training_view.batch(0, *training.inputs.plan.part(training.inputs.plan.order(0), 0, world.rank))
     late = threading.Timer(patience, Gate.opened.set)
     late.start()
-    setup.step(batch, 0, 0.01, setup.plan.num_valid(0), mx.nd.zeros((1,)), measure=False)
+    training.step(batch, 0, 0.01, training.inputs.plan.num_valid(0), mx.nd.zeros((1,)), measure=False)
     early = []
-    for name, parameter in reversed(setup.step._trained.items()):
+    for name, parameter in reversed(training.step._trained.items()):
         if "stage1" not in name:
             parameter.grad().wait_to_read()
             early += [name] if not Gate.opened.is_set() else []
@@ -137,16 +139,16 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
 
 def parts_of_steps(world: World, flags: list[str], steps: int, late: int, seconds: float) -> dict[str, Any]:
     """Take bare steps apart in which one rank comes late; tell the parts, and the parameters' hash."""
-    setup = prepare(load("train", flags), world)
-    parts = parts_of_bare_step(setup, steps, lambda phase: time.sleep(seconds if world.rank == late else 0))
-    return {"parts": asdict(parts), "sha256": digest(setup.arrays)}
+    training = prepare(load("train", flags), world)
+    parts = parts_of_bare_step(training, steps, lambda phase: time.sleep(seconds if world.rank == late else 0))
+    return {"parts": asdict(parts), "sha256": digest(training.state.arrays)}
 
 
 def steps_alone(world: World, flags: list[str], steps: int) -> dict[str, Any]:
     """Make bare steps without the other ranks; tell what their reductions took, and the parameters' hash."""
-    setup = prepare(load("train", flags), world)
-    taken = step_by_step(setup, world.alone(), steps, lambda phase: None)
-    return {"reductions": [reduction for _, reduction in taken], "sha256": digest(setup.arrays)}
+    training = prepare(load("train", flags), world)
+    taken = step_by_step(training, world.alone(), steps, lambda phase: None)
+    return {"reductions": [reduction for _, reduction in taken], "sha256": digest(training.state.arrays)}
 
 
 class StopAt(StopRequests):
@@ -155,41 +157,46 @@ class StopAt(StopRequests):
     def __init__(self, world: World, step: int | None, rank: int) -> None:
         super().__init__(world.rank, world.size)
         self.step = step if rank == world.rank else None
-        self.setup: Setup | None = None
+        self.training: Training | None = None
 
     @property
     def reason(self) -> str | None:
         """``"a test"`` from the step on."""
-        assert self.setup is not None
-        return "a test" if self.step is not None and self.setup.progress.step >= self.step else None
+        assert self.training is not None
+        return "a test" if self.step is not None and self.training.state.progress.step >= self.step else None
 
 
 def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None, stop_rank: int = 0) -> dict[str, Any]:
     """Train as the command does, to the end or to a stop; tell the parameters, and which samples this rank took."""
     config = load("train", flags)
     world.together(lambda: opened(config) if world.is_root else None)
-    setup = prepare(config, world)
+    training = prepare(config, world)
     taken: list[tuple[int, list[int]]] = []
-    batch = setup.training_view.batch
+    batch = training.inputs.training_view.batch
 
     def noted(epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
         taken.append((epoch, samples[mask > 0].tolist()))
         return batch(epoch, samples, mask)
 
-    setup.training_view.batch = noted  # type: ignore[method-assign]
+    training.inputs.training_view.batch = noted  # type: ignore[method-assign]
     stop = StopAt(world, stop_at, stop_rank)
-    stop.setup = setup
-    first_step, steps = setup.progress.step, setup.calendar.total_steps
+    stop.training = training
+    first_step, steps = training.state.progress.step, training.state.calendar.total_steps
     directory = run_directory(config)
     stopped = False
     with Report(directory, first_step, steps) if world.is_root else SilentReport() as report:
         try:
-            Trainer(setup, report, stop).train()
+            Trainer(training, report, stop).train()
         except Stopped:
             stopped = True
-    made = setup.progress.step - first_step
+    made = training.state.progress.step - first_step
     # With one thread the batches come in the order of the steps; those after the last step were prepared in vain.
-    return {"sha256": digest(setup.arrays), "stopped": stopped, "step": setup.progress.step, "taken": taken[:made]}
+    return {
+        "sha256": digest(training.state.arrays),
+        "stopped": stopped,
+        "step": training.state.progress.step,
+        "taken": taken[:made],
+    }
 
 
 def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
@@ -206,10 +213,10 @@ def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
         rename(source, target)
 
     opened(config)
-    setup = prepare(config, world)
+    training = prepare(config, world)
     os.fsync, os.rename = noted_fsync, noted_rename  # type: ignore[assignment]
-    with Report(run_directory(config), 0, setup.calendar.total_steps) as report:
-        Trainer(setup, report, StopRequests(world.rank, world.size)).train()
+    with Report(run_directory(config), 0, training.state.calendar.total_steps) as report:
+        Trainer(training, report, StopRequests(world.rank, world.size)).train()
     return done
 
 
@@ -226,11 +233,11 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         handler.result = ResultFile(run_directory(config) / "result.json", {})
         watch = handler.watch(world, config.run.timeout)
         watch.rest()
-        setup = prepare(config, world)
-        report = Report(run_directory(config), 0, setup.calendar.total_steps) if world.is_root else SilentReport()
+        training = prepare(config, world)
+        report = Report(run_directory(config), 0, training.state.calendar.total_steps) if world.is_root else SilentReport()
         with report, StopRequests(world.rank, world.size) as stop:
-            Trainer(setup, report, stop, watch.beat).train()
-        return {"step": setup.progress.step}
+            Trainer(training, report, stop, watch.beat).train()
+        return {"step": training.state.progress.step}
 
     sys.exit(handler.run(train))
 
@@ -289,9 +296,11 @@ FAULTS = {
 
 def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
     """Evaluate a network that was just initialised; tell every integer of the sums."""
-    setup = prepare(load("train", flags), world)
-    view = setup.evaluation_views["eval"]
-    sums = evaluate(setup.forward, view, setup.num_classes, world, setup.config, setup.device)
+    training = prepare(load("train", flags), world)
+    view = training.inputs.evaluation_views["eval"]
+    sums = evaluate(
+        training.model.forward, view, len(training.model.spec.class_names), world, training.config, training.device
+    )
     assert sums is not None
     return {"samples": len(view), "sums": sums.as_array().tolist(), "result": sums.result()}
 

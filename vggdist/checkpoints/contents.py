@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vggdist.checkpoints.schema import FORMAT, TrainingState, fault
+from vggdist.checkpoints.schema import FORMAT, CheckpointState, fault
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular, read_regular
 
@@ -43,7 +43,7 @@ class Checkpoint:
     """
 
     arrays: Mapping[str, np.ndarray]
-    state: TrainingState
+    state: CheckpointState
 
 
 def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping[str, Any]) -> None:
@@ -176,7 +176,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     return array
 
 
-def _read_state(file: BinaryIO, folder: Path, step: int) -> TrainingState:
+def _read_state(file: BinaryIO, folder: Path, step: int) -> CheckpointState:
     state = _parse(file.read())
     if isinstance(state, dict) and type(state.get("format")) is int and state["format"] != FORMAT:
         raise OtherFormat(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import require
-from vggdist.config.options import PathText
+from vggdist.config.options import Choice, PathText
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which images are read, and in which batches."""
 
-    name: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "folder", "records", "synthetic"] = "digits"
-    """digits: 1,797 scanned 8x8 digits that come with scikit-learn. cifar10, cifar100, mnist, fashion_mnist: the
-    publishers' files in data.root. folder: images under data.root/train/<class>/ and data.root/test/<class>/ (or val);
-    without the second, or directly under data.root/<class>/, a part is held out. records: train.rec, test.rec (or val.rec)
-    with their .idx, and classes.txt, as vggdist prepare writes them. synthetic: noise with a class-dependent pattern, made in
-    memory."""
+    name: Annotated[str, Choice({name: info.text for name, info in DATA_SETS.items()})] = "digits"
+    """Which images."""
     root: PathText = "data"
     """Folder that holds the data set's files."""
     download: bool = False
@@ -30,6 +27,9 @@ class DataConfig:
     """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder, records: 3)."""
     held_out: float = 0.2
     """Share of the samples of each class that becomes the test set where the data set has none (digits, folder, records)."""
+    validation: float = 0.0
+    """Share of the training samples of each class that is held out to choose the best checkpoint and to stop by
+    (train.patience); the test set is then measured once, at the end. 0: there is no such part, and the test set serves."""
     damaged: Literal["stop", "skip"] = "stop"
     """What an image that does not decode does: stop ends the run and names the file; skip decodes every image when a run
     starts, names those that are damaged and leaves them out, counted in result.json."""
@@ -46,8 +46,10 @@ class DataConfig:
     """Classes of the synthetic data set."""
 
     def __post_init__(self) -> None:
+        require(self.name in DATA_SETS, "data.name", self.name, f"one of {', '.join(DATA_SETS)}")
         require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1 pixel")
         require(0 < self.held_out < 1, "data.held_out", self.held_out, "a share between 0 and 1")
+        require(0 <= self.validation < 1, "data.validation", self.validation, "a share from 0 to below 1")
         require(self.threads >= 1, "data.threads", self.threads, "at least 1 thread")
         require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1 batch")
         require(self.synthetic_samples >= 4, "data.synthetic_samples", self.synthetic_samples, "at least 4")

@@ -20,13 +20,20 @@ UnboundedFloat = Annotated[float, UNBOUNDED]
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """Metadata of a text field whose values are the keys of a table elsewhere; ``texts`` explains each in ``--help``."""
+
+    texts: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Option:
     """One field of a section.
 
     Attributes:
         key: ``section.name``.
         hint: its type.
-        text: the docstring under the field.
+        text: the docstring under the field, and what its choices mean.
     """
 
     key: str
@@ -63,7 +70,7 @@ class Option:
         return self._is_marked(UNBOUNDED)
 
     def _is_marked(self, mark: str) -> bool:
-        return any(mark in getattr(kind, "__metadata__", ()) for kind in _alternatives(self.hint, strip=False))
+        return mark in _metadata(self.hint)
 
     @property
     def example(self) -> str:
@@ -81,6 +88,8 @@ class Option:
                 names.append("[...]")
             elif kind is type(None):
                 names.append("null")
+            elif choices := _choices(self.hint):
+                names += choices
             else:
                 names.append({bool: "true|false", int: "N", float: "X", str: "PATH" if self.is_path else "TEXT"}[kind])
         return "|".join(names)
@@ -95,13 +104,24 @@ def options(schema: Any) -> Mapping[str, Option]:
         hints, texts, default = typing.get_type_hints(part, include_extras=True), _texts(part), part()
         for field in dataclasses.fields(part):
             key = f"{section.name}.{field.name}"
-            found[key] = Option(key, hints[field.name], getattr(default, field.name), texts[field.name])
+            hint = hints[field.name]
+            explained = [f"{name}: {text}." for name, text in _choices(hint).items()]
+            found[key] = Option(key, hint, getattr(default, field.name), " ".join([texts[field.name], *explained]))
     return found
 
 
 def sections(schema: Any) -> Mapping[str, str]:
     """The sections of a dataclass of sections, and the docstring of each."""
     return {section.name: inspect.getdoc(section.default_factory) or "" for section in dataclasses.fields(schema)}
+
+
+def _metadata(hint: Any) -> list[Any]:
+    return [mark for kind in _alternatives(hint, strip=False) for mark in getattr(kind, "__metadata__", ())]
+
+
+def _choices(hint: Any) -> Mapping[str, str]:
+    """Text of each value of a field with a :class:`Choice`; empty for another one."""
+    return next((mark.texts for mark in _metadata(hint) if isinstance(mark, Choice)), {})
 
 
 def _alternatives(hint: Any, strip: bool = True) -> tuple[Any, ...]:

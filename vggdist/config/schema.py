@@ -223,6 +223,11 @@ class TrainConfig:
     bucket_cap_mb: UnboundedFloat | None = None
     """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
     by itself; .inf: all of them together, after it. null: 4 where the ranks are on several hosts, else .inf."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: samples of rare classes count more in the loss, so that each class has the same share of it."""
+    patience: float | None = None
+    """Epochs without a better evaluation (checkpoint.best_metric, of the validation set where there is one) after which the
+    run ends early. null: it goes to its end."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks (the loop then waits for the gradients at each step)."""
@@ -236,6 +241,7 @@ class TrainConfig:
         require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1 sample")
         size = self.global_batch_size
         require(size is None or size >= 1, "train.global_batch_size", size, "at least 1 sample")
+        require(self.patience is None or self.patience > 0, "train.patience", self.patience, "a positive number of epochs")
         require(self.accumulation >= 1, "train.accumulation", self.accumulation, "at least 1 part")
         cap = self.bucket_cap_mb
         require(cap is None or cap >= 0, "train.bucket_cap_mb", cap, "0 MiB or more")
@@ -280,7 +286,7 @@ class CheckpointConfig:
     keep_every: int = 0
     """Checkpoints whose step is a multiple of this number are kept for good. 0: none is."""
     best_metric: Literal["top1", "top5", "loss", "macro_f1", "auc"] = "top1"
-    """Test metric by which the best checkpoint is kept."""
+    """Metric by which the best checkpoint is kept: of the validation set (data.validation), else of the test set."""
 
     def __post_init__(self) -> None:
         require(self.every_epochs >= 0, "checkpoint.every_epochs", self.every_epochs, "0 or more epochs")

@@ -63,3 +63,21 @@ class ArraySource:
     def read(self, index: int) -> np.ndarray:
         """A view of one image: ``(H, W, C) uint8``."""
         return self.images[index]
+
+
+class Subset:
+    """Some images of another source, at ``(N,)`` indices and in that order."""
+
+    image_shape: tuple[int, int, int] | None
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self._source, self._indices = source, indices
+        self.class_names, self.labels = source.class_names, source.labels[indices]
+        self.image_shape, self.channels, self.left_out = source.image_shape, source.channels, 0
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> np.ndarray:
+        """``(H, W, C) uint8``."""
+        return self._source.read(int(self._indices[index]))

@@ -6,7 +6,7 @@ one that stops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from vggdist.config.errors import RequestError
 from vggdist.data import download
 from vggdist.data.pickles import NamesError, read_pickle
-from vggdist.data.published import Labelled, checked_labels, find, gap, is_there, read_file, read_members
+from vggdist.data.published import PARTS, Labelled, checked_labels, find, gap, is_there, read_file, read_members
 
 _PIXELS = 3 * 32 * 32
 _PICKLED_ROW = _PIXELS + 128  # bytes; beside the pixels a row has its labels and the name of a file
@@ -44,11 +44,15 @@ class CifarFiles:
             return read_cifar_binary(content, origin, rows, self.num_classes, self.label_bytes)
         return read_cifar_pickle(content, origin, rows, self.num_classes, self.label_key)
 
-    def limits(self) -> dict[str, int]:
-        """The names of all files, and the largest number of bytes that each can have."""
+    def rows(self, part: str) -> Mapping[str, int]:
+        """The files of ``train`` or ``test``, and how many images each has."""
+        return {"train": self.train, "test": self.test}[part]
+
+    def limits(self, wanted: Sequence[str]) -> dict[str, int]:
+        """The names of the files of some parts, and the largest number of bytes that each can have."""
         row = _PIXELS + self.label_bytes if self.label_bytes else _PICKLED_ROW
         overhead = 0 if self.label_bytes else _NAMES_LIMIT
-        images = {name: rows * row + overhead for name, rows in (*self.train.items(), *self.test.items())}
+        images = {name: rows * row + overhead for part in wanted for name, rows in self.rows(part).items()}
         return {**images, self.class_names: _NAMES_LIMIT}
 
 
@@ -99,10 +103,13 @@ CIFAR: Mapping[str, tuple[CifarFiles, ...]] = {
 }
 
 
-def load_cifar(name: str, root: Path) -> tuple[Labelled, Labelled, tuple[str, ...], Path]:
-    """Read the training part, the test part and the class names of cifar10 or cifar100, and name the place.
+def load_cifar(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[dict[str, Labelled], tuple[str, ...], Path]:
+    """Read parts of cifar10 or cifar100 by their names, and the class names; the last value is the place.
 
     Each distribution is looked for in its own folder, in ``root`` itself and in its archive; the first found is used.
+
+    Args:
+        wanted: ``train`` or ``test`` or both; the files of another part need not be there.
 
     Raises:
         MissingFileError: naming the first file lacking where most are there.
@@ -110,24 +117,26 @@ def load_cifar(name: str, root: Path) -> tuple[Labelled, Labelled, tuple[str, ..
     """
     gaps = []
     for files in CIFAR[name]:
-        limits = files.limits()
+        limits = files.limits(wanted)
         for folder in (root / files.folder, root):
             gaps.append(gap(folder, limits))
             if not gaps[-1]:
                 contents = {part: read_file(find(folder, part), limit) for part, limit in limits.items()}
-                return *_read_cifar(files, contents, folder), folder
+                return *_read_cifar(files, contents, folder, wanted), folder
         # A browser may have unpacked the gzip, and nothing else.
         for archive in (root / files.archive, root / files.archive.removesuffix(".gz")):
             if is_there(archive):
-                return *_read_cifar(files, read_members(archive, files.folder, limits), archive), archive
+                return *_read_cifar(files, read_members(archive, files.folder, limits), archive, wanted), archive
     raise download.missing(name, min(gaps, key=len)[0], root)
 
 
-def _read_cifar(files: CifarFiles, contents: Mapping[str, bytes], place: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
-    train, test = (
-        [files.read(contents[part], str(place / part), rows) for part, rows in parts.items()]
-        for parts in (files.train, files.test)
-    )
+def _read_cifar(
+    files: CifarFiles, contents: Mapping[str, bytes], place: Path, wanted: Sequence[str]
+) -> tuple[dict[str, Labelled], tuple[str, ...]]:
+    read = {
+        part: [files.read(contents[file], str(place / file), rows) for file, rows in files.rows(part).items()]
+        for part in wanted
+    }
     origin = str(place / files.class_names)
     if files.names_key:
         names = _entry(_unpickle(contents[files.class_names], origin), files.names_key, origin)
@@ -137,8 +146,8 @@ def _read_cifar(files: CifarFiles, contents: Mapping[str, bytes], place: Path) -
         raise RequestError(f"{origin}: {files.names_key} is not a list of names; fetch it again")
     if len(set(names)) != files.num_classes or len(names) != files.num_classes:
         raise RequestError(f"{origin} names {len(set(names))} classes; expected {files.num_classes}; fetch it again")
-    train_part, test_part = (Labelled(*map(np.concatenate, zip(*parts, strict=True))) for parts in (train, test))
-    return train_part, test_part, tuple(names)
+    joined = {part: Labelled(*map(np.concatenate, zip(*files, strict=True))) for part, files in read.items()}
+    return joined, tuple(names)
 
 
 def read_cifar_binary(content: bytes, origin: str, rows: int, num_classes: int, label_bytes: int) -> Labelled:

@@ -147,6 +147,30 @@ def scan(root: Path) -> Layout:
     return Layout(names, training_set, _list(test, classes, names, ignored), not_read)
 
 
+def scan_test(root: Path) -> tuple[tuple[str, ...], Listing] | None:
+    """The class names and images of ``root/test/`` (or val, validation) alone; None: there is none.
+
+    Raises:
+        RequestError: as :func:`scan`.
+    """
+    if not root.is_dir():
+        raise RequestError(f"data.root {root} is not a folder; expected one that holds test/<class>/, or <class>/")
+    folders = _part_folders(root, _entries(root))
+    place = next((folders[name] for name in TEST_FOLDERS if name in folders), None)
+    return None if place is None else scan_classes(place)
+
+
+def has_no_parts(root: Path) -> bool:
+    """Whether a folder holds the folders of classes and not those of parts."""
+    return root.is_dir() and not _part_folders(root, _entries(root))
+
+
+def scan_classes(place: Path) -> tuple[tuple[str, ...], Listing]:
+    """The class names and images of ``place/<class>/``; ``RequestError`` as :func:`scan`."""
+    classes, ignored = _classes(place, _entries(place))
+    return tuple(classes), _list(place, classes, tuple(classes), ignored)
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, in the order of the names' bytes: the same in every locale."""
     try:

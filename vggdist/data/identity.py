@@ -51,13 +51,13 @@ def part_identity(labels: np.ndarray, class_names: tuple[str, ...], contents: st
         contents: of :func:`of_pixels` or :func:`of_store`.
 
     Returns:
-        ``images``: their number; ``classes``: pairs of name and number of images, in the order of the labels; ``labels``
-        and ``contents``: SHA-256, hexadecimal.
+        ``images``: their number; ``classes``: the number of images of each, in the order of the labels; ``labels`` and
+        ``contents``: SHA-256, hexadecimal.
     """
     counts = np.bincount(labels, minlength=len(class_names)).tolist()
     return {
         "images": len(labels),
-        "classes": [list(pair) for pair in zip(class_names, counts, strict=True)],
+        "classes": dict(zip(class_names, counts, strict=True)),
         "labels": hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
         "contents": contents,
     }
@@ -69,13 +69,13 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     Args:
         before, now: of :func:`part_identity`; ``before`` may have been read from JSON.
     """
-    names_before, names = ([name for name, _ in part["classes"]] for part in (before, now))
+    names_before, names = (list(part["classes"]) for part in (before, now))
     if names_before != names:
         return _other_names(names_before, names)
     changed = [
         f"{name} {count_before} before, {count} now"
-        for (name, count_before), (_, count) in zip(before["classes"], now["classes"], strict=True)
-        if count_before != count
+        for name, count in now["classes"].items()
+        if (count_before := before["classes"][name]) != count
     ]
     if changed:
         return f"had {before['images']} images before and has {now['images']} now ({few(changed)})"

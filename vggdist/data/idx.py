@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vggdist.config.errors import RequestError
 from vggdist.data import download
-from vggdist.data.published import Labelled, checked_labels, read_file
+from vggdist.data.published import PARTS, Labelled, checked_labels, read_file
 
 _LIMIT = 2**28
 """Bytes of an unpacked file: MNIST's largest has 47 MB."""
-_WANTED = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+_PREFIXES, _KINDS = {"train": "train", "test": "t10k"}, ("images-idx3", "labels-idx1")
 _NAME = re.compile(r"(train|t10k)-(images|labels)[-.](idx[13])-ubyte(\.gz)?", re.IGNORECASE)
 # The folders below data.root that torchvision makes, beside the publisher's.
 _FOLDERS = {"mnist": ("mnist",), "fashion_mnist": ("fashion-mnist", "fashionmnist")}
 
 
-def load_idx(name: str, root: Path) -> tuple[Labelled, Labelled, Path]:
-    """Read the training and the test part of mnist or fashion_mnist, and name the place.
+def load_idx(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[dict[str, Labelled], Path]:
+    """Read parts of mnist or fashion_mnist by their names, and name the place.
 
     The files may be gzipped or not, whatever they are called, lie in ``root`` or below it in the publisher's folder or
     torchvision's (``MNIST/raw/``), each also in a folder of its own name, and be called ``train-images.idx3-ubyte``.
 
+    Args:
+        wanted: ``train`` or ``test`` or both; the files of another part need not be there.
+
     Raises:
-        MissingFileError: no place holds all four.
+        MissingFileError: no place holds all of them.
         RequestError: a file is not as published.
     """
+    files = {part: [f"{_PREFIXES[part]}-{kind}-ubyte" for kind in _KINDS] for part in wanted}
+    needed = [file for pair in files.values() for file in pair]
     places = {place: _files(place) for place in _places(root, _FOLDERS[name])}
-    place, paths = max(places.items(), key=lambda found: len(found[1]))
-    if lacking := [wanted for wanted in _WANTED if wanted not in paths]:
+    place, paths = max(places.items(), key=lambda found: len({*needed} & {*found[1]}))
+    if lacking := [file for file in needed if file not in paths]:
         raise download.missing(name, place / lacking[0], root)
-    train, test = (_part(paths[images], paths[labels]) for images, labels in (_WANTED[:2], _WANTED[2:]))
-    return train, test, place
+    return {part: _part(*(paths[file] for file in pair)) for part, pair in files.items()}, place
 
 
 def _places(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
-
-# Image size, channels and classes of the data sets whose files are not needed to know them.
-_SHAPES = {
-    "digits": (8, 1, 10),
-    "cifar10": (32, 3, 10),
-    "cifar100": (32, 3, 100),
-    "mnist": (28, 1, 10),
-    "fashion_mnist": (28, 1, 10),
-    "folder": (224, 3, 1000),
-    "records": (224, 3, 1000),
-}
-# Training images in the publishers' files.
-_SAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}
 
 
 @dataclass(frozen=True)
@@ -34,8 +24,9 @@ class Outline:
 
 def outline(data: DataConfig) -> Outline:
     """Shapes and classes; a folder or record files stand for ImageNet's 224 px and 1,000 classes."""
-    image_size, channels, num_classes = _SHAPES.get(data.name, (32, 3, data.synthetic_classes))
-    return Outline(data.image_size or image_size, data.channels or channels, num_classes)
+    info = DATA_SETS[data.name]
+    num_classes = data.synthetic_classes if data.name == "synthetic" else info.num_classes
+    return Outline(data.image_size or info.image_size, data.channels or info.channels, num_classes)
 
 
 def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
@@ -44,21 +35,23 @@ def survey(data: DataConfig, seed: int) -> tuple[Outline, int]:
     Raises:
         RequestError: when the folder is not there or not as it should be.
     """
-    seen = outline(data)
-    if data.name in _SAMPLES:
-        return seen, _SAMPLES[data.name]
-    if data.name == "synthetic":
-        return seen, data.synthetic_samples
+    seen, published = outline(data), DATA_SETS[data.name].training_images
     from vggdist.data import parts, records, sources  # Pillow and pooch, which most plans do without
 
-    if data.name == "digits":
+    if published is not None and not data.validation:
+        return seen, published
+    if data.name in ("synthetic", "digits"):
         return seen, len(sources.load(data, seed).train)
-    if not Path(data.root).is_dir():
+    if published is not None:
+        labels = np.arange(published) % seen.num_classes  # of each class as many: what is held out is rounded by class
+    elif not Path(data.root).is_dir():
         raise RequestError(f"data.root {data.root} is not a folder, so its images cannot be counted; set plan.samples")
-    if data.name == "records":
+    elif data.name == "records":
         class_names, found, test = records.find(Path(data.root), data.damaged)
         labels = found.labels if test is not None else parts.held_out_split(found.labels, data.held_out, seed)[0]
     else:
         layout, listing, _ = parts.folder_listings(data, seed)
         class_names, labels = layout.class_names, listing.labels
-    return replace(seen, num_classes=len(class_names)), len(labels)
+    if data.validation:
+        labels = parts.held_out_split(labels, data.validation, seed, "validation")[0]
+    return (seen if published is not None else replace(seen, num_classes=len(class_names))), len(labels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
 from vggdist.config.text import printable
@@ -16,7 +18,7 @@ from vggdist.data import cifar, download, folder, identity, idx, memory, records
 from vggdist.data.arrays import ArraySource, Source
 from vggdist.data.decode import convert_channels
 from vggdist.data.encoded import EncodedSource, Store
-from vggdist.data.published import Labelled
+from vggdist.data.published import PARTS, Labelled
 from vggdist.data.randomness import hash64
 from vggdist.data.sense import few, findings
 
@@ -35,13 +37,19 @@ class LoadedPart(NamedTuple):
     origin: str = ""
 
 
-_Parts = tuple[LoadedPart, LoadedPart]
+Parts = Mapping[str, LoadedPart]
+"""``train`` and ``test``, or what was wanted of them."""
 
 
-def load_parts(data: DataConfig, seed: int) -> _Parts:
-    """The training and the test part of the data set that ``data`` names; see :func:`vggdist.data.sources.load`."""
-    loaders = {"digits": _digits, "synthetic": _synthetic, "folder": _folder, "records": _records}
-    return loaders.get(data.name, _published)(data, seed)
+def load_parts(data: DataConfig, seed: int, wanted: Sequence[str] = PARTS) -> Parts:
+    """Parts of the data set that ``data`` names; see :func:`vggdist.data.sources.load`.
+
+    Args:
+        wanted: ``train``, ``test`` or both; the files of another part are not needed, unless one is held out of the other.
+    """
+    loader = globals()[DATA_SETS[data.name].loader]
+    found: Parts = loader(data, seed, wanted)
+    return {part: found[part] for part in wanted}
 
 
 def _in_memory(part: Labelled, class_names: tuple[str, ...], data: DataConfig, origin: str = "") -> LoadedPart:
@@ -49,7 +57,7 @@ def _in_memory(part: Labelled, class_names: tuple[str, ...], data: DataConfig, o
     return LoadedPart(ArraySource(images, part.labels, class_names), identity.of_pixels(part.images), origin)
 
 
-def _digits(data: DataConfig, seed: int) -> _Parts:
+def digits(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """Scikit-learn's digits: values from 0 to 16, scaled by 255/16 and rounded."""
     # The file alone, whose rows are 64 values and a label: to import sklearn.datasets takes two seconds.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
@@ -59,53 +67,55 @@ def _digits(data: DataConfig, seed: int) -> _Parts:
     train, test = (
         _in_memory(Labelled(images[part], labels[part]), _DIGITS, data) for part in held_out_split(labels, data.held_out, seed)
     )
-    return train, test._replace(origin=_held_out(data))
+    return {"train": train, "test": test._replace(origin=_held_out(data))}
 
 
-def _published(data: DataConfig, seed: int) -> _Parts:
+def published(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """A publisher's files, fetched when they are missing and data.download is true."""
     try:
-        return _read_published(data)
+        return _read_published(data, wanted)
     except download.MissingFileError:
         if not data.download:
             raise
     download.fetch(data.name, Path(data.root))
-    return _read_published(data)
+    return _read_published(data, wanted)
 
 
-def _read_published(data: DataConfig) -> _Parts:
+def _read_published(data: DataConfig, wanted: Sequence[str]) -> Parts:
     root = Path(data.root)
     if data.name in cifar.CIFAR:
-        train, test, names, place = cifar.load_cifar(data.name, root)
+        parts, names, place = cifar.load_cifar(data.name, root, wanted)
     else:
-        train, test, place = idx.load_idx(data.name, root)
+        parts, place = idx.load_idx(data.name, root, wanted)
         names = _DIGITS if data.name == "mnist" else _FASHION
-    origin = f"from {printable(place)}"
-    return _in_memory(train, names, data, origin), _in_memory(test, names, data, origin)
+    return {name: _in_memory(part, names, data, f"from {printable(place)}") for name, part in parts.items()}
 
 
-def _folder(data: DataConfig, seed: int) -> _Parts:
+def in_folders(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """Images under data.root, in memory where they are small and of one size."""
+    root = Path(data.root)
+    if [*wanted] == ["test"] and (listed := folder.scan_test(root)) is not None:
+        names, listing = listed
+        return {"test": in_files(listing, names, data, len(listing.paths))}
     layout, *listings = folder_listings(data, seed)
     _require_sense(data, layout.class_names, *(listing.labels for listing in listings))
     total = sum(len(listing.paths) for listing in listings)
-    train, test = (
-        _encoded_part(
-            folder.FileStore(listing.paths),
-            listing.labels,
-            layout.class_names,
-            data,
-            total,
-            _left_out(listing, data),
-            listing.origin,
-        )
-        for listing in listings
-    )
+    train, test = (in_files(listing, layout.class_names, data, total) for listing in listings)
     if layout.test is None:
         test = test._replace(origin=_held_out(data))
     if layout.not_read:
         test = test._replace(origin=f"{test.origin}; beside both, not read: {few(layout.not_read)}")
-    return train, test
+    return {"train": train, "test": test}
+
+
+def in_files(listing: folder.Listing, names: tuple[str, ...], data: DataConfig, total: int) -> LoadedPart:
+    """A part whose images are files.
+
+    Args:
+        total: images of all parts together.
+    """
+    left_out = _left_out(listing, data)
+    return _encoded_part(folder.FileStore(listing.paths), listing.labels, names, data, total, left_out, listing.origin)
 
 
 def _left_out(listing: folder.Listing, data: DataConfig) -> int:
@@ -142,9 +152,13 @@ def folder_listings(data: DataConfig, seed: int) -> tuple[folder.Layout, folder.
     return layout, *layout.train.split(*held_out_split(layout.train.labels, data.held_out, seed))
 
 
-def _records(data: DataConfig, seed: int) -> _Parts:
+def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """Record files in data.root, in memory where their images are small and of one size."""
     root = Path(data.root)
+    if [*wanted] == ["test"] and (listed := records.find_test(root, data.damaged)) is not None:
+        names, part = listed
+        total, left_out = len(part.store), len(part.left_out)
+        return {"test": _encoded_part(part.store, part.labels, names, data, total, left_out, part.origin)}
     names, train, test = records.find(root, data.damaged)
     if test is not None:
         parts = [(part.store, part.labels, len(part.left_out), part.origin) for part in (train, test)]
@@ -162,7 +176,7 @@ def _records(data: DataConfig, seed: int) -> _Parts:
     )
     if beside := records.not_read(root):
         test_part = test_part._replace(origin=f"{test_part.origin}; beside both, not read: {few(beside)}")
-    return train_part, test_part
+    return {"train": train_part, "test": test_part}
 
 
 def _encoded_part(
@@ -182,7 +196,7 @@ def _encoded_part(
     return LoadedPart(ArraySource(images, labels, class_names, left_out), contents, origin)
 
 
-def _synthetic(data: DataConfig, seed: int) -> _Parts:
+def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """Half noise, half a coarse pattern of each class, the same in both parts; labels go round the classes."""
     size, channels, classes = data.image_size or 32, data.channels or 3, data.synthetic_classes
     shape = classes, _PATTERN_CELLS, _PATTERN_CELLS, channels
@@ -198,23 +212,23 @@ def _synthetic(data: DataConfig, seed: int) -> _Parts:
             images[label::classes] += pattern
         return _in_memory(Labelled(images, (np.arange(samples) % classes).astype(np.int32)), names, data)
 
-    return part(0, data.synthetic_samples), part(1, data.synthetic_samples // 4)
+    return {"train": part(0, data.synthetic_samples), "test": part(1, data.synthetic_samples // 4)}
 
 
-def held_out_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def held_out_split(labels: np.ndarray, share: float, seed: int, part: str = "held out") -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of each class, chosen by hash.
 
     Args:
         labels: ``(N,)`` whole numbers.
         share: of the samples of each class, rounded; a class of two or more has at least one sample in each part, and a
             class of one stays in the training part.
-        seed: the split is a pure function of it and the labels.
+        seed, part: the split is a pure function of them and the labels.
 
     Returns:
         Sorted indices of the training part and of the held-out part, ``int64``.
     """
     samples = np.arange(len(labels))
-    by_class = np.lexsort((hash64(seed, "held out", samples), labels))  # classes in order, shuffled within
+    by_class = np.lexsort((hash64(seed, part, samples), labels))  # classes in order, shuffled within
     _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
     held = np.clip(np.rint(counts * share).astype(np.int64), 1, np.maximum(counts - 1, 1)) * (counts > 1)
     place_in_class = samples - np.repeat(starts, counts)

@@ -15,6 +15,7 @@ import numpy as np
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular
 
+PARTS = ("train", "test")
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
 _ARCHIVE_LIMIT = 2**30

@@ -101,6 +101,22 @@ def find(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart, RecordP
     return numbered_names(root / CLASSES, highest, len(train.labels), str(train_file)), train, test
 
 
+def find_test(root: Path, damaged: str) -> tuple[tuple[str, ...], RecordPart] | None:
+    """The class names and the test part of a data set, without its training part; None where there is no such file.
+
+    Raises:
+        RequestError: as :func:`find`.
+    """
+    path = next((root / name for name in _TEST_FILES if lexists(root / name)), None)
+    if path is None:
+        return None
+    part, names = RecordPart(path, damaged), class_names(root / CLASSES)
+    highest = int(part.labels.max())
+    if names is not None and highest >= len(names):
+        raise RequestError(f"{root / CLASSES} names {len(names)} classes, but a record has label {highest}")
+    return names or tuple(f"class {label}" for label in range(highest + 1)), part
+
+
 def not_read(root: Path) -> tuple[str, ...]:
     """Names of the record files of a data set that are neither its training nor its test part."""
     tests = [name for name in _TEST_FILES if lexists(root / name)]

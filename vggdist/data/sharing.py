@@ -25,8 +25,9 @@ def to_arrays(data: DataSet) -> dict[str, np.ndarray]:
     """All that :func:`from_arrays` needs, by name; the pixels and labels are the data set's own memory."""
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {"mean": data.mean, "std": data.std, "identity": data.identity}
-    for part, source in (("train", data.train), ("test", data.test)):
-        facts[part], found = _described(source)
+    facts["parts"] = {}
+    for part, source in data.parts.items():
+        facts["parts"][part], found = _described(source)
         arrays |= {f"{part}.{name}": array for name, array in found.items()}
     return {_FACTS: _bytes(json.dumps(facts).encode()), **arrays}
 
@@ -39,9 +40,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> DataSet:
     """
     facts = json.loads(arrays[_FACTS].tobytes())
     parts = {}
-    for part in ("train", "test"):
+    for part, described in facts["parts"].items():
         own = {name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(f"{part}.")}
-        parts[part] = _rebuilt(facts[part], own)
+        parts[part] = _rebuilt(described, own)
     return DataSet(**parts, mean=tuple(facts["mean"]), std=tuple(facts["std"]), identity=facts["identity"])
 
 

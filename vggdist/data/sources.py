@@ -1,92 +1,158 @@
-"""A data set: both parts as they were loaded, judged, and reported in the log."""
+"""A data set: its parts as they were loaded, judged, and reported in the log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vggdist.config.data_sets import DATA_SETS
+from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
 from vggdist.config.text import printable
-from vggdist.data.arrays import ArraySource, Source
+from vggdist.data import folder
+from vggdist.data.arrays import ArraySource, Source, Subset
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.identity import part_identity
-from vggdist.data.parts import load_parts
-from vggdist.data.sense import part_line
+from vggdist.data.parts import LoadedPart, held_out_split, in_files, load_parts
+from vggdist.data.sense import few, part_line
 
-__all__ = ["STATISTICS", "ArraySource", "DataSet", "Source", "load"]
+__all__ = ["ArraySource", "DataSet", "Source", "load", "load_part"]
 
 _log = logging.getLogger(__name__)
+NAMES = {"train": "training", "validation": "validation", "test": "test"}
+"""Of the parts, as messages call them."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Both parts, and the published mean and standard deviation of each channel on a scale from 0 to 1.
+    """The parts, and the published mean and standard deviation of each channel on a scale from 0 to 1.
 
     Attributes:
-        identity: by what each part, ``train`` and ``test``, is recognised; see :mod:`vggdist.data.identity`.
+        validation: held out of the training set (data.validation); None: there is none.
+        identity: by what each part, named as here, is recognised; see :mod:`vggdist.data.identity`.
     """
 
     train: Source
     test: Source
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    validation: Source | None = None
     identity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Source]:
+        """Those that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in found.items() if part is not None}
 
     @property
     def left_out(self) -> dict[str, int]:
         """How many damaged images each part lacks."""
-        return {"train": self.train.left_out, "test": self.test.left_out}
-
-
-# Mean and standard deviation over all pixels of the training images, each channel, on a scale from 0 to 1.
-# cifar10, cifar100, mnist, fashion_mnist: the figures in common use, those of the training files to four places.
-# folder, records: ImageNet's, of fb.resnet.torch and torchvision. digits: measured on all 1,797 images as loaded here.
-STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion_mnist": ((0.2860,), (0.3530,)),
-    "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "records": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "digits": ((0.3053,), (0.3759,)),
-    "synthetic": ((0.5,), (0.5,)),
-}
+        return {name: part.left_out for name, part in self.parts.items()}
 
 
 def load(data: DataConfig, seed: int) -> DataSet:
-    """Load both parts of the data set that ``data`` names, in ``data.channels`` channels.
+    """Load the data set that ``data`` names, in ``data.channels`` channels.
 
     Args:
         data: which data set, where its files are, and how they are read.
-        seed: decides the held-out part and the synthetic images; the same on every rank.
+        seed: decides what is held out and the synthetic images; the same on every rank.
 
     Raises:
         RequestError: a file is missing, cannot be fetched, or is not as it should be.
     """
-    loaded = load_parts(data, seed)
-    for name, part in zip(("training", "test"), loaded, strict=True):
-        source = part.source
-        if source.left_out:
-            _log.warning("%d of %d %s images are damaged and left out", source.left_out, source.left_out + len(source), name)
-        _log.info("%s set: %s", name, part_line(source.labels, source.class_names, part.origin))
-    train, test = (part.source for part in loaded)
-    if data.damaged == "stop" and any(isinstance(source, EncodedSource) for source in (train, test)):
+    loaded = dict(load_parts(data, seed))
+    mean, std = (
+        per_channel(values, loaded["train"].source.channels)
+        for values in (DATA_SETS[data.name].mean, DATA_SETS[data.name].std)
+    )
+    if data.validation:
+        loaded["train"], loaded["validation"] = _split(loaded["train"], data, seed)
+    for name, part in loaded.items():
+        _report(NAMES[name], part)
+    if data.damaged == "stop" and any(isinstance(part.source, EncodedSource) for part in loaded.values()):
         _log.info(
             "images are decoded when a step reads them; vggdist prepare --check %s finds damaged ones first",
             printable(data.root),
         )
-    mean, std = (_per_channel(values, train.channels) for values in STATISTICS[data.name])
-    kept = {
-        name: part_identity(part.source.labels, part.source.class_names, part.contents)
-        for name, part in zip(("train", "test"), loaded, strict=True)
-    }
-    return DataSet(train, test, mean, std, kept)
+    kept = {name: part_identity(part.source.labels, part.source.class_names, part.contents) for name, part in loaded.items()}
+    return DataSet(**{name: part.source for name, part in loaded.items()}, mean=mean, std=std, identity=kept)
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def load_part(data: DataConfig, seed: int, part: str, class_names: Sequence[str], whole: bool = False) -> Source:
+    """One part of a data set, to be measured by a network that knows some classes; the other parts' files are not needed.
+
+    Args:
+        part: ``train`` or ``test``.
+        class_names: of the network, in the order of its scores; the labels of the result refer to them.
+        whole: where the folder has no parts, all of its images are meant, and not those that a training would hold out.
+
+    Raises:
+        RequestError: as :func:`load`, or the data have a class that the network does not know.
+    """
+    if whole and data.name == "folder" and folder.has_no_parts(Path(data.root)):
+        names, listing = folder.scan_classes(Path(data.root))
+        loaded = in_files(listing, names, data, len(listing.paths))
+    else:
+        loaded = load_parts(data, seed, [part])[part]
+    _report(part, loaded)
+    return _relabelled(loaded.source, class_names)
+
+
+def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Published figures for another number of channels: grey takes their mean, RGB repeats the one of grey."""
     if len(values) == channels:
         return values
     return (sum(values) / len(values),) * channels
+
+
+def _report(name: str, part: LoadedPart) -> None:
+    source = part.source
+    if source.left_out:
+        _log.warning("%d of %d %s images are damaged and left out", source.left_out, source.left_out + len(source), name)
+    _log.info("%s set: %s", name, part_line(source.labels, source.class_names, part.origin))
+
+
+def _split(train: LoadedPart, data: DataConfig, seed: int) -> tuple[LoadedPart, LoadedPart]:
+    """The training part in two: what is trained on, and what is held out of it for validation."""
+    source = train.source
+    kept, held = held_out_split(source.labels, data.validation, seed, "validation")
+    if not held.size:
+        raise RequestError(
+            f"data.validation {data.validation:g} holds out no image: each class has one; add images, or set it to 0"
+        )
+    origin = f"held out of the training set, {100 * data.validation:g} % of each class"
+    rest = train._replace(source=take(source, kept))
+    return rest, LoadedPart(take(source, held, left_out=0), train.contents, origin)
+
+
+def take(source: Source, indices: np.ndarray, left_out: int | None = None) -> Source:
+    """The images of a source at ``(N,)`` indices, in that order."""
+    left_out = source.left_out if left_out is None else left_out
+    labels = source.labels[indices]
+    if isinstance(source, ArraySource):
+        return ArraySource(source.images[indices], labels, source.class_names, left_out)
+    if isinstance(source, EncodedSource):
+        return EncodedSource(source.store.take(indices), labels, source.class_names, source.channels, left_out)
+    return Subset(source, indices)
+
+
+def _relabelled(source: Source, class_names: Sequence[str]) -> Source:
+    """The source with labels that refer to ``class_names``."""
+    if tuple(class_names) == source.class_names:
+        return source
+    places = {name: label for label, name in enumerate(class_names)}
+    if unknown := [name for name in source.class_names if name not in places]:
+        raise RequestError(
+            f"the data have {len(unknown)} classes that the network does not know: {few(unknown)}; it knows {few(class_names)}"
+        )
+    table = np.array([places[name] for name in source.class_names], np.int32)
+    if isinstance(source, ArraySource):
+        return replace(source, labels=table[source.labels], class_names=tuple(class_names))
+    assert isinstance(source, EncodedSource)
+    return EncodedSource(source.store, table[source.labels], tuple(class_names), source.channels, source.left_out)

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import mxnet as mx
 
-from vggdist.training.setup import Setup
+from vggdist.training.setup import Training
 from vggdist.training.step import StepOutcome, TrainStep
 from vggdist.world.agreement import Agreement
 from vggdist.world.process import World
@@ -30,32 +30,32 @@ class Parts:
     allreduce: float
 
 
-def bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> float:
+def bare_step(training: Training, steps: int, beat: Callable[[str], None]) -> float:
     """Images per second of all ranks in some bare steps."""
     former: list[StepOutcome] = []
-    started = _together(setup)
-    for outcome in _handed_over(setup, setup.step, steps, beat):
+    started = _together(training)
+    for outcome in _handed_over(training, training.step, steps, beat):
         former.append(outcome)
         if len(former) > 1:
             former.pop(0).loss.wait_to_read()  # the training's host is one step ahead, too
     mx.nd.waitall()
     seconds = time.perf_counter() - started
-    setup.world.barrier()
-    return steps * setup.plan.num_valid(0) / seconds
+    training.world.barrier()
+    return steps * training.inputs.plan.num_valid(0) / seconds
 
 
-def parts_of_bare_step(setup: Setup, steps: int, beat: Callable[[str], None]) -> Parts:
+def parts_of_bare_step(training: Training, steps: int, beat: Callable[[str], None]) -> Parts:
     """Where the time of a bare step goes on this rank; every rank must call this.
 
     A reduction ends on all ranks at the same time. So the rank on which a step's reduction took the shortest time came to it
     last and waited for nobody: that time is the transfer. What it took longer on another rank, that one waited.
     """
-    computing, reducing = zip(*step_by_step(setup, setup.world, steps, beat))
-    transfers = [min(of_ranks) for of_ranks in zip(*setup.world.gather(reducing))]
+    computing, reducing = zip(*step_by_step(training, training.world, steps, beat))
+    transfers = [min(of_ranks) for of_ranks in zip(*training.world.gather(reducing))]
     return Parts(fmean(computing), fmean(reducing) - fmean(transfers), fmean(transfers))
 
 
-def step_by_step(setup: Setup, world: World, steps: int, beat: Callable[[str], None]) -> list[tuple[float, float]]:
+def step_by_step(training: Training, world: World, steps: int, beat: Callable[[str], None]) -> list[tuple[float, float]]:
     """Seconds that each of some bare steps computed, and that its gradients' reduction took, on this rank.
 
     The host waits for each step, which it does not do in a training.
@@ -65,8 +65,8 @@ def step_by_step(setup: Setup, world: World, steps: int, beat: Callable[[str], N
     """
     watched = _WatchedWorld(world)
     seconds: list[tuple[float, float]] = []
-    begun = _together(setup)
-    for _ in _handed_over(setup, setup.step.through(watched), steps, beat):
+    begun = _together(training)
+    for _ in _handed_over(training, training.step.through(watched), steps, beat):
         reduction = watched.seconds_of_reduction()
         mx.nd.waitall()
         now = time.perf_counter()
@@ -101,12 +101,12 @@ class _WatchedWorld(World):
         return seconds
 
 
-def _handed_over(setup: Setup, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:
+def _handed_over(training: Training, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:
     """Steps on the same batch; each is yielded when it has been handed to the device."""
-    plan, first = setup.plan, setup.progress.step
-    batch = setup.training_view.batch(0, *plan.part(plan.order(0), 0, setup.world.rank))
-    agreement = Agreement(setup.world, setup.device, lambda: False, lambda: False)
-    rate = setup.schedule(first)
+    plan, first = training.inputs.plan, training.state.progress.step
+    batch = training.inputs.training_view.batch(0, *plan.part(plan.order(0), 0, training.world.rank))
+    agreement = Agreement(training.world, training.device, lambda: False, lambda: False)
+    rate = training.state.schedule(first)
     for number in range(first, first + steps):  # two ballots on their way need two names
         beat("bare step")
         ballot = agreement.ballot()
@@ -114,8 +114,8 @@ def _handed_over(setup: Setup, step: TrainStep, steps: int, beat: Callable[[str]
         agreement.read(ballot)
 
 
-def _together(setup: Setup) -> float:
+def _together(training: Training) -> float:
     """Now, on all ranks."""
     mx.nd.waitall()
-    setup.world.barrier()
+    training.world.barrier()
     return time.perf_counter()

@@ -34,12 +34,12 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         on rank 0, longest first.
     """
     directory, steps = run_directory(request), request.bench.steps
-    setup = prepare(measured_config(request, "profile"), world)
-    bare_step(setup, request.bench.warmup, beat)
+    training = prepare(measured_config(request, "profile"), world)
+    bare_step(training, request.bench.warmup, beat)
     world.together(lambda: directory.mkdir(parents=True, exist_ok=True))
     trace, timeline = directory / f"profile-mxnet-{world.rank}.json", directory / "profile-horovod.json"
     with world.timeline(timeline), _recorded(trace):
-        bare_step(setup, steps, beat)
+        bare_step(training, steps, beat)
     content = json.loads(trace.read_text())
     number_anew(content["traceEvents"])
     trace.write_text(json.dumps(content))

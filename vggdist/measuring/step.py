@@ -30,7 +30,7 @@ from vggdist.measuring.bare import Parts, bare_step, parts_of_bare_step
 from vggdist.measuring.series import Series, in_turn
 from vggdist.measuring.tables import SHARES
 from vggdist.reporting.report import Report, SilentReport
-from vggdist.training.setup import Setup, prepare
+from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world.process import World
 from vggdist.world.signals import StopRequests
@@ -80,25 +80,25 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
     mark = world.gather(uuid.uuid4().hex[:8])[0]
     config, bench = measured_config(request, f"bench-{mark}"), request.bench
     directory = run_directory(config)
-    setup = prepare(config, world)
+    training = prepare(config, world)
     world.together(lambda: directory.mkdir(parents=True) if world.is_root else None)
     seconds: list[float] = []
     data_waits: list[float] = []
     parts: list[Parts] = []
 
-    def training() -> float:
-        watch = _training(setup, bench, directory, beat)
+    def whole() -> float:
+        watch = _training(training, bench, directory, beat)
         seconds.append(1 / watch.steps_per_s)
         data_waits.append(watch.data_wait)
-        return watch.steps_per_s * setup.plan.global_batch_size
+        return watch.steps_per_s * training.inputs.plan.global_batch_size
 
     def apart() -> float:
-        parts.append(parts_of_bare_step(setup, bench.steps, beat))
+        parts.append(parts_of_bare_step(training, bench.steps, beat))
         return parts[-1].compute
 
-    bare_step(setup, bench.warmup, beat)
-    bare = partial(bare_step, setup, bench.steps, beat)
-    taken = in_turn({"bare": bare, "training": training, "apart": apart}, bench.repeats)
+    bare_step(training, bench.warmup, beat)
+    bare = partial(bare_step, training, bench.steps, beat)
+    taken = in_turn({"bare": bare, "training": whole, "apart": apart}, bench.repeats)
     if world.is_root:
         shutil.rmtree(directory)
     shares = shares_of(seconds, data_waits, parts)
@@ -147,15 +147,15 @@ def measured_config(request: BenchRequest, name: str) -> Config:
     )
 
 
-def _training(setup: Setup, bench: BenchConfig, directory: Path, beat: Callable[[str], None]) -> _Stopwatch:
+def _training(training: Training, bench: BenchConfig, directory: Path, beat: Callable[[str], None]) -> _Stopwatch:
     """Train with data, augmentation, logging and checkpoints, timed from report to report."""
-    world, progress = setup.world, setup.progress
+    world, progress = training.world, training.state.progress
     progress.interval = None
-    report = Report(directory, progress.step, setup.calendar.total_steps) if world.is_root else SilentReport()
+    report = Report(directory, progress.step, training.state.calendar.total_steps) if world.is_root else SilentReport()
     watch = _Stopwatch(report, progress.step + bench.warmup, bench.steps)
     with report, StopRequests(world.rank, world.size) as stop:
         try:
-            Trainer(setup, watch, stop, beat).train()
+            Trainer(training, watch, stop, beat).train()
         except _Enough:
             pass
     return watch

@@ -63,7 +63,7 @@ def build_vgg(
     channels: int,
     image_size: int,
     num_classes: int,
-    seed: int,
+    seed: int | None,
     context: mx.Context | Sequence[mx.Context] | None = None,
     onednn: bool = False,
     samples: int = 0,
@@ -74,6 +74,7 @@ def build_vgg(
     the same ones. MXNet's generators are seeded anew by this (its initialisers draw from them and not from numpy's).
 
     Args:
+        seed: None: parameters of zeros, to be loaded.
         context: the device or devices that hold the parameters; None is the CPU.
         onednn: see :class:`VGG` and :func:`~vggdist.models.precision.runs_on_onednn`.
         samples: see :class:`VGG`.
@@ -83,8 +84,9 @@ def build_vgg(
     """
     shape = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
     network = VGG(model, **shape, onednn=onednn, samples=samples)
-    mx.random.seed(seed)
-    network.initialize(_initializer(model), ctx=mx.cpu() if context is None else context)
+    if seed is not None:
+        mx.random.seed(seed)
+    network.initialize(mx.init.Zero() if seed is None else _initializer(model), ctx=mx.cpu() if context is None else context)
     network.hybridize(static_alloc=True, static_shape=True)
     return network
 

@@ -22,7 +22,7 @@ from vggdist.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
-from vggdist.training.setup import Setup, prepare
+from vggdist.training.setup import Training, prepare
 from vggdist.world.process import World
 
 Parameters = dict[str, np.ndarray]
@@ -103,31 +103,33 @@ def by_itself(world: World) -> World:
 
 
 @contextmanager
-def made(network: Network, device: str, world: World, seed: int = 0) -> Iterator[Setup]:
+def made(network: Network, device: str, world: World, seed: int = 0) -> Iterator[Training]:
     """A training at its beginning; its memory is given back at the end. Every rank of ``world`` must call this."""
-    setup = prepare(network.config(device, seed), world)
+    training = prepare(network.config(device, seed), world)
     try:
-        yield setup
+        yield training
     finally:
         mx.nd.waitall()
-        vars(setup).clear()
+        vars(training).clear()
         gc.collect()
 
 
-def train(setup: Setup, steps: range) -> None:
+def train(training: Training, steps: range) -> None:
     """Make steps on batches in the order of a run."""
     for number in steps:
-        samples = setup.plan.part(setup.plan.order(0), number % setup.plan.steps_per_epoch, setup.world.rank)
-        batch = setup.training_view.batch(0, *samples)
-        ballot = mx.nd.zeros((3,), ctx=setup.device)
-        setup.step(batch, number, 0.01, setup.plan.num_valid(0), ballot, measure=False)
+        samples = training.inputs.plan.part(
+            training.inputs.plan.order(0), number % training.inputs.plan.steps_per_epoch, training.world.rank
+        )
+        batch = training.inputs.training_view.batch(0, *samples)
+        ballot = mx.nd.zeros((3,), ctx=training.device)
+        training.step(batch, number, 0.01, training.inputs.plan.num_valid(0), ballot, measure=False)
         ballot.wait_to_read()  # the next one may have its name
-        setup.training_view.give_back(batch)
+        training.inputs.training_view.give_back(batch)
 
 
-def values(setup: Setup) -> Parameters:
+def values(training: Training) -> Parameters:
     """All that a checkpoint would hold, on the host."""
-    return {name: array.asnumpy() for name, array in setup.arrays.items()}
+    return {name: array.asnumpy() for name, array in training.state.arrays.items()}
 
 
 def distance(one: Parameters, other: Parameters, start: Parameters) -> float:

@@ -100,10 +100,10 @@ def as_on_the_cpu(bench: Bench, network: Network, steps: int) -> Measured:
     """How far some steps on this device end from the same steps on the CPU."""
     alone, ends = by_itself(bench.world), []
     for device in ("cpu", bench.kind):
-        with made(network, device, alone) as setup:
-            start = values(setup)
-            train(setup, range(steps))
-            ends.append(values(setup))
+        with made(network, device, alone) as training:
+            start = values(training)
+            train(training, range(steps))
+            ends.append(values(training))
     reference, here = ends
     return Measured(distance(here, reference, start), "TF32" if bench.uses_tf32 else "float32")
 
@@ -140,36 +140,36 @@ def training_repeats(bench: Bench) -> Measured:
     """Arrays that differ after the same steps of all ranks, made twice from the beginning."""
     ends = []
     for _ in range(2):
-        with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as setup:
-            train(setup, range(4))
-            ends.append(values(setup))
+        with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as training:
+            train(training, range(4))
+            ends.append(values(training))
     return Measured(bits_apart(*ends), f"of {len(ends[0])}")
 
 
 def continues_from_a_snapshot(bench: Bench) -> Measured:
     """Arrays that differ after two steps, and after the same two steps from a copy on the host of what was before them."""
-    with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as setup:
-        snapshot = Snapshot(setup.arrays)
-        train(setup, range(2))
+    with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as training:
+        snapshot = Snapshot(training.state.arrays)
+        train(training, range(2))
         snapshot.mark()
-        snapshot.take(setup.arrays)
-        train(setup, range(2, 4))
-        end = values(setup)
+        snapshot.take(training.state.arrays)
+        train(training, range(2, 4))
+        end = values(training)
         if not snapshot.is_whole():
             return Measured(float("nan"), "the copy is not whole")
-        restore(setup.arrays, dict(snapshot.values()), lambda array: array)
-        train(setup, range(2, 4))
-        return Measured(bits_apart(end, values(setup)), f"of {len(end)}")
+        restore(training.state.arrays, dict(snapshot.values()), lambda array: array)
+        train(training, range(2, 4))
+        return Measured(bits_apart(end, values(training)), f"of {len(end)}")
 
 
 def ranks_are_as_one(bench: Bench) -> Measured:
     """How far steps of all ranks end from those of one rank with the same global batch."""
     network, ends = bench.scale.small.changed(dropout=0.0, batch_norm=False).of(32 * bench.world.size), []
     for world in (bench.world, by_itself(bench.world)):
-        with made(network, bench.kind, world) as setup:
-            start = values(setup)
-            train(setup, range(3))
-            ends.append(values(setup))
+        with made(network, bench.kind, world) as training:
+            start = values(training)
+            train(training, range(3))
+            ends.append(values(training))
     many, one = ends
     return Measured(distance(many, one, start))
 
@@ -193,9 +193,9 @@ def seconds_of_reduction(bench: Bench) -> Measured:
 def step_time(bench: Bench, world: World) -> Measured:
     """Milliseconds of a step on a batch that is there already."""
     network, steps = bench.scale.fast.of(bench.scale.fast.batch_size * world.size), bench.scale.timed_steps
-    with made(network, bench.kind, world) as setup:
-        bare_step(setup, 3, lambda phase: None)
-        rate = bare_step(setup, steps, lambda phase: None)
+    with made(network, bench.kind, world) as training:
+        bare_step(training, 3, lambda phase: None)
+        rate = bare_step(training, steps, lambda phase: None)
     ranks = f"{world.size} rank(s), " if world.size > 1 else ""
     return Measured(
         1000 * network.batch_size / rate, f"{ranks}{network.model.name}, {network.image_size} px: {rate:.1f} images/s"
@@ -207,11 +207,11 @@ def memory(bench: Bench) -> Measured:
     network = bench.scale.fast
     images = Outline(network.image_size, 3, network.classes)
     before = _used(bench.device)
-    with made(network, bench.kind, by_itself(bench.world)) as setup:
-        train(setup, range(2))
+    with made(network, bench.kind, by_itself(bench.world)) as training:
+        train(training, range(2))
         shape = (network.batch_size, network.image_size, network.image_size, 3)
-        setup.forward(mx.nd.zeros(shape, ctx=bench.device, dtype="uint8")).wait_to_read()
-        states = len(state_kinds(setup.config.optimizer))
+        training.model.forward(mx.nd.zeros(shape, ctx=bench.device, dtype="uint8")).wait_to_read()
+        states = len(state_kinds(training.config.optimizer))
         used = _used(bench.device) - before
     planned = estimate(network.model, images, network.batch_size, states, 0, False, network.batch_size).total
     return Measured(used / 2**30, f"plan: {planned / 2**30:.2f} GiB")

@@ -19,7 +19,7 @@ import mxnet as mx
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.config.errors import RequestError
 from vggdist.data.sources import DataSet
-from vggdist.training.start import Start
+from vggdist.training.resume import Start
 from vggdist.world.contact import lost_contact
 from vggdist.world.process import World
 

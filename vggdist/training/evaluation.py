@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import mxnet as mx
@@ -15,6 +15,7 @@ from vggdist.config.schema import Config
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import prefetch
 from vggdist.data.sampler import evaluation_batches
+from vggdist.models.model import Model
 from vggdist.training.metrics import EvaluationSums
 from vggdist.world.process import World
 
@@ -23,34 +24,43 @@ _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_A
 
 
 def evaluate(
-    forward: Callable[[mx.nd.NDArray], mx.nd.NDArray],
-    view: EvaluationView,
-    num_classes: int,
-    world: World,
-    config: Config,
-    device: mx.Context,
-    stopped: Callable[[], bool] = lambda: False,
+    model: Model, view: EvaluationView, world: World, config: Config, stopped: Callable[[], bool] = lambda: False
 ) -> EvaluationSums | None:
-    """Sums over the whole data set, the same on every rank and for any number of ranks.
+    """Sums over the whole of a view, the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
-        forward: ``(B, S, S, C) uint8`` images to ``(B, num_classes) float32`` scores. Where the view crops each image
-            several times, the softmax is averaged over these.
-        stopped: asked before each batch, equally often on every rank; once it says yes, to all, the result is None.
+        stopped: asked at each batch, equally often on every rank; once it says yes, to all, the result is None.
+    """
+    sums = EvaluationSums(len(model.spec.class_names))
+    for scored in scored_batches(model, view, world, config):
+        if stopped():
+            return None
+        if scored is not None:
+            batch, scores = scored
+            sums.add(scores, batch.labels, batch.mask)
+    return EvaluationSums.from_array(sums.num_classes, world.sum(sums.as_array()))
+
+
+def scored_batches(
+    model: Model, view: EvaluationView, world: World, config: Config
+) -> Iterator[tuple[Batch, np.ndarray] | None]:
+    """This rank's batches of a view with their scores, ``(B, num_classes) float32``, equally many on every rank.
+
+    It yields None where this rank has no batch left. Where the view crops each image several times, the softmax is averaged
+    over these.
     """
     size = max(1, config.evaluation.batch_size // view.crops)
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
     batches = prefetch(tasks, config.data.threads, config.data.prefetch)
-    sums = EvaluationSums(num_classes)
     for _ in range(-(-len(view) // (size * world.size))):
-        if stopped():
-            return None
-        if (batch := next(batches, None)) is not None:  # in the last round some ranks have none
-            scores = forward(mx.nd.array(batch.images, ctx=device, dtype="uint8"))
-            sums.add(mean_over_crops(scores.asnumpy(), view.crops), batch.labels, batch.mask)
-    return EvaluationSums.from_array(num_classes, world.sum(sums.as_array()))
+        batch = next(batches, None)
+        if batch is None:
+            yield None
+            continue
+        scores = model.forward(mx.nd.array(batch.images, ctx=model.device, dtype="uint8"))
+        yield batch, mean_over_crops(scores.asnumpy(), view.crops)
 
 
 def rehearse(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context) -> None:

@@ -28,7 +28,7 @@ class Progress:
         moving_average: of the training loss, step by step.
         training_metrics, evaluation_metrics: the newest.
         evaluated_step: the step of the newest evaluation.
-        best_value, best_step: of the best test evaluation so far.
+        best_value, best_step: of the best evaluation so far.
         interval: the steps since the last report, as :meth:`~vggdist.training.interval.Interval.as_state` tells them.
     """
 
@@ -41,9 +41,9 @@ class Progress:
     best_step: int | None = None
     interval: IntervalState | None = None
 
-    def note_best(self, metric: str) -> bool:
-        """Compare the newest test evaluation with the best so far; tell whether it is better."""
-        value = self.evaluation_metrics[metric_name("eval", metric)]
+    def note_best(self, part: str, metric: str) -> bool:
+        """Compare the newest evaluation of a part with the best so far; reports whether it is better."""
+        value = self.evaluation_metrics[metric_name(part, metric)]
         sign = -1 if metric in _LOWER_IS_BETTER else 1
         if math.isnan(value) or self.best_value is not None and not sign * value > sign * self.best_value:
             return False

@@ -17,7 +17,7 @@ from vggdist.reporting.report import Report, SilentReport
 from vggdist.reporting.result import ResultFile
 from vggdist.training.directory import RunDirectory
 from vggdist.training.elastic import Memory
-from vggdist.training.setup import Setup, prepare
+from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world import slurm
 from vggdist.world.job import this_job
@@ -62,20 +62,20 @@ class Run:
         with self._directory as directory:
             world.together(lambda: directory.hold(config, start is not None) if world.is_root else None)
             self._introduce(world, environment)
-            setup = prepare(config, world, memory.data, start)
+            training = prepare(config, world, memory.data, start)
             result = ResultFile(directory.path / "result.json", world.gather(this_job())[0])
             world.together(lambda: self._open(result, start is not None) if world.is_root else None)
         self._handler.result = result
-        memory.data = setup.data
-        first_step, total_steps = setup.progress.step, setup.calendar.total_steps
+        memory.data = training.inputs.data
+        first_step, total_steps = training.state.progress.step, training.state.calendar.total_steps
         report = world.together(
             lambda: Report(directory.path, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
         )
         with report:
             self._stop.begin_training()
-            Trainer(setup, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
+            Trainer(training, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
         watch.rest()
-        return self._result(setup) | {"environment": environment, "lost_records": report.lost}
+        return self._result(training) | {"environment": environment, "lost_records": report.lost}
 
     def _open(self, result: ResultFile, continues: bool) -> None:
         """Everything is checked: from now on this job's log, configuration and result are those of the run."""
@@ -94,10 +94,10 @@ class Run:
         if job := slurm.job(os.environ):
             logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
 
-    def _result(self, setup: Setup) -> dict[str, Any]:
+    def _result(self, training: Training) -> dict[str, Any]:
         """What was reached; every rank must call this."""
-        world, progress = setup.world, setup.progress
-        sha256 = digest(setup.arrays)
+        world, progress = training.world, training.state.progress
+        sha256 = digest(training.state.arrays)
         world.require_same("its final parameters", sha256)
         seconds = time.monotonic() - self._started
         logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
@@ -106,11 +106,11 @@ class Run:
             "step": progress.step,
             "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
             "best": {"metric": best_metric, "value": progress.best_value, "step": progress.best_step},
-            "left_out": setup.data.left_out,
+            "left_out": training.inputs.data.left_out,
             "seconds": round(seconds, 3),
             "sha256": sha256,
             "world_size": world.size,
             "controller": world.controller,
-            "device": str(setup.device),
+            "device": str(training.device),
             "versions": versions(),
         }

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 from mxnet import autograd, gluon
 
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch
 from vggdist.data.randomness import step_seed
+from vggdist.models.model import Model
 from vggdist.training.optimizer import Optimizer, clip, global_norm
 from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
@@ -26,14 +28,25 @@ class Objective(gluon.HybridBlock):
     over the classes (Szegedy et al. 2016, section 7).
     """
 
-    def __init__(self, inputs: gluon.HybridBlock, network: gluon.HybridBlock, label_smoothing: float) -> None:
+    def __init__(self, model: Model, label_smoothing: float, class_weights: np.ndarray | None = None) -> None:
+        """Take the parts of the graph.
+
+        Args:
+            class_weights: ``(num_classes,) float32`` factor of each class's share of the loss; None: 1.
+        """
         super().__init__(prefix="objective_")
         self._smoothing = label_smoothing
         with self.name_scope():
-            self.inputs = inputs
-            self.network = network
+            if class_weights is not None:
+                self.class_weights = self.params.get_constant("class_weights", class_weights[None])
+                self.class_weights.initialize(ctx=model.device)
+            self.inputs = model.inputs
+            self.network = model.network
+        self.hybridize(static_alloc=True, static_shape=True)
 
-    def hybrid_forward(self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any) -> tuple[Any, ...]:
+    def hybrid_forward(
+        self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any, class_weights: Any = None
+    ) -> tuple[Any, ...]:
         """Sums over the batch.
 
         Args:
@@ -46,6 +59,8 @@ class Objective(gluon.HybridBlock):
         """
         scores = F.cast(self.network(self.inputs(images)), dtype="float32")
         logarithms = F.log_softmax(scores)
+        if class_weights is not None:
+            logarithms = F.broadcast_mul(logarithms, class_weights)
         chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
         likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)
         predicted = F.argmax(scores, axis=1)

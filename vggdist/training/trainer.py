@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
 
-from vggdist.checkpoints.schema import TrainingState
+from vggdist.checkpoints.schema import CheckpointState
 from vggdist.checkpoints.state import digests
 from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError, Stopped, agreed
-from vggdist.data.augment import Batch
+from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import batch_tasks, prefetch
 from vggdist.reporting.report import Report
 from vggdist.training.calendar import Due
@@ -19,7 +19,7 @@ from vggdist.training.elastic import Memory, RanksChange
 from vggdist.training.evaluation import evaluate
 from vggdist.training.interval import Interval
 from vggdist.training.progress import Progress, metric_name
-from vggdist.training.setup import Setup
+from vggdist.training.setup import Training
 from vggdist.world.agreement import Agreement
 from vggdist.world.signals import StopRequests
 
@@ -29,32 +29,32 @@ class Trainer:
 
     def __init__(
         self,
-        setup: Setup,
+        training: Training,
         report: Report,
         stop: StopRequests,
         beat: Callable[[str], None] = lambda phase: None,
         memory: Memory | None = None,
     ) -> None:
-        """Take what a run needs beside its setup.
+        """Take what a run needs beside its training.
 
         Args:
             stop: whether this process was told to stop.
             beat: told at each step what is under way, for whoever watches that the ranks move.
             memory: where the training is committed to, in an elastic run.
         """
-        self.setup = setup
+        self.training = training
         self.report = report
         self.stop = stop
         self.beat = beat
         self.memory = memory
-        keep = setup.config.checkpoint
-        root = setup.world.is_root
+        keep = training.config.checkpoint
+        root = training.world.is_root
         self.writer = None
         if root:
-            self.writer = CheckpointWriter(setup.store, setup.arrays, keep.keep_last, keep.keep_every, report.sync)
+            self.writer = CheckpointWriter(training.store, training.state.arrays, keep.keep_last, keep.keep_every, report.sync)
         self.agreement = Agreement(
-            setup.world,
-            setup.device,
+            training.world,
+            training.device,
             stop=lambda: stop.reason is not None,
             trouble=self._is_in_trouble,
             regroup=lambda: memory is not None and memory.hosts_changed,
@@ -72,23 +72,23 @@ class Trainer:
         with self.writer or nullcontext():
             self._train()
             self._require_written()
-        return self.setup.progress
+        return self.training.state.progress
 
     def _train(self) -> None:
-        setup, progress = self.setup, self.setup.progress
+        training, progress = self.training, self.training.state.progress
         batches = self._batches(progress.step)
-        interval = Interval(setup.world, progress.step, progress.interval)
+        interval = Interval(training.world, progress.step, progress.interval)
         self._make_up_for(interval)
         self._commit(interval)
 
-        while progress.step < setup.calendar.total_steps:
+        while not training.state.is_over:
             self.beat(f"step {progress.step + 1}")
             batch = interval.next_of(batches)
-            due = setup.calendar.due(progress.step + 1)
-            learning_rate = setup.schedule(progress.step)
-            num_valid = setup.plan.num_valid(progress.step % setup.plan.steps_per_epoch)
+            due = training.state.calendar.due(progress.step + 1)
+            learning_rate = training.state.schedule(progress.step)
+            num_valid = training.inputs.plan.num_valid(progress.step % training.inputs.plan.steps_per_epoch)
             ballot = self.agreement.ballot()
-            outcome = setup.step(batch, progress.step, learning_rate, num_valid, ballot, measure=due.report)
+            outcome = training.step(batch, progress.step, learning_rate, num_valid, ballot, measure=due.report)
             interval.add(outcome, num_valid)
             progress.step += 1
             self.report.advance(progress.step)
@@ -97,7 +97,7 @@ class Trainer:
 
             if due.report:
                 self._report(interval, learning_rate)
-                interval = Interval(setup.world, progress.step)
+                interval = Interval(training.world, progress.step)
             if wishes.trouble:
                 self._require_written()
             if wishes.stop:
@@ -110,69 +110,80 @@ class Trainer:
 
     def _make_up_for(self, interval: Interval) -> None:
         """Measure and save what a stop left out at the step at which the run stands."""
-        step = self.setup.progress.step
-        due = self.setup.calendar.due(step) if step > 0 else Due()
-        if due.evaluation and self.setup.progress.evaluated_step != step:
+        step = self.training.state.progress.step
+        due = self.training.state.calendar.due(step) if step > 0 else Due()
+        if due.evaluation and self.training.state.progress.evaluated_step != step:
             self._evaluate_and_save(due, interval)
 
     def _evaluate_and_save(self, due: Due, interval: Interval) -> None:
         improved = due.evaluation and self._evaluate(interval)
-        if due.checkpoint or improved:
+        if due.checkpoint or improved or self.training.state.is_over:
             self._save(interval)
         if due.report:
             self._commit(interval)
 
     def _batches(self, first_step: int) -> Iterator[Batch]:
         """This rank's batches from a global step on, prepared ahead by threads."""
-        data = self.setup.config.data
-        return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch, self.setup.training_view.give_back)
+        data = self.training.config.data
+        return prefetch(
+            self._batch_tasks(first_step), data.threads, data.prefetch, self.training.inputs.training_view.give_back
+        )
 
     def _batch_tasks(self, first_step: int) -> Iterator[partial[Batch]]:
-        setup, steps = self.setup, range(first_step, self.setup.calendar.total_steps)
-        return batch_tasks(setup.plan, setup.training_view, setup.world.rank, steps)
+        training, steps = self.training, range(first_step, self.training.state.calendar.total_steps)
+        return batch_tasks(training.inputs.plan, training.inputs.training_view, training.world.rank, steps)
 
     def _report(self, interval: Interval, learning_rate: float) -> None:
-        setup, progress = self.setup, self.setup.progress
+        training, progress = self.training, self.training.state.progress
         self.beat(f"report after step {progress.step}")
-        metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, setup.device)
+        metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, training.device)
         progress.training_metrics = metrics
-        self.report.training(progress.step, setup.calendar.epoch(progress.step), metrics)
+        self.report.training(progress.step, training.state.calendar.epoch(progress.step), metrics)
         # The ranks agree on a stop within two steps, and saving it takes as long as saving did before.
         self.stop.reserve = 3 * metrics["time/step(ms)"] / 1000 + 2 * (self.writer.seconds if self.writer else 0)
 
     def _evaluate(self, interval: Interval) -> bool:
-        """Measure the data sets that are asked for; tell whether the test set's best metric improved."""
-        setup, progress = self.setup, self.setup.progress
-        for part, view in setup.evaluation_views.items():
-            sums = evaluate(setup.forward, view, setup.num_classes, setup.world, setup.config, setup.device, self._stopped)
-            if sums is None:
-                self._stop(interval)
-            metrics = {metric_name(part, name): value for name, value in sums.result().items()}
-            progress.evaluation_metrics.update(metrics)
-            epoch = setup.calendar.epoch(progress.step)
-            self.report.evaluation(progress.step, epoch, part, metrics, sums.confusion())
+        """Measure what is due; reports whether the metric by which the best checkpoint is chosen improved."""
+        training, progress = self.training, self.training.state.progress
+        for part, view in training.inputs.evaluation_views.items():
+            self._measure(part, view, interval)
         progress.evaluated_step = progress.step
-        return progress.note_best(setup.config.checkpoint.best_metric)
+        improved = progress.note_best(training.inputs.chosen_by, training.config.checkpoint.best_metric)
+        if training.state.is_over:
+            for part, view in training.inputs.final_views.items():
+                self._measure(part, view, interval)
+        return improved
+
+    def _measure(self, part: str, view: EvaluationView, interval: Interval) -> None:
+        training, progress = self.training, self.training.state.progress
+        sums = evaluate(training.model, view, training.world, training.config, self._stopped)
+        if sums is None:
+            progress.evaluated_step = None
+            self._stop(interval)
+        metrics = {metric_name(part, name): value for name, value in sums.result().items()}
+        progress.evaluation_metrics.update(metrics)
+        epoch = training.state.calendar.epoch(progress.step)
+        self.report.evaluation(progress.step, epoch, part, metrics, sums.confusion())
 
     def _stopped(self) -> bool:
         """Asked before each batch of an evaluation, by every rank."""
-        self.beat(f"evaluation after step {self.setup.progress.step}")
+        self.beat(f"evaluation after step {self.training.state.progress.step}")
         return self.agreement.exchange().stop
 
     def _save(self, interval: Interval) -> None:
         """Hand a checkpoint to rank 0's writer; only the copy of the arrays is ordered before the next step."""
         state = self._state(interval)
         if self.writer is not None:
-            self.writer.save(state, self.setup.progress.best_step)
+            self.writer.save(state, self.training.state.progress.best_step)
 
-    def _state(self, interval: Interval) -> TrainingState:
+    def _state(self, interval: Interval) -> CheckpointState:
         """What a checkpoint holds beside the arrays; every rank must call this."""
-        self.setup.progress.interval = interval.as_state(self._stops_at_nonfinite)
-        return self.setup.checkpoint_state()
+        self.training.state.progress.interval = interval.as_state(self._stops_at_nonfinite)
+        return self.training.checkpoint_state()
 
     def _stop(self, interval: Interval) -> NoReturn:
         """Save, and leave on all ranks."""
-        world, step = self.setup.world, self.setup.progress.step
+        world, step = self.training.world, self.training.state.progress.step
         self.beat(f"checkpoint of step {step}")
         reasons = _who_stopped(world.gather(self.stop.reason))
         self._save(interval)
@@ -182,16 +193,16 @@ class Trainer:
     def _commit(self, interval: Interval) -> None:
         """Keep this moment in memory, on every rank; only the copies are ordered before the next step."""
         if self.memory is not None:
-            self.memory.commit(self.setup.arrays, self._state(interval))
+            self.memory.commit(self.training.state.arrays, self._state(interval))
 
     def _confirm_commit(self) -> None:
         if self.memory is not None:
-            self.memory.confirm(self.setup.progress.step)
+            self.memory.confirm(self.training.state.progress.step)
 
     def _regroup(self, interval: Interval) -> NoReturn:
         """Commit, and leave on all ranks, so that no step is lost."""
         assert self.memory is not None
-        self.memory.commit_surely(self.setup.arrays, self._state(interval), self.setup.world)
+        self.memory.commit_surely(self.training.state.arrays, self._state(interval), self.training.world)
         raise RanksChange
 
     def _require_written(self) -> None:
@@ -206,7 +217,7 @@ class Trainer:
                 if failure is not None:
                     raise failure
 
-        self.setup.world.together(written)
+        self.training.world.together(written)
 
     def _is_in_trouble(self) -> bool:
         """Whether a checkpoint failed for the network's sake: it is not finite, or an operation before it failed.
@@ -218,14 +229,14 @@ class Trainer:
 
     def _compare_ranks(self) -> None:
         """End the run if the ranks' networks are not the same bit for bit."""
-        self.beat(f"comparison after step {self.setup.progress.step}")
-        told = "\n".join(f"{name} {sha256}" for name, sha256 in digests(self.setup.arrays).items())
+        self.beat(f"comparison after step {self.training.state.progress.step}")
+        told = "\n".join(f"{name} {sha256}" for name, sha256 in digests(self.training.state.arrays).items())
         advice = "the ranks have drifted apart: a rank's memory or device is at fault; start again from the newest checkpoint"
-        self.setup.world.require_same(f"its parameters after step {self.setup.progress.step}", told, advice)
+        self.training.world.require_same(f"its parameters after step {self.training.state.progress.step}", told, advice)
 
     @property
     def _stops_at_nonfinite(self) -> bool:
-        return self.setup.config.train.nonfinite == "stop"
+        return self.training.config.train.nonfinite == "stop"
 
 
 def _who_stopped(reasons: list[str | None]) -> str:

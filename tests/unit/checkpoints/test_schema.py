@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from tests.states import training_state
-from vggdist.checkpoints.schema import TrainingState, fault
+from tests.states import MODEL, training_state
+from vggdist.checkpoints.schema import CheckpointState, fault
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.progress import Progress
 
@@ -28,7 +28,7 @@ def test_what_a_run_writes_is_right() -> None:
     assert fault(training_state(3) | progress.as_state()) is None
 
 
-@pytest.mark.parametrize("key", TrainingState.__annotations__)
+@pytest.mark.parametrize("key", get_type_hints(CheckpointState))
 def test_a_missing_key_is_named(key: str) -> None:
     found = state()
     del found[key]
@@ -36,45 +36,49 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 
 def test_a_key_of_a_later_version_is_let_through() -> None:
-    assert fault({**state(), "model": {"name": "vgg11"}}) is None
+    assert fault({**state(), "weather": "fair"}) is None
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("step", "12", 'step is "12"; expected a whole number from 0 to '),
-        ("step", True, "step is true; expected a whole number from 0 to "),
-        ("step", 12.0, "step is 12.0; expected a whole number"),
-        ("step", -1, "step is -1; expected a whole number from 0 to "),
-        ("world_size", 0, "world_size is 0; expected a whole number from 1 to 1048576"),
-        ("scaled_for_ranks", 10**9, "scaled_for_ranks is 1000000000; expected a whole number from 1 to 1048576"),
-        ("moving_average", "x", 'moving_average is "x"; expected a number or null'),
-        ("best_step", [], "best_step is a list; expected a whole number from 0 to .* or null"),
-        ("threads", 4, "threads is 4; expected text or null"),
-        ("identity", [], "identity is a list; expected an object"),
-        ("identity", {"seed": None}, "identity.seed is null; expected text or a whole number or true or false"),
-        ("augmentation", {"augment.mixup": 0.1}, "augmentation.augment.mixup is 0.1; expected text"),
-        ("training_metrics", {"train/loss": "x" * 10**6}, 'training_metrics.train/loss is "xxx'),
+        ("step", "12", "step is '12'; expected a valid integer"),
+        ("step", True, "step is true; expected a valid integer"),
+        ("step", 12.0, "step is 12.0; expected a valid integer"),
+        ("step", -1, "step is -1; expected greater than or equal to 0"),
+        ("world_size", 0, "world_size is 0; expected greater than or equal to 1"),
+        ("scaled_for_ranks", 10**9, "scaled_for_ranks is 1000000000; expected less than or equal to 1048576"),
+        ("moving_average", "x", "moving_average is 'x'; expected a valid number"),
+        ("best_step", [], "best_step is a list; expected a valid integer"),
+        ("threads", 4, "threads is 4; expected a valid string"),
+        ("identity", [], "identity is a list; expected a valid dictionary"),
+        ("identity", {"seed": None}, "identity.seed.str is null; expected a valid string"),
+        ("settings", {"augment.mixup": 0.1}, "settings.augment.mixup is 0.1; expected a valid string"),
+        ("data", {"train": {}}, "data.train.images is missing"),
+        ("model", {}, "model.architecture: Field required"),
+        ("model", {**MODEL.as_json(), "image_size": 0}, "model: image_size is 0; expected 1 to "),
+        ("model", {**MODEL.as_json(), "class_names": [3]}, "model.class_names.0: Input should be a valid string"),
+        ("training_metrics", {"train/loss": "x" * 10**6}, "training_metrics.train/loss is 'xxx"),
         ("interval", {}, "interval.losses is missing"),
-        ("interval", 3, "interval is 3; expected an object or null"),
-        ("versions", None, "versions is null; expected an object"),
+        ("interval", 3, "interval is 3; expected a valid dictionary"),
+        ("versions", None, "versions is null; expected a valid dictionary"),
     ],
 )
 def test_a_value_of_another_type_is_named_with_what_was_expected(key: str, value: Any, expected: str) -> None:
     found = fault({**state(), key: value})
-    assert found is not None and found.startswith(expected.partition(" .* ")[0]) and len(found) < 200
+    assert found is not None and found.startswith(expected) and len(found) < 200
 
 
 @pytest.mark.parametrize(
     ("key", "values", "expected"),
     [
-        ("losses", [1.0, "x"], 'interval.losses[1] is "x"; expected a number or null'),
-        ("samples", [8, 0], "interval.samples[1] is 0; expected a whole number from 1 to "),
-        ("samples", [8, 2**63], "interval.samples[1] is 9223372036854775808"),
-        ("hits", [1.0, None], "interval.hits[1] is null; expected a number"),
-        ("skipped", [0, 1], "interval.skipped[0] is 0; expected true or false"),
+        ("losses", [1.0, "x"], "interval.losses.1 is 'x'; expected a valid number"),
+        ("samples", [8, 0], "interval.samples.1 is 0; expected greater than or equal to 1"),
+        ("samples", [8, 2**63], "interval.samples.1 is 9223372036854775808"),
+        ("hits", [1.0, None], "interval.hits.1 is null; expected a valid number"),
+        ("skipped", [0, 1], "interval.skipped.0 is 0; expected a valid boolean"),
         ("hits", [1.0], "the lists of interval have different lengths"),
-        ("hits", {}, "interval.hits is an object; expected a list"),
+        ("hits", {}, "interval.hits is an object; expected a valid list"),
     ],
 )
 def test_a_part_of_the_interval_is_named(key: str, values: Any, expected: str) -> None:

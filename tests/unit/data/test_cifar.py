@@ -59,11 +59,26 @@ def _assert_same(first: Labelled, second: Labelled) -> None:
     np.testing.assert_array_equal(first.labels, second.labels)
 
 
+def load(root: Path) -> tuple[list[Labelled], tuple[str, ...], Path]:
+    parts, names, place = cifar.load_cifar("cifar10", root)
+    return [parts["train"], parts["test"]], names, place
+
+
+def test_a_part_needs_no_files_of_the_other(tmp_path: Path) -> None:
+    _write_binary(tmp_path)
+    (test,) = cifar.load_cifar("cifar10", tmp_path, ["test"])[0].values()
+    for file in tmp_path.glob("data_batch_*"):
+        file.unlink()
+    _assert_same(cifar.load_cifar("cifar10", tmp_path, ["test"])[0]["test"], test)
+    with pytest.raises(RequestError, match="data_batch_1.bin is missing"):
+        cifar.load_cifar("cifar10", tmp_path)
+
+
 def test_binary_and_pickled_cifar_read_equal(tmp_path: Path) -> None:
     _write_binary(tmp_path / "a" / "cifar-10-batches-bin")
     _write_pickles(tmp_path / "b" / "cifar-10-batches-py")
-    train, test, names, place = cifar.load_cifar("cifar10", tmp_path / "a")
-    pickled_train, pickled_test, pickled_names, _ = cifar.load_cifar("cifar10", tmp_path / "b")
+    (train, test), names, place = load(tmp_path / "a")
+    (pickled_train, pickled_test), pickled_names, _ = load(tmp_path / "b")
     assert place == tmp_path / "a" / "cifar-10-batches-bin"
     _assert_same(train, pickled_train)
     _assert_same(test, pickled_test)
@@ -80,9 +95,9 @@ def test_cifar_reads_from_the_root_and_from_the_archive_as_from_its_folder(tmp_p
     (tmp_path / "packed").mkdir()
     with tarfile.open(tmp_path / "packed" / name, mode) as archive:  # type: ignore[call-overload]
         archive.add(tmp_path / "plain", "cifar-10-batches-bin")
-    plain, packed = (cifar.load_cifar("cifar10", tmp_path / folder) for folder in ("plain", "packed"))
-    _assert_same(plain[0], packed[0])
-    assert plain[2] == packed[2] and packed[3] == tmp_path / "packed" / name
+    plain, packed = (load(tmp_path / folder) for folder in ("plain", "packed"))
+    _assert_same(plain[0][0], packed[0][0])
+    assert plain[1] == packed[1] and packed[2] == tmp_path / "packed" / name
 
 
 def _archive(path: Path, **changes: object) -> Path:

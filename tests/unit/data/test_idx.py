@@ -28,11 +28,11 @@ def test_gzipped_and_plain_idx_read_equal(tmp_path: Path) -> None:
     _write(tmp_path / "mnist", packed=True)
     _write(tmp_path / "plain", packed=False)
     packed, plain = idx.load_idx("mnist", tmp_path), idx.load_idx("mnist", tmp_path / "plain")
-    for first, second in zip(packed[:2], plain[:2], strict=True):
+    for first, second in zip(packed[0].values(), plain[0].values(), strict=True):
         np.testing.assert_array_equal(first.images, second.images)
         np.testing.assert_array_equal(first.labels, second.labels)
-    assert (packed[2], plain[2]) == (tmp_path / "mnist", tmp_path / "plain")
-    assert packed[0].images.shape == (6, 28, 28, 1)
+    assert (packed[1], plain[1]) == (tmp_path / "mnist", tmp_path / "plain")
+    assert packed[0]["train"].images.shape == (6, 28, 28, 1)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def _rename(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
 def test_the_names_that_unpackers_give_are_known(tmp_path: Path, change, packed: bool) -> None:  # type: ignore[no-untyped-def]
     _write(tmp_path / "mnist", packed)
     _rename(tmp_path / "mnist", change)
-    assert [len(part.labels) for part in idx.load_idx("mnist", tmp_path)[:2]] == [6, 3]
+    assert [len(part.labels) for part in idx.load_idx("mnist", tmp_path)[0].values()] == [6, 3]
 
 
 def test_a_file_that_is_named_gz_and_is_not_gzipped_is_read(tmp_path: Path) -> None:
     _write(tmp_path / "mnist", packed=False)
     _rename(tmp_path / "mnist", lambda name: f"{name}.gz")
-    assert len(idx.load_idx("mnist", tmp_path)[0].labels) == 6
+    assert len(idx.load_idx("mnist", tmp_path)[0]["train"].labels) == 6
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_a_file_that_is_named_gz_and_is_not_gzipped_is_read(tmp_path: Path) -> N
 )
 def test_the_folders_of_other_libraries_are_known(tmp_path: Path, name: str, folder: str) -> None:
     _write(tmp_path / "root" / folder, packed=False) if folder != "." else _write(tmp_path / "root", packed=False)
-    train, _, place = idx.load_idx(name, tmp_path / "root")
-    assert len(train.labels) == 6 and place == tmp_path / "root" / folder
+    parts, place = idx.load_idx(name, tmp_path / "root")
+    assert len(parts["train"].labels) == 6 and place == tmp_path / "root" / folder
 
 
 def test_of_two_files_for_one_the_one_with_the_published_name_is_read(tmp_path: Path) -> None:
     _write(tmp_path, packed=False)
     for name in ("train-images.idx3-ubyte", "TRAIN-IMAGES-IDX3-UBYTE.gz"):
         (tmp_path / name).write_bytes(b"other")
-    assert len(idx.load_idx("mnist", tmp_path)[0].labels) == 6
+    assert len(idx.load_idx("mnist", tmp_path)[0]["train"].labels) == 6
 
 
 def test_a_complete_folder_is_preferred_and_what_lacks_is_named(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_complete_folder_is_preferred_and_what_lacks_is_named(tmp_path: Path) 
     with pytest.raises(RequestError, match=r"mnist/t10k-labels-idx1-ubyte is missing"):
         idx.load_idx("mnist", tmp_path)
     _write(tmp_path / "MNIST" / "raw", packed=False)
-    assert idx.load_idx("mnist", tmp_path)[2] == tmp_path / "MNIST" / "raw"
+    assert idx.load_idx("mnist", tmp_path)[1] == tmp_path / "MNIST" / "raw"
 
 
 def test_a_gzip_bomb_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,4 +142,13 @@ def test_a_fifo_in_place_of_a_file_is_named_and_blocks_nothing(tmp_path: Path) -
     (tmp_path / "mnist" / "train-images-idx3-ubyte").unlink()
     os.mkfifo(tmp_path / "mnist" / "train-images-idx3-ubyte")
     with pytest.raises(RequestError, match="train-images-idx3-ubyte cannot be read: it is a FIFO"):
+        idx.load_idx("mnist", tmp_path)
+
+
+def test_a_part_needs_no_files_of_the_other(tmp_path: Path) -> None:
+    _write(tmp_path, packed=False)
+    for file in tmp_path.glob("train-*"):
+        file.unlink()
+    assert len(idx.load_idx("mnist", tmp_path, ["test"])[0]["test"].labels) == 3
+    with pytest.raises(RequestError, match="train-images-idx3-ubyte is missing"):
         idx.load_idx("mnist", tmp_path)

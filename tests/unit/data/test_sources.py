@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
-from vggdist.data import download
+from vggdist.data import download, parts
 from vggdist.data.decode import convert_channels
+from vggdist.data.outline import outline
 from vggdist.data.parts import held_out_split
-from vggdist.data.sources import STATISTICS, ArraySource, load
+from vggdist.data.sources import ArraySource, load, load_part
 
 
 def _write_mnist(folder: Path) -> None:
@@ -122,6 +124,65 @@ def test_only_missing_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.M
     assert fetched == ["mnist"]
 
 
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_the_entry_of_a_data_set_is_complete(name: str) -> None:
+    info = DATA_SETS[name]
+    assert callable(getattr(parts, info.loader)) and info.text
+    assert len(info.mean) == len(info.std) in (1, info.channels) and all(0 < value < 1 for value in (*info.mean, *info.std))
+    seen = outline(DataConfig(name=name))  # type: ignore[arg-type]
+    assert (seen.image_size, seen.channels, seen.num_classes) == (info.image_size, info.channels, info.num_classes)
+
+
+def test_validation_is_a_share_of_each_class_of_the_training_set_and_the_test_set_stays() -> None:
+    whole, data = load(DataConfig(), 0), load(DataConfig(validation=0.25), 0)
+    assert isinstance(data.train, ArraySource) and isinstance(data.validation, ArraySource)
+    assert isinstance(whole.train, ArraySource)
+    both = np.concatenate([data.train.images, data.validation.images])
+    assert sorted(image.tobytes() for image in both) == sorted(image.tobytes() for image in whole.train.images)
+    counts = np.bincount(whole.train.labels)
+    np.testing.assert_array_equal(np.bincount(data.validation.labels), np.rint(counts * 0.25))
+    assert whole.validation is None and data.identity["test"] == whole.identity["test"]
+    assert data.identity["validation"]["images"] == len(data.validation)
+
+
+def test_validation_of_one_image_a_class_is_refused(tmp_path: Path) -> None:
+    _write_mnist(tmp_path / "mnist")
+    with pytest.raises(RequestError, match="data.validation 0.1 holds out no image: each class has one"):
+        load(DataConfig(name="mnist", root=str(tmp_path), validation=0.1), 0)
+
+
+def test_a_part_alone_needs_the_files_of_that_part_alone(tmp_path: Path) -> None:
+    _write_mnist(tmp_path / "mnist")
+    for path in (tmp_path / "mnist").glob("train-*"):
+        path.unlink()
+    config, names = DataConfig(name="mnist", root=str(tmp_path)), tuple("0123456789")
+    part = load_part(config, 0, "test", names)
+    assert part.labels.tolist() == [0, 1, 2]
+    with pytest.raises(RequestError, match="train-images-idx3-ubyte"):
+        load_part(config, 0, "train", names)
+
+
+def test_labels_of_a_part_alone_refer_to_the_network_s_classes(tmp_path: Path) -> None:
+    for name in ("bee", "cat"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "test" / name / "1.png")
+    config = DataConfig(name="folder", root=str(tmp_path))
+    part = load_part(config, 0, "test", ["cat", "ant", "bee"])
+    assert part.labels.tolist() == [2, 0] and part.class_names == ("cat", "ant", "bee")
+    with pytest.raises(RequestError, match="the data have 1 classes that the network does not know: bee; it knows cat, ant"):
+        load_part(config, 0, "test", ["cat", "ant"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_without_parts_is_measured_whole_where_it_is_another_s(tmp_path: Path, whole: bool) -> None:
+    for number in range(10):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), number).save(path)
+    config = DataConfig(name="folder", root=str(tmp_path), held_out=0.2)
+    assert len(load_part(config, 0, "test", "ab", whole)) == (10 if whole else 2)
+
+
 @pytest.mark.skipif("VGGDIST_TEST_DATA" not in os.environ, reason="VGGDIST_TEST_DATA names no folder of real images")
 def test_cifar10_as_a_folder_has_the_published_statistics(tmp_path: Path) -> None:
     with tarfile.open(Path(os.environ["VGGDIST_TEST_DATA"]) / "cifar10-jpeg.tar.xz") as archive:
@@ -129,8 +190,8 @@ def test_cifar10_as_a_folder_has_the_published_statistics(tmp_path: Path) -> Non
     root = next(path.parent for path in tmp_path.rglob("train"))
     train = load(DataConfig(name="folder", root=str(root)), seed=0).train
     assert isinstance(train, ArraySource) and len(train.class_names) == 10 and train.image_shape == (32, 32, 3)
-    np.testing.assert_allclose(train.images.mean((0, 1, 2)) / 255, STATISTICS["cifar10"][0], atol=0.01)
-    np.testing.assert_allclose(train.images.std((0, 1, 2)) / 255, STATISTICS["cifar10"][1], atol=0.01)
+    np.testing.assert_allclose(train.images.mean((0, 1, 2)) / 255, DATA_SETS["cifar10"].mean, atol=0.01)
+    np.testing.assert_allclose(train.images.std((0, 1, 2)) / 255, DATA_SETS["cifar10"].std, atol=0.01)
 
 
 def _every_tenth(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:

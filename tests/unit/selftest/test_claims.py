@@ -16,7 +16,7 @@ from vggdist.selftest import claims
 from vggdist.selftest.bench import Network, Scale, distance
 from vggdist.selftest.claims import Bench
 from vggdist.selftest.outcome import Measured
-from vggdist.training.setup import Setup
+from vggdist.training.setup import Training
 from vggdist.world.process import World
 
 Measure = Callable[[Bench], Measured]
@@ -50,11 +50,11 @@ def test_a_device_that_computes_otherwise_the_second_time_is_found(
 ) -> None:
     trainings, train = [], claims.train
 
-    def differs(setup: Setup, steps: range) -> None:
-        train(setup, steps)
+    def differs(training: Training, steps: range) -> None:
+        train(training, steps)
         trainings.append(steps)
         if len(trainings) == (3 if claim is claims.continues_from_a_snapshot else 2):
-            weight = next(array for name, array in setup.arrays.items() if name.endswith("_weight"))
+            weight = next(array for name, array in training.state.arrays.items() if name.endswith("_weight"))
             weight[:] = weight * 1.001
 
     monkeypatch.setattr(claims, "train", differs)

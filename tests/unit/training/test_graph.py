@@ -9,8 +9,8 @@ import pytest
 
 from vggdist.config.load import load
 from vggdist.config.schema import ModelConfig
-from vggdist.models.inputs import Normalize
-from vggdist.models.vgg import build_vgg
+from vggdist.models.model import Model
+from vggdist.models.spec import ModelSpec
 from vggdist.training.setup import prepare
 from vggdist.training.step import Objective
 from vggdist.world.process import World
@@ -20,8 +20,8 @@ MATRICES = ModelConfig(name="custom", stages=((1, 8), (1, 256), (1, 256)), batch
 
 def test_the_graph_names_the_weights_of_the_last_layer_first() -> None:
     """In its own order MXNet would make the gradient of a convolution that is a matrix product last of all."""
-    network = build_vgg(MATRICES, channels=3, image_size=8, num_classes=2, seed=0, onednn=True, samples=64)
-    objective = Objective(Normalize((0.5,) * 3, (0.2,) * 3), network, label_smoothing=0)
+    spec = ModelSpec(MATRICES, ("a", "b"), channels=3, image_size=8, resize=8, mean=(0.5,) * 3, std=(0.2,) * 3)
+    objective = Objective(Model(spec, mx.cpu(), seed=0, onednn=True, samples=64), 0, None)
     outputs = objective(*map(mx.sym.var, ("images", "labels", "partners", "weights", "mask")))
     weights = [name for name in mx.sym.Group(list(outputs)).list_arguments() if name.endswith("_weight")]
     layers = ("output", "hidden1", "stage3_conv1", "stage2_conv1", "stage1_conv1")
@@ -43,5 +43,5 @@ def test_each_gradient_is_released_when_it_is_there_if_it_can_then_travel(
     monkeypatch.setattr(world, "sum", lambda values: values)
     monkeypatch.setattr(world, "gather", lambda value: [value, value])
     monkeypatch.setattr(world, "broadcast", lambda values, root=0: values)
-    setup = prepare(load("train", ["--train.bucket_cap_mb", cap]), world)
-    assert (("backward_bulk_size", 1) in setup.step._objective._flags) is released
+    training = prepare(load("train", ["--train.bucket_cap_mb", cap]), world)
+    assert (("backward_bulk_size", 1) in training.step._objective._flags) is released

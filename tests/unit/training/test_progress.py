@@ -20,7 +20,7 @@ def evaluated(metric: str, course: list[float]) -> tuple[Progress, list[bool]]:
     run, better = progress(), []
     for run.step, value in enumerate(course, start=1):
         run.evaluation_metrics = {metric_name("eval", metric): value}
-        better.append(run.note_best(metric))
+        better.append(run.note_best("eval", metric))
     return run, better
 
 
@@ -57,7 +57,7 @@ def test_progress_survives_its_checkpoint() -> None:
     run = progress(top1=81.5, loss=0.3)
     run.step, run.training_metrics = 12, {"train/loss": 1 / 3}
     run.moving_average.update(2.5)
-    run.note_best("top1")
+    run.note_best("eval", "top1")
     again = Progress(MovingAverage(0.1))
     again.restore(json.loads(json.dumps(run.as_state())))
     assert again == run

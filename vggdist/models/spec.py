@@ -1,0 +1,93 @@
+"""What maps images to class scores, beside the parameters; without MXNet.
+
+A checkpoint holds it, so that its network can be built again without the data set and the configuration of the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from vggdist.config.errors import RequestError, require, written
+from vggdist.config.schema import ModelConfig
+from vggdist.models.layers import Layer, describe
+
+_LARGEST_SIDE = 2**14
+_OF_TRAINING = ("dropout", "initializer", "magnitude")
+"""Fields of :class:`~vggdist.config.schema.ModelConfig` that do not change what a trained network computes."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network and what is done to an image before it.
+
+    Attributes:
+        architecture: the layers.
+        class_names: of the scores, in their order.
+        channels: of the images: 1 for grey, 3 for RGB.
+        image_size: side in pixels of the square that the network sees.
+        resize: short side in pixels to which an image is scaled before its centre is cropped.
+        mean, std: of each channel on a scale from 0 to 1; the mean is subtracted, then the deviation divided by.
+    """
+
+    architecture: ModelConfig
+    class_names: tuple[str, ...]
+    channels: Literal[1, 3]
+    image_size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a network: ``ValueError``."""
+        require(len(self.class_names) >= 1, "class_names", self.class_names, "at least one")
+        require(1 <= self.image_size <= _LARGEST_SIDE, "image_size", self.image_size, f"1 to {_LARGEST_SIDE} pixels")
+        require(self.image_size <= self.resize <= _LARGEST_SIDE, "resize", self.resize, f"image_size to {_LARGEST_SIDE}")
+        require(len(self.mean) == self.channels, "mean", self.mean, "a number for each channel")
+        require(len(self.std) == self.channels and all(x > 0 for x in self.std), "std", self.std, "positive, one a channel")
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What the architecture does not say: ``channels``, ``image_size`` and ``num_classes``."""
+        return {"channels": self.channels, "image_size": self.image_size, "num_classes": len(self.class_names)}
+
+    def layers(self) -> list[Layer]:
+        """The network's rows; ``RequestError`` where the image is too small for it."""
+        return describe(self.architecture, **self.shape)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values that :meth:`from_json` reads."""
+        values: dict[str, Any] = TypeAdapter(ModelSpec).dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """Read what :meth:`as_json` gave; ``RequestError`` where it is something else."""
+        try:
+            return TypeAdapter(cls).validate_json(to_json(values), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, ("model", *first["loc"])))
+            raise RequestError(f"{place}: {first['msg']}".replace("Value error, ", "")) from None
+
+    def difference(self, other: ModelSpec) -> str | None:
+        """The first difference from the spec of a checkpoint, in words; None where a training may continue from it.
+
+        Class names are compared as a part of the data. What is done to images before they are normalised, and what serves
+        the training alone, may differ.
+        """
+        pairs = [(f"model.{key}", getattr(other.architecture, key), value) for key, value in _lasting(self.architecture)]
+        pairs += [(key, getattr(other, key), getattr(self, key)) for key in ("channels", "image_size", "mean", "std")]
+        found = ((key, before, now) for key, before, now in pairs if before != now)
+        return next(
+            (f"the checkpoint's {key} is {written(one)}, this run's is {written(two)}" for key, one, two in found), None
+        )
+
+
+def _lasting(architecture: ModelConfig) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in dataclasses.asdict(architecture).items() if key not in _OF_TRAINING]

@@ -1,0 +1,183 @@
+"""How a run continues: from its newest checkpoint, if that is of the same training, or from the beginning."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.checkpoints import state as arrays_of_checkpoints
+from vggdist.checkpoints.schema import CheckpointState
+from vggdist.checkpoints.store import CheckpointStore
+from vggdist.config.errors import RequestError, written
+from vggdist.config.schema import Config
+from vggdist.data.identity import difference
+from vggdist.data.sampler import SamplePlan, global_batch_size
+from vggdist.models.spec import ModelSpec
+from vggdist.training.progress import Progress
+from vggdist.world.process import World
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = "continue with the same model, data and global batch, or use another --run.name"
+_UNCHANGED_BY = (
+    "run.",
+    "world.",
+    "checkpoint.",
+    "model.",
+    "evaluation.every",
+    "evaluation.batch_size",
+    "train.batch_size",
+) + ("train.global_batch_size", "data.root", "data.download", "data.threads", "data.prefetch", "data.damaged")
+"""Beginnings of the keys whose value changes nothing in what a training computes, or is compared as a part of the model."""
+_OF_TRAINING = ("model.dropout",)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run continues from, or nothing where it begins.
+
+    Attributes:
+        arrays: on the root; empty on the others.
+        state: on every rank.
+        root: the rank that has the arrays.
+        origin: where they are from, for the log.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    state: CheckpointState | None
+    root: int = 0
+    origin: str = "the checkpoint"
+
+
+def find(store: CheckpointStore | None, world: World) -> Start:
+    """Read the newest whole checkpoint on rank 0; every rank gets its state.
+
+    Args:
+        store: None to begin anew.
+
+    Raises:
+        RequestError: on every rank, where there are checkpoints but none is whole, or another version wrote it.
+    """
+
+    def read() -> Start:
+        if store is None or not world.is_root:
+            return Start({}, None)
+        checkpoint = store.newest()
+        if checkpoint is None:
+            return Start({}, None)
+        return Start(checkpoint.arrays, checkpoint.state)
+
+    start = world.together(read)
+    return Start(start.arrays, world.gather(start.state)[0])
+
+
+def batch_size_of(config: Config, world_size: int, state: CheckpointState | None) -> int:
+    """The samples of one step over all ranks; a run that continues on any other number of ranks keeps them.
+
+    Raises:
+        RequestError: when the ranks with which a run begins cannot share them evenly, unless they are to change anyway.
+    """
+    train = config.train
+    if state is None and not config.run.elastic:
+        return global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
+    beginning = world_size if state is None else state["scaled_for_ranks"]
+    return train.global_batch_size or train.batch_size * beginning
+
+
+def identity(config: Config, plan: SamplePlan) -> dict[str, str | int | bool]:
+    """What must not change between two parts of one run beside model and data; the number of ranks may."""
+    return {
+        "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
+        "augment.normalize": config.augment.normalize,
+        "global batch size": plan.global_batch_size,
+        "drop the last batch": plan.drop_last,
+    }
+
+
+def settings(config: Config) -> dict[str, str]:
+    """What may change between two parts of one run, but makes the rest of it another than it would have been."""
+    values = {
+        f"{section}.{key}": written(value)
+        for section, keys in dataclasses.asdict(config).items()
+        for key, value in keys.items()
+    }
+    return {key: value for key, value in values.items() if key in _OF_TRAINING or not key.startswith(_UNCHANGED_BY)}
+
+
+def restore(start: Start, now: CheckpointState, arrays: Mapping[str, mx.nd.NDArray], progress: Progress, world: World) -> None:
+    """Set arrays and progress to the checkpoint, or all ranks to rank 0's initial parameters.
+
+    Args:
+        now: what a checkpoint of this run would hold now.
+
+    Raises:
+        RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the first difference is
+            named.
+    """
+
+    def check() -> None:
+        if start.state is not None:
+            _require_same(start.state, now)
+            if world.rank == start.root:
+                arrays_of_checkpoints.require_match(arrays, start.arrays)
+
+    world.together(check)
+    stored = start.arrays
+    if start.state is None and world.is_root:
+        stored = {name: array.asnumpy() for name, array in arrays.items()}
+    arrays_of_checkpoints.restore(arrays, stored, partial(world.broadcast, root=start.root))
+    if start.state is not None:
+        progress.restore(start.state)
+        logger.info("continuing from %s at step %d", start.origin, progress.step)
+        _report_differences(start.state, now, world)
+
+
+def _require_same(before: CheckpointState, now: CheckpointState) -> None:
+    for name, value in now["identity"].items():
+        if before["identity"].get(name) != value:
+            raise RequestError(
+                f"the checkpoint's {name} is {before['identity'].get(name)!s:.200}, this run's is {value}; {_ADVICE}"
+            )
+    _require_same_data(before["data"], now["data"])
+    if changed := ModelSpec.from_json(now["model"]).difference(ModelSpec.from_json(before["model"])):
+        raise RequestError(f"{changed}; {_ADVICE}")
+
+
+def _require_same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Other labels are another training; other pixels are what somebody may want, and are logged."""
+    for name, part in now.items():
+        earlier = before.get(name)
+        changed = difference(earlier, part) if earlier is not None else "was not there when the run began"
+        if changed is None:
+            continue
+        is_same_plan = earlier is not None and earlier["labels"] == part["labels"] and earlier["classes"] == part["classes"]
+        if name == "train" and not is_same_plan:
+            raise RequestError(f"the training set {changed}; {_ADVICE}")
+
+
+def _report_differences(before: CheckpointState, now: CheckpointState, world: World) -> None:
+    """Log what makes the rest of the run another than it would have been; what all ranks share, on rank 0 alone."""
+    own = [("threads of each rank", before["threads"], now["threads"])]
+    same_ranks = before["world_size"] == now["world_size"]  # others send something else, of course
+    shared = [
+        ("ranks", before["world_size"], now["world_size"]),
+        ("sent between the ranks", before["reduction"] if same_ranks else now["reduction"], now["reduction"]),
+    ]
+    for what, earlier, value in [*own, *(shared if world.is_root else [])]:
+        if earlier != value:
+            logger.warning("%s: %s before, %s now; the run goes on, but its last bits will differ", what, earlier, value)
+    if not world.is_root:
+        return
+    for name, part in now["data"].items():
+        if changed := difference(before["data"][name], part) if name in before["data"] else "is new":
+            logger.warning("the %s set %s", {"train": "training"}.get(name, name), changed)
+    for key, setting in now["settings"].items():
+        if (earlier_setting := before["settings"].get(key, setting)) != setting:
+            logger.warning("%s: %s before, %s from step %d on", key, earlier_setting, setting, before["step"])
