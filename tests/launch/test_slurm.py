@@ -240,7 +240,6 @@ def test_ranks_that_cannot_find_each_other_are_told_so_once(jobs: Jobs) -> None:
     job = jobs["unconnected"]
     assert ended(job) == 2, job.log
     assert job.log.count("srun started 2 processes, but Horovod connects 1") == 1
-    assert result_of(job.folder)["exit_code"] == 2
 
 
 def test_an_unknown_way_is_refused(jobs: Jobs) -> None:
