@@ -76,6 +76,8 @@ class Running:
         self._command, self._deadline, self._token = command, deadline, uuid.uuid4().hex
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
         clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; no script can undo it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._started = time.monotonic()
         self.process = subprocess.Popen(
             command,

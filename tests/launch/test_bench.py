@@ -13,6 +13,8 @@ SMALL = [
     *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
     *("--data.name", "synthetic", "--data.image_size", "8", "--data.synthetic_samples", "64", "--train.batch_size", "8"),
 ]
+_RUN = Path("runs", "custom-synthetic")
+"""Of a run with this network and these data."""
 QUICK = [*SMALL, "--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup", "2", "--run.log_every", "2"]
 
 
@@ -20,7 +22,7 @@ QUICK = [*SMALL, "--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup",
 def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, launcher: str, size: int) -> None:
     done = run(launcher, size, ["-m", "vggdist.bench", "step", *QUICK], tmp_path)
     assert done.code == 0 and "training / bare step" in done.output, done.output
-    folder = tmp_path / "runs" / "quickstart"
+    folder = tmp_path / _RUN
     result = json.loads((folder / "bench-step.json").read_text())
     assert "others used" in done.output and 0 <= result["others(%)"] <= 100
     assert result["world_size"] == size and len(result["bare"]["repeats"]) == len(result["training"]["repeats"]) == 2
@@ -36,7 +38,7 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
 def test_the_reduction_is_measured_on_the_network_s_gradients(tmp_path: Path, launcher: str) -> None:
     done = run(launcher, 2, ["-m", "vggdist.bench", "allreduce", *QUICK, "--model.head", "global_average"], tmp_path)
     assert done.code == 0 and "for vggdist plan: latency" in done.output, done.output
-    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-allreduce.json").read_text())
+    result = json.loads((tmp_path / _RUN / "bench-allreduce.json").read_text())
     sizes = [row["bytes"] for row in result["sizes"]]
     assert sizes == sorted(sizes) and result["sizes"][-1]["layers"] == ["all"]
     assert all(("mpi" in row) == (launcher == "mpirun") and row["horovod"]["median"] > 0 for row in result["sizes"])
@@ -63,7 +65,7 @@ def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_
     done = run(launcher, size, ["-m", "vggdist.bench", "input", *QUICK, "--bench.threads", "[1,3]"], tmp_path)
     assert done.code == 0 and "ms of a core for an image" in done.output, done.output
     assert "parameters" not in done.output  # the summary of a network
-    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-input.json").read_text())
+    result = json.loads((tmp_path / _RUN / "bench-input.json").read_text())
     assert result["world_size"] == size and [row["threads"] for row in result["threads"]] == [1, 3]
     assert all(len(row[key]["repeats"]) == 2 for row in result["threads"] for key in ("images_per_s", "core_ms_per_image"))
 
@@ -71,7 +73,7 @@ def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_
 def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Path) -> None:
     done = run("horovodrun --gloo", 2, ["-m", "vggdist.bench", "profile", *QUICK], tmp_path)
     assert done.code == 0 and "perfetto" in done.output, done.output
-    folder = tmp_path / "runs" / "quickstart"
+    folder = tmp_path / _RUN
     for rank in range(2):
         trace = json.loads((folder / f"profile-mxnet-{rank}.json").read_text())
         names = {event["name"] for event in trace["traceEvents"]}
@@ -94,7 +96,7 @@ def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
     flags = ["--bench.ranks", "[2]", "--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo"]
     done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path, deadline=240)
     assert done.code == 0 and "efficiency(%)" in done.output, done.output
-    folder = tmp_path / "runs" / "quickstart"
+    folder = tmp_path / _RUN
     result = json.loads((folder / "bench-scaling.json").read_text())
     assert result["controller"] == "Gloo" and [row["ranks"] for row in result["weak"]] == [2]
     assert len(result["weak"][0]["shares"]) == 2 and result["weak"][0]["efficiency(%)"]["repeats"] == [100]
@@ -111,7 +113,7 @@ def test_scaling_that_is_terminated_ends_its_job(tmp_path: Path) -> None:
     running.process.terminate()
     done = running.finish()
     assert done.code == 1 and "interrupted" in done.output
-    assert json.loads((tmp_path / "runs" / "quickstart" / "bench-scaling.json").read_text())["exit_code"] == 1
+    assert not [*tmp_path.rglob("bench-scaling.json")]
 
 
 def test_scaling_is_started_once(tmp_path: Path) -> None:
@@ -125,11 +127,11 @@ def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_e
     flags += ["--train.bucket_cap_mb", ".inf"]
     done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
     assert done.code == 0 and "as it is, it is as good" in done.output, done.output
-    result = json.loads((tmp_path / "runs" / "quickstart" / "bench-tune.json").read_text())
+    result = json.loads((tmp_path / _RUN / "bench-tune.json").read_text())
     assert [trial["setting"] for trial in result["trials"]] == ["as it is", "--train.bucket_cap_mb 4"]
     assert all(trial["images_per_s"]["median"] > 0 and trial["failed"] is None for trial in result["trials"])
     assert result["environment"].items() >= mine.items() and result["ranks"] == 2
-    assert [path.name for path in (tmp_path / "runs" / "quickstart").iterdir()] == ["bench-tune.json"]
+    assert [path.name for path in (tmp_path / _RUN).iterdir()] == ["bench-tune.json"]
 
 
 def test_tuning_gives_a_job_no_more_than_its_deadline(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ _TRAIN_ON_SHORT_FILES = f"""
 import sys
 from dataclasses import replace
 import vggdist.train
-from vggdist.data import formats
-formats.CIFAR["cifar10"] = [
+from vggdist.data import cifar
+cifar.CIFAR["cifar10"] = [
     replace(files, train=dict.fromkeys(files.train, {_CIFAR_ROWS}), test=dict.fromkeys(files.test, {_CIFAR_ROWS}))
-    for files in formats.CIFAR["cifar10"]
+    for files in cifar.CIFAR["cifar10"]
 ]
 sys.exit(vggdist.train.main())
 """

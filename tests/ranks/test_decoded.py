@@ -62,9 +62,9 @@ class Trained:
 
 def trained(place: Path, images: dict[str, Path], name: str, size: int, stop_at: int | None = None) -> Trained:
     launcher = "horovodrun --gloo" if size > 1 else "python"
-    flags = [*FLAGS, "--data.name", name, "--data.root", str(images[name])]
+    flags = [*FLAGS, "--run.name", "decoded", "--data.name", name, "--data.root", str(images[name])]
     told = call(launcher, size, "training_that_is_stopped", place, flags=flags, stop_at=stop_at, stop_rank=size - 1)
-    checkpoint = CheckpointStore(place / "runs" / "quickstart" / "checkpoints").newest()
+    checkpoint = CheckpointStore(place / "runs" / "decoded" / "checkpoints").newest()
     assert checkpoint is not None
     return Trained(told, dict(checkpoint.arrays))
 

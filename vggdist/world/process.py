@@ -61,7 +61,7 @@ class World:
             RunError: see :func:`~vggdist.world.meeting.meet`.
         """
         if not slurm.connects(os.environ):
-            raise BeforeStart(_unconnected(connected=1))  # Open MPI would end the process in meet(hvd.init)
+            raise agreed(BeforeStart(_unconnected(connected=1)))  # Open MPI would end the process in meet(hvd.init)
         # A group of arrays is reduced in a fixed order and by itself, whatever else is ready: sums repeat bit for bit.
         os.environ["HOROVOD_DISABLE_GROUP_FUSION"] = "1"
         before = _sockets().keys()
@@ -73,7 +73,7 @@ class World:
         self.local_rank: int = hvd.local_rank()
         self.controller = "none" if self.size == 1 else "MPI" if hvd.mpi_enabled() else "Gloo"
         if "HOROVOD_ELASTIC" not in os.environ and self.size != from_environment(os.environ).size:
-            raise BeforeStart(_unconnected(self.size))
+            raise agreed(BeforeStart(_unconnected(self.size)))
 
     @classmethod
     def again(cls) -> World:
