@@ -27,6 +27,11 @@ class MixedSizes:
     def __len__(self) -> int:
         return len(self.images)
 
+    left_out: int = 0
+
+    def name(self, index: int) -> str:
+        return str(index)
+
     def read(self, index: int) -> np.ndarray:
         return self.images[index]
 

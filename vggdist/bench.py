@@ -14,7 +14,7 @@ from typing import Any
 from vggdist.config.bench import BenchRequest
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import BeforeStart, before_start
-from vggdist.config.load import resolve, run_directory
+from vggdist.config.load import run_directory, training_settings
 from vggdist.config.options import options
 from vggdist.exit_handling import ExitHandler
 from vggdist.measuring.tables import TABLES
@@ -119,7 +119,7 @@ def on_ranks(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[
 def _request(name: str, arguments: Sequence[str]) -> BenchRequest:
     own = [key for key in options(BenchRequest) if key.startswith("bench.")]
     parser = SettingsParser(f"bench {name}", BenchRequest, first=own, description=f"Measures {KINDS[name].text}.")
-    return resolve(parser.parse(arguments).settings, BenchRequest)
+    return training_settings(parser.parse(arguments).settings, BenchRequest)
 
 
 def _kept(name: str, request: BenchRequest, measured: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError, RunError, agreed, before_start
-from vggdist.config.load import resolve
+from vggdist.config.load import training_settings
 from vggdist.config.schema import Config
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
@@ -47,7 +47,7 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     start_logging(handler.rank)
     with before_start():
         asked = _parser().parse(arguments)
-        config = resolve(asked.settings, Config)
+        config = training_settings(asked.settings, Config)
         settings = knobs.apply(config)  # before anything imports MXNet
     import horovod.mxnet as hvd
     import mxnet as mx

@@ -1,1 +1,70 @@
-"""placeholder"""
+"""Measure a trained network: ``python -m vggdist.evaluate runs/quickstart``, also under a launcher."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vggdist.config.command_line import SettingsParser
+from vggdist.config.errors import before_start
+from vggdist.config.inference import EvaluateConfig, add_run, place, settings
+from vggdist.exit_handling import ExitHandler
+from vggdist.reporting.console import start_logging
+from vggdist.reporting.result import write_json, write_whole
+from vggdist.world import knobs, meeting
+
+_DESCRIPTION = (
+    "Measures a network of a run, or one checkpoint, on the images of its run or others with the same classes. It writes "
+    "evaluation.json, confusion.png and predictions.csv: each image with true and predicted class, worst first."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate, and return the exit code, as training does."""
+    handler = ExitHandler()
+    return handler.run(lambda: evaluate(sys.argv[1:] if arguments is None else arguments, handler))
+
+
+def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
+    """Evaluate as the arguments ask; returns what ``evaluation.json`` holds."""
+    start_logging(handler.rank)
+    with before_start():
+        asked = _parser().parse(arguments)
+        where = place(asked.run, asked.checkpoint)
+        config = settings(where, asked.settings, EvaluateConfig)
+        knobs.apply(config)  # before anything imports MXNet
+    meeting.arrive()
+    from vggdist.inference import evaluation
+    from vggdist.reporting.figures import confusion_matrix, save
+    from vggdist.world.process import World
+
+    world = World()
+    watch = handler.watch(world, config.run.timeout)
+    watch.rest()  # reading the data may take long
+    given = {key for key, _ in asked.settings}
+    found = evaluation.evaluate(config, where, bool(given & {"data.name", "data.root"}), world, watch)
+    folder = Path(asked.output or (where.run or Path()) / "evaluation")
+
+    def write() -> None:
+        write_json(folder / "evaluation.json", found.result)
+        write_whole(folder / "predictions.csv", evaluation.as_csv(found.source, found.predictions))
+        title = f"{config.data.part} set after step {found.result['checkpoint']['step']}"
+        save(confusion_matrix(found.result["confusion"], found.source.class_names, title), folder / "confusion.png")
+
+    world.together(write, acts=world.is_root)
+    if world.is_root:
+        print(evaluation.table(found.result), f"everything is in {folder}", sep="\n", flush=True)
+    return found.result
+
+
+def _parser() -> SettingsParser:
+    parser = SettingsParser("evaluate", EvaluateConfig, "RUN", takes_file=False, description=_DESCRIPTION)
+    add_run(parser)
+    parser.add_argument("--output", metavar="DIR", help="folder of what is written (default: RUN/evaluation)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vggdist.config.command_line import SettingsParser
-from vggdist.config.load import resolve
+from vggdist.config.load import training_settings
 from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.exit_handling import ExitHandler
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def plan(arguments: Sequence[str]) -> dict[str, Any]:
     """Print the plan of the job that the arguments ask for."""
-    request = resolve(_parser().parse(arguments).settings, PlanRequest)
+    request = training_settings(_parser().parse(arguments).settings, PlanRequest)
     print("\n".join(_published() if request.plan.published else _plan(plan_job(request))))
     return {}
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vggdist.config.command_line import SettingsParser
-from vggdist.config.load import resolve
+from vggdist.config.load import training_settings
 from vggdist.config.schema import Config
 from vggdist.data.outline import outline
 from vggdist.exit_handling import ExitHandler
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(arguments: Sequence[str]) -> dict[str, Any]:
     """Print the table of the network that the arguments ask for."""
-    config = resolve(_parser().parse(arguments).settings, Config)
+    config = training_settings(_parser().parse(arguments).settings, Config)
     print(summary_table(describe(config.model, **asdict(outline(config.data)))))
     return {}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.launching import LAUNCHERS, result_of, run, train
 
@@ -121,10 +124,31 @@ def test_an_error_on_one_rank_alone_reaches_the_console_with_its_rank(tmp_path: 
     assert "vggdist: rank 1: RuntimeError: a bug on this rank" in finished.output
 
 
-def test_a_run_that_was_started_anew_can_be_evaluated_from_its_config(tmp_path: Path) -> None:
-    assert train("python", 1, tmp_path, "--train.steps", "2", "--run.resume", "never").code == 0
-    config = str(tmp_path / "runs" / "quickstart" / "config.yaml")
-    finished = run("python", 1, ["-m", "vggdist.evaluate", "--config", config], tmp_path)
-    assert finished.code == 0, finished.output
-    evaluated = json.loads((tmp_path / "runs" / "quickstart" / "evaluation.json").read_text())
-    assert evaluated["metrics"]["eval/loss"] == result_of(tmp_path)["metrics"]["eval/loss"]
+def test_a_run_is_evaluated_the_same_by_any_number_of_ranks_and_without_its_training_files(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for number in range(40):
+        path = images / ("train" if number < 30 else "test") / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 100 + 90 * (number % 2), (8, 8), np.uint8)).save(path)
+    small = ["--model.name", "custom", "--model.stages", "[[1, 8]]", "--model.hidden", "[]", "--run.name", "a"]
+    flags = ["--data.name", "folder", "--data.root", "images", "--data.channels", "1", "--train.batch_size", "10"]
+    assert train("python", 1, tmp_path, *small, *flags, "--run.resume", "never").code == 0
+    trained, run_folder = result_of(tmp_path, "a"), tmp_path / "runs" / "a"
+    shutil.rmtree(images / "train")
+    (run_folder / "result.json").unlink()
+    told = {}
+    for launcher, size in (("python", 1), ("horovodrun --gloo", 2)):
+        place = tmp_path / f"by {size}"
+        command = ["-m", "vggdist.evaluate", "runs/a", "--checkpoint", "latest", "--output", str(place)]
+        finished = run(launcher, size, command, tmp_path)
+        assert finished.code == 0, finished.output
+        assert "accuracy(%)  precision(%)" in finished.output
+        told[size] = json.loads((place / "evaluation.json").read_text()), (place / "predictions.csv").read_text()
+        assert (place / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert told[1][1] == told[2][1] and "images/test/b/39.png,b," in told[1][1]
+    differing = {key for key, value in told[1][0].items() if told[2][0][key] != value}
+    assert differing <= {"world_size", "written_at"} and told[2][0]["world_size"] == 2
+    metrics = {name.replace("test/", "eval/"): value for name, value in told[1][0]["metrics"].items()}
+    assert metrics.items() <= trained["metrics"].items()
+    assert told[1][0]["checkpoint"]["sha256"] == trained["sha256"] and told[1][0]["images"] == 10
+    assert not (run_folder / "result.json").exists()

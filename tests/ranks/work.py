@@ -298,9 +298,7 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
     """Evaluate a network that was just initialised; tell every integer of the sums."""
     training = prepare(load("train", flags), world)
     view = training.inputs.evaluation_views["eval"]
-    sums = evaluate(
-        training.model.forward, view, len(training.model.spec.class_names), world, training.config, training.device
-    )
+    sums = evaluate(training.model, view, world, training.config.evaluation.batch_size, training.config.data)
     assert sums is not None
     return {"samples": len(view), "sums": sums.as_array().tolist(), "result": sums.result()}
 

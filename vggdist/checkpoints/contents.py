@@ -64,21 +64,25 @@ def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping
         sync(path)
 
 
-def read(folder: Path, step: int) -> Checkpoint:
+def read(folder: Path, step: int | None = None) -> Checkpoint:
     """Read a checkpoint's files and verify them, by their hashes and by the schema. Nothing is unpickled.
 
     Args:
-        step: that the state must have, as the folder's name does.
+        step: that the state must have, as the folder's name does; None: any.
 
     Raises:
         RequestError: when a file is missing, differs from the manifest or is not what it should be, naming the file.
         OtherFormat: when another version of this program wrote it.
     """
-    manifest = _read_manifest(folder / _MANIFEST)
-    with _verified(folder / _STATE, manifest[_STATE], _LONGEST_STATE) as file:
-        state = _read_state(file, folder, step)
-    with _verified(folder / _ARRAYS, manifest[_ARRAYS]) as file:
+    state = read_state(folder, step)
+    with _verified(folder / _ARRAYS, _read_manifest(folder / _MANIFEST)[_ARRAYS]) as file:
         return Checkpoint(_read_arrays(file), state)
+
+
+def read_state(folder: Path, step: int | None = None) -> CheckpointState:
+    """Read and verify what a checkpoint holds beside the arrays; raises as :func:`read`."""
+    with _verified(folder / _STATE, _read_manifest(folder / _MANIFEST)[_STATE], _LONGEST_STATE) as file:
+        return _read_state(file, folder, step)
 
 
 def is_complete(folder: Path) -> bool:
@@ -176,7 +180,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     return array
 
 
-def _read_state(file: BinaryIO, folder: Path, step: int) -> CheckpointState:
+def _read_state(file: BinaryIO, folder: Path, step: int | None) -> CheckpointState:
     state = _parse(file.read())
     if isinstance(state, dict) and type(state.get("format")) is int and state["format"] != FORMAT:
         raise OtherFormat(
@@ -185,7 +189,7 @@ def _read_state(file: BinaryIO, folder: Path, step: int) -> CheckpointState:
         )
     if found := fault(state):
         raise ValueError(found)
-    if state["step"] != step:
+    if step not in (None, state["step"]):
         raise ValueError(f"its step is {state['step']}, not {step}")
     return state
 

@@ -53,11 +53,15 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
         raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
 
 
-def digests(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, str]:
+def digests(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> dict[str, str]:
     """SHA-256 of each array's values, by name."""
-    return {name: hashlib.sha256(array.asnumpy().tobytes()).hexdigest() for name, array in arrays.items()}
+    return {name: hashlib.sha256(_values(array).tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def digest(arrays: Mapping[str, mx.nd.NDArray]) -> str:
+def _values(array: mx.nd.NDArray | np.ndarray) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.asnumpy()
+
+
+def digest(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> str:
     """SHA-256 over all names and values."""
     return hashlib.sha256("\n".join(f"{name} {value}" for name, value in digests(arrays).items()).encode()).hexdigest()

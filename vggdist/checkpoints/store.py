@@ -142,6 +142,22 @@ class CheckpointStore:
         self._damaged.discard(step)
         return checkpoint
 
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint, as the newest whole one has it; None where nothing was measured.
+
+        Raises:
+            RequestError: no state of a checkpoint can be read, or another version of this program wrote the newest one.
+        """
+        refusal = RequestError(f"{self.directory} holds no checkpoint")
+        for step in reversed(self.whole_steps()):
+            try:
+                return contents.read_state(self.path(step), step)["best_step"]
+            except OtherFormat:
+                raise
+            except RequestError as error:
+                refusal = error
+        raise refusal
+
     def prune(self, keep_last: int, keep_every: int, best_step: int | None) -> None:
         """Remove the checkpoints that need not be kept. What cannot be removed is named in the log.
 

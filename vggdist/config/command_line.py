@@ -31,6 +31,7 @@ class SettingsParser(argparse.ArgumentParser):
         first: Sequence[str] = (),
         title: str = "its own options",
         shown: Sequence[str] | None = None,
+        takes_file: bool = True,
         **texts: Any,
     ) -> None:
         """Add the options.
@@ -40,15 +41,18 @@ class SettingsParser(argparse.ArgumentParser):
             arguments: the command's own arguments, for the usage line.
             first: keys that ``--help`` lists before all others, under ``title``.
             shown: sections and keys that ``--help`` lists; all are accepted. None: all.
+            takes_file: whether there is ``--config``.
             texts: ``description`` and ``epilog``.
         """
         program = f"python -m vggdist.{command}"
-        usage = " ".join(filter(None, (program, arguments, "[--config FILE] [--section.key value ...]")))
+        file = "[--config FILE] " if takes_file else ""
+        usage = " ".join(filter(None, (program, arguments, f"{file}[--section.key value ...]")))
         texts = {"epilog": EXIT_CODES} | texts
         super().__init__(prog=program, usage=usage, allow_abbrev=False, formatter_class=_Help, **texts)
         self._options = options(schema)
         self.set_defaults(settings=[])
-        self.add_argument("--config", metavar="FILE", dest=CONFIG, help=_HELP_OF_FILE, **_SETTING)
+        if takes_file:
+            self.add_argument("--config", metavar="FILE", dest=CONFIG, help=_HELP_OF_FILE, **_SETTING)
         if first:
             self._add(title, "", [self._options[key] for key in first])
         for section, text in sections(schema).items():

@@ -11,8 +11,22 @@ from vggdist.config.options import Choice, PathText
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Which images are read, and in which batches."""
+class ReadingConfig:
+    """How images are read."""
+
+    threads: int = 2
+    """Threads of each rank that decode and augment."""
+    prefetch: int = 4
+    """Batches that are prepared ahead of the step."""
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "data.threads", self.threads, "at least 1 thread")
+        require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1 batch")
+
+
+@dataclass(frozen=True)
+class SourceConfig(ReadingConfig):
+    """Which images are read, and how."""
 
     name: Annotated[str, Choice({name: info.text for name, info in DATA_SETS.items()})] = "digits"
     """Which images."""
@@ -21,10 +35,6 @@ class DataConfig:
     download: bool = False
     """Fetch missing files of cifar10, cifar100, mnist or fashion_mnist from their publisher into data.root, checked by
     hash, once per host."""
-    image_size: int | None = None
-    """Side of the square image that the network sees in pixels; null: the size of the data set's own images."""
-    channels: Literal[1, 3] | None = None
-    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder, records: 3)."""
     held_out: float = 0.2
     """Share of the samples of each class that becomes the test set where the data set has none (digits, folder, records)."""
     validation: float = 0.0
@@ -33,27 +43,35 @@ class DataConfig:
     damaged: Literal["stop", "skip"] = "stop"
     """What an image that does not decode does: stop ends the run and names the file; skip decodes every image when a run
     starts, names those that are damaged and leaves them out, counted in result.json."""
-    last_batch: Literal["pad", "drop"] = "pad"
-    """What happens to the samples that do not fill the last global batch of an epoch: pad trains on them in a batch
-    that is filled up and masked; drop leaves them out of this epoch."""
-    threads: int = 2
-    """Threads of each rank that decode and augment."""
-    prefetch: int = 4
-    """Batches that are prepared ahead of the step."""
     synthetic_samples: int = 1024
     """Training samples of the synthetic data set; its test set has a quarter as many."""
     synthetic_classes: int = 10
     """Classes of the synthetic data set."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.name in DATA_SETS, "data.name", self.name, f"one of {', '.join(DATA_SETS)}")
-        require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1 pixel")
         require(0 < self.held_out < 1, "data.held_out", self.held_out, "a share between 0 and 1")
         require(0 <= self.validation < 1, "data.validation", self.validation, "a share from 0 to below 1")
-        require(self.threads >= 1, "data.threads", self.threads, "at least 1 thread")
-        require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1 batch")
         require(self.synthetic_samples >= 4, "data.synthetic_samples", self.synthetic_samples, "at least 4")
         require(self.synthetic_classes >= 2, "data.synthetic_classes", self.synthetic_classes, "at least 2")
+
+
+@dataclass(frozen=True)
+class DataConfig(SourceConfig):
+    """Which images are read, and in which batches."""
+
+    image_size: int | None = None
+    """Side of the square image that the network sees in pixels; null: the size of the data set's own images."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder, records: 3)."""
+    last_batch: Literal["pad", "drop"] = "pad"
+    """What happens to the samples that do not fill the last global batch of an epoch: pad trains on them in a batch
+    that is filled up and masked; drop leaves them out of this epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1 pixel")
 
 
 @dataclass(frozen=True)

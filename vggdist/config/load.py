@@ -34,12 +34,13 @@ MOST_USED = (
     "optimizer.learning_rate",
     "run.device",
 )
-_RUN_FILE = "config.yaml"
+RUN_FILE = "config.yaml"
 _LARGEST = 2**53
 _KEY = re.compile(r"[a-z]+\.\w+")
 _CHOOSING = {CONFIG, "data.name", "model.name"}
 
-Schema = TypeVar("Schema", bound=Config)
+Schema = TypeVar("Schema")
+Training = TypeVar("Training", bound=Config)
 
 
 class Setting(NamedTuple):
@@ -61,27 +62,47 @@ def train_parser(command: str = "train") -> SettingsParser:
 
 
 def load(command: str, arguments: Sequence[str]) -> Config:
-    """The settings of a training; see :func:`resolve`. ``SystemExit`` with code 0 after ``--help``."""
-    return resolve(train_parser(command).parse(arguments).settings, Config)
+    """The settings of a training; see :func:`training_settings`. ``SystemExit`` with code 0 after ``--help``."""
+    return training_settings(train_parser(command).parse(arguments).settings, Config)
 
 
-def resolve(given: Sequence[tuple[str, str]], schema: type[Schema]) -> Schema:
+def training_settings(given: Sequence[tuple[str, str]], schema: type[Training]) -> Training:
+    """The settings of a training, or of what is asked of one; without any choice those of the quickstart.
+
+    Raises:
+        RequestError: as :func:`resolve`.
+    """
+    files = [text for key, text in given if key == CONFIG]
+    if _CHOOSING.isdisjoint(key for key, _ in given):
+        given = [(CONFIG, str(QUICKSTART)), *given]
+    config = resolve(given, schema)
+    return _named(config, files) if not config.run.name else config
+
+
+def resolve(given: Sequence[tuple[str, str]], schema: type[Schema], before: Iterable[Setting] = ()) -> Schema:
     """The settings that a command line means: defaults, then files and flags in their order.
 
     Args:
         given: as :class:`~vggdist.config.command_line.SettingsParser` returns them.
+        before: what counts where nothing else is given.
 
     Raises:
         RequestError: for an unknown key (with the key that was probably meant), a value of the wrong type or out of range,
             or a file that cannot be read; the message names the key, and the file and line where it is from one.
     """
     known = options(schema)  # type: ignore[arg-type]
-    files = [text for key, text in given if key == CONFIG]
-    if _CHOOSING.isdisjoint(key for key, _ in given):
-        given = [(CONFIG, str(QUICKSTART)), *given]
-    settings = {setting.key: setting for setting in _settings(given, known)}
-    config = _validated(settings, known, schema)
-    return _named(config, files) if not config.run.name else config
+    settings = {setting.key: setting for setting in (*before, *_settings(given, known))}
+    return _validated(settings, known, schema)
+
+
+def settings_of_run(folder: Path, schema: Any) -> list[Setting]:
+    """What the configuration in a run's folder says of the options of a schema; nothing where there is none.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    path, asked = folder / RUN_FILE, options(schema)
+    return [one for one in _of_file(path, options(Config)) if one.key in asked] if path.is_file() else []
 
 
 def run_directory(config: Config) -> Path:
@@ -114,7 +135,7 @@ def _of_file(path: Path, known: Mapping[str, Option]) -> Iterator[Setting]:
 def _place_of_run(path: Path) -> Iterator[Setting]:
     """The configuration in a run's folder is that run's, wherever the folder was copied or moved to."""
     folder = path.parent
-    if path.name == _RUN_FILE and (folder / "checkpoints").is_dir():
+    if path.name == RUN_FILE and (folder / "checkpoints").is_dir():
         where = folder.resolve() if folder.name in ("", "..") else folder
         yield Setting("run.directory", str(where.parent), f"{path}: ")
         yield Setting("run.name", where.name, f"{path}: ")
@@ -171,7 +192,7 @@ def _is_sound(value: Any) -> bool:
     return abs(value) <= _LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
 
 
-def _named(config: Schema, files: Sequence[str]) -> Schema:
+def _named(config: Training, files: Sequence[str]) -> Training:
     """Give a run without a name that of its configuration file, or of its network and data."""
     name = Path(files[-1]).stem if files else f"{config.model.name}-{config.data.name}"
     try:

@@ -140,12 +140,13 @@ def _example(kind: Any) -> str:
 
 
 def _texts(section: Any) -> dict[str, str]:
-    """The string under each field of a dataclass, by the field's name."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
-    assert isinstance(definition, ast.ClassDef)
+    """The string under each field of a dataclass and of those that it extends, by the field's name."""
     texts = {}
-    for field, below in zip(definition.body, definition.body[1:]):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            assert isinstance(below.value, ast.Constant)
-            texts[field.target.id] = inspect.cleandoc(str(below.value.value))
+    for kind in section.__mro__[:-1]:  # all but object
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:]):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                assert isinstance(below.value, ast.Constant)
+                texts[field.target.id] = inspect.cleandoc(str(below.value.value))
     return texts

@@ -24,30 +24,40 @@ def _is_name(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Where a run lives and how it starts."""
+class ExecutionConfig:
+    """On what a command computes."""
+
+    seed: int = 0
+    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
+    deterministic: bool = True
+    """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
+    timeout: UnboundedFloat = 120.0
+    """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
+    first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
+        require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
+
+
+@dataclass(frozen=True)
+class RunConfig(ExecutionConfig):
+    """Where a run lives, how it starts, and on what it computes."""
 
     name: str = ""
     """Name of the run; its folder is <run.directory>/<run.name>. Empty: that of the configuration file without its ending,
     else <model.name>-<data.name>."""
     directory: PathText = "runs"
     """Folder that holds the runs."""
-    seed: int = 0
-    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
     resume: Literal["auto", "never"] = "auto"
     """auto: continue from the newest whole checkpoint of this run, if there is one. never: start anew; a folder that
     already holds checkpoints is refused, naming what would be overwritten, unless run.overwrite is true."""
     overwrite: bool = False
     """With run.resume never: remove the checkpoints, logs and results of the earlier run of this name."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
-    deterministic: bool = True
-    """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
     log_every: int = 10
     """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
-    timeout: UnboundedFloat = 120.0
-    """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
-    first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
     max_time: str | None = None
     """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
     and ends with exit code 75. null: none."""
@@ -58,10 +68,9 @@ class RunConfig:
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.name == "" or _is_name(self.name), "run.name", self.name, _NAME)
-        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
-        require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
         if self.max_time is not None:
             try:
                 parse_duration(self.max_time)
@@ -200,7 +209,16 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class ArithmeticConfig:
+    """How a network computes."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs with AVX-512,
+    faster where they have avx512_bf16."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(ArithmeticConfig):
     """The length of the training and what a step is."""
 
     epochs: float = 20.0
@@ -215,9 +233,6 @@ class TrainConfig:
     """Parts into which each rank's batch is cut; their gradients are accumulated and reduced once."""
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs with AVX-512,
-    faster where they have avx512_bf16."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel between the ranks."""
     bucket_cap_mb: UnboundedFloat | None = None
@@ -250,27 +265,36 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """When the network is measured, and on what."""
+class MeasuringConfig:
+    """How a network is measured."""
 
-    every_epochs: int = 1
-    """Epochs between two evaluations of the test set; it is always evaluated at the end. 0: only at the end."""
     batch_size: int = 128
     """Images that a rank evaluates at once; with several crops, each counts."""
     crops: Literal[1, 5, 10] = 1
     """Crops of each image whose softmax is averaged: 1: the centre; 5: this and the corners; 10: these and their mirror
     images (Krizhevsky et al. 2012, section 4.1). Several need augment.resize above the image size."""
-    training_set: bool = False
-    """Evaluate the training set as well (without augmentation)."""
 
     def __post_init__(self) -> None:
-        require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
 
     @property
     def images_at_once(self) -> int:
         """Images in one forward pass: the crops of a sample stay together."""
         return max(1, self.batch_size // self.crops) * self.crops
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(MeasuringConfig):
+    """When the network is measured, and on what."""
+
+    every_epochs: int = 1
+    """Epochs between two evaluations of the test set; it is always evaluated at the end. 0: only at the end."""
+    training_set: bool = False
+    """Evaluate the training set as well (without augmentation)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
 
 
 @dataclass(frozen=True)

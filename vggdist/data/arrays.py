@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,9 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def name(self, index: int) -> str:
+        """How a person finds an image: its path, or where there is none its number."""
+
     def read(self, index: int) -> np.ndarray:
         """``(H, W, C) uint8``; ``DamagedImageError`` where it does not decode."""
 
@@ -45,6 +49,7 @@ class ArraySource:
     labels: np.ndarray
     class_names: tuple[str, ...]
     left_out: int = 0
+    name: Callable[[int], str] = str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,6 +82,10 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def name(self, index: int) -> str:
+        """As the source has it."""
+        return self._source.name(int(self._indices[index]))
 
     def read(self, index: int) -> np.ndarray:
         """``(H, W, C) uint8``."""

@@ -131,25 +131,30 @@ class TrainingView:
 class EvaluationView:
     """A source as it is measured: scaled and cropped, always the same."""
 
-    def __init__(self, source: Source, config: AugmentConfig, image_size: int, crops: int = 1) -> None:
-        """Choose the scale and the number of crops of each image: 1, 5 or 10.
+    def __init__(self, source: Source, resize: int, image_size: int, crops: int = 1) -> None:
+        """Choose how samples are seen.
+
+        Args:
+            resize: short side in pixels to which an image is scaled, not below ``image_size``.
+            image_size: side of the square crops in pixels.
+            crops: of each image: 1, 5 or 10.
 
         Raises:
-            RequestError: ``augment.resize`` leaves less than ``image_size``, or nothing around it for several crops.
+            RequestError: the scaled images have nothing around ``image_size`` for several crops.
         """
-        self._source, self._size, self._short_side = source, image_size, short_side(config, image_size)
-        if crops > 1 and self._short_side == image_size:
+        if crops > 1 and resize == image_size:
             raise RequestError(
                 f"evaluation.crops {crops} takes corners of what augment.resize leaves around data.image_size {image_size}; "
-                f"set augment.resize to more than {image_size}, or evaluation.crops to 1"
+                f"train with augment.resize above {image_size}, or set evaluation.crops to 1"
             )
-        self.crops = crops
+        self.source, self.crops = source, crops
+        self._short_side, self._size = resize, image_size
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def batch(self, samples: np.ndarray, mask: np.ndarray) -> Batch:
         """The batch of ``(B,)`` samples; ``DamagedImageError`` where an image does not decode."""
-        images = frame_crops(self._source, samples, self._short_side, self._size, self.crops)
-        labels = self._source.labels[samples]
+        images = frame_crops(self.source, samples, self._short_side, self._size, self.crops)
+        labels = self.source.labels[samples]
         return Batch(images, labels, labels, np.ones(len(samples), np.float32), mask, samples)

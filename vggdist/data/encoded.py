@@ -53,6 +53,10 @@ class EncodedSource:
     def __len__(self) -> int:
         return len(self.store)
 
+    def name(self, index: int) -> str:
+        """Its path, or the record file and its key."""
+        return self.store.name(index)
+
     def photograph(self, index: int) -> Photograph:
         """One image, its size known, its pixels not decoded; ``DamagedImageError`` names one that is no image."""
         return Photograph(self.store.read(index))

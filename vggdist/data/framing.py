@@ -62,10 +62,9 @@ def frame_crops(source: Source, samples: np.ndarray, short: int, size: int, crop
     for slot, sample in enumerate(samples.tolist()):
         image = source.read(sample)
         if max(image.shape[:2]) * short**2 > _MOST_PIXELS * min(image.shape[:2]):
-            name = source.store.name(sample) if isinstance(source, EncodedSource) else f"image {sample}"
             raise RequestError(
-                f"{name} has {image.shape[1]} x {image.shape[0]} pixels: too narrow to be scaled to a short side of {short}; "
-                f"crop it, or remove it"
+                f"image {source.name(sample)} has {image.shape[1]} x {image.shape[0]} pixels: too narrow to be scaled to a "
+                f"short side of {short}; crop it, or remove it"
             )
         image = scale(image, short)
         for place, box in enumerate(five_boxes(image.shape[0], image.shape[1], size)[:crops]):

@@ -193,7 +193,7 @@ def _encoded_part(
     contents = identity.of_store(whole)
     if images is None:
         return LoadedPart(EncodedSource(whole, labels, class_names, data.channels or 3, left_out), contents, origin)
-    return LoadedPart(ArraySource(images, labels, class_names, left_out), contents, origin)
+    return LoadedPart(ArraySource(images, labels, class_names, left_out, whole.name), contents, origin)
 
 
 def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:

@@ -136,7 +136,9 @@ def take(source: Source, indices: np.ndarray, left_out: int | None = None) -> So
     left_out = source.left_out if left_out is None else left_out
     labels = source.labels[indices]
     if isinstance(source, ArraySource):
-        return ArraySource(source.images[indices], labels, source.class_names, left_out)
+        return ArraySource(
+            source.images[indices], labels, source.class_names, left_out, lambda index: source.name(int(indices[index]))
+        )
     if isinstance(source, EncodedSource):
         return EncodedSource(source.store.take(indices), labels, source.class_names, source.channels, left_out)
     return Subset(source, indices)

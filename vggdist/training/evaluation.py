@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import Config
+from vggdist.config.images import ReadingConfig
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import prefetch
 from vggdist.data.sampler import evaluation_batches
@@ -24,17 +24,23 @@ _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_A
 
 
 def evaluate(
-    model: Model, view: EvaluationView, world: World, config: Config, stopped: Callable[[], bool] = lambda: False
+    model: Model,
+    view: EvaluationView,
+    world: World,
+    images_at_once: int,
+    reading: ReadingConfig,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> EvaluationSums | None:
     """Sums over the whole of a view, the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
+        images_at_once: of a rank; with several crops, each counts.
         stopped: asked at each batch, equally often on every rank; once it says yes, to all, the result is None.
     """
     sums = EvaluationSums(len(model.spec.class_names))
-    for scored in scored_batches(model, view, world, config):
+    for scored in scored_batches(model, view, world, images_at_once, reading):
         if stopped():
             return None
         if scored is not None:
@@ -44,16 +50,16 @@ def evaluate(
 
 
 def scored_batches(
-    model: Model, view: EvaluationView, world: World, config: Config
+    model: Model, view: EvaluationView, world: World, images_at_once: int, reading: ReadingConfig
 ) -> Iterator[tuple[Batch, np.ndarray] | None]:
     """This rank's batches of a view with their scores, ``(B, num_classes) float32``, equally many on every rank.
 
     It yields None where this rank has no batch left. Where the view crops each image several times, the softmax is averaged
     over these.
     """
-    size = max(1, config.evaluation.batch_size // view.crops)
+    size = max(1, images_at_once // view.crops)
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
-    batches = prefetch(tasks, config.data.threads, config.data.prefetch)
+    batches = prefetch(tasks, reading.threads, reading.prefetch)
     for _ in range(-(-len(view) // (size * world.size))):
         batch = next(batches, None)
         if batch is None:

@@ -93,7 +93,7 @@ def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int,
     chosen_by = "eval" if data.validation is None else "validation"
     measured = [chosen_by, *(["eval_train"] if config.evaluation.training_set else [])]
     views = {
-        name: EvaluationView(part, config.augment, spec.image_size, config.evaluation.crops)
+        name: EvaluationView(part, spec.resize, spec.image_size, config.evaluation.crops)
         for name, part in named.items()
         if part is not None
     }

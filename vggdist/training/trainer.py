@@ -156,7 +156,8 @@ class Trainer:
 
     def _measure(self, part: str, view: EvaluationView, interval: Interval) -> None:
         training, progress = self.training, self.training.state.progress
-        sums = evaluate(training.model, view, training.world, training.config, self._stopped)
+        config = training.config
+        sums = evaluate(training.model, view, training.world, config.evaluation.batch_size, config.data, self._stopped)
         if sums is None:
             progress.evaluated_step = None
             self._stop(interval)

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import Config
+from vggdist.config.schema import Config, ExecutionConfig, WorldConfig
 from vggdist.world import gpus, slurm
 from vggdist.world.binding import bind, bind_near
 from vggdist.world.cores import find_cores, own_cores
@@ -17,6 +17,19 @@ from vggdist.world.findings import ranges
 from vggdist.world.interfaces import interface_towards
 from vggdist.world.presets import NAMES, PRESETS, RECORDED, TEXTS, Place
 from vggdist.world.topology import from_environment
+
+
+class Request(Protocol):
+    """What this module reads of a command's settings."""
+
+    @property
+    def run(self) -> ExecutionConfig:
+        """The device."""
+
+    @property
+    def world(self) -> WorldConfig:
+        """The preset."""
+
 
 _DEFAULTS = Config()
 
@@ -45,7 +58,7 @@ class Settings:
         return {"preset": self.preset, **self.values, "cores": gather(self.cores)}
 
 
-def apply(config: Config = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
+def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
     """Set what the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
 
     Ranks that SLURM starts without MPI find their place for Horovod here, too.

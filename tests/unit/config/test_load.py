@@ -425,7 +425,7 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
         (["--train.epochs"], "write --train.epochs 0.1"),
         (["--augment.crop_scale"], r"write --augment.crop_scale \[0.1,0.1\]"),
-        (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.name"),
+        (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.seed"),
         (["--config"], "expected one argument"),
     ],
 )
@@ -472,7 +472,7 @@ def test_the_configuration_in_a_run_is_that_run_wherever_it_was_copied_to(
     copied = tmp_path / "elsewhere" / "b"
     (copied / "checkpoints").mkdir(parents=True)
     (copied / "config.yaml").write_text("run: {name: a, directory: runs}\n")
-    assert run_directory(load("evaluate", ["--config", "elsewhere/b/config.yaml"])) == Path("elsewhere/b")
+    assert run_directory(load("train", ["--config", "elsewhere/b/config.yaml"])) == Path("elsewhere/b")
     again = load("train", ["--config", "elsewhere/b/config.yaml", "--run.name", "c"])
     assert run_directory(again) == Path("elsewhere/c")
     monkeypatch.chdir(copied)

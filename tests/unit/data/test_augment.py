@@ -14,6 +14,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data import boxes
 from vggdist.data.augment import Batch, EvaluationView, TrainingView
+from vggdist.data.framing import short_side
 from vggdist.data.randomness import Draws
 from vggdist.data.sources import ArraySource
 
@@ -100,11 +101,9 @@ def test_a_batch_has_the_types_that_the_device_expects(source: Any, settings: di
 
 def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
     source = mixed_sizes()
-    config = AugmentConfig(random_resized_crop=True, **_EVERYTHING)
-    batch = EvaluationView(source, config, 16).batch(_SAMPLES, _MASK)
-    _assert_equal(batch, EvaluationView(source, AugmentConfig(), 16).batch(_SAMPLES, _MASK))
+    batch = EvaluationView(source, 16, 16).batch(_SAMPLES, _MASK)
     _assert_equal(batch, _training(source).batch(7, _SAMPLES, _MASK))
-    assert len(EvaluationView(source, config, 16)) == len(_training(source)) == 12
+    assert len(EvaluationView(source, 16, 16)) == len(_training(source)) == 12
 
 
 # Framing
@@ -117,7 +116,7 @@ def test_resize_and_centre_crop_are_pillows(channels: int) -> None:
     expected = np.asarray(pillow.crop((2, 6, 22, 26))).reshape(20, 20, channels)  # 33 x 24: 6.5 rounds to 6
     source = MixedSizes([image], np.zeros(1, np.int32))
     for part in (source, _array(image)):
-        batch = EvaluationView(part, AugmentConfig(resize=24), 20).batch(np.array([0]), _MASK[:1])
+        batch = EvaluationView(part, 24, 20).batch(np.array([0]), _MASK[:1])
         np.testing.assert_array_equal(batch.images[0], expected)
 
 
@@ -134,32 +133,29 @@ def test_five_crops_are_the_centre_and_the_corners_and_ten_their_mirror_images_t
     expected = [np.asarray(part).reshape(20, 20, channels) for part in cut]
     for source in (MixedSizes([noise(30, 30, channels), image], np.array([0, 1], np.int32)), _array(image)):
         samples = np.array([len(source) - 1])
-        five, ten = (
-            EvaluationView(source, AugmentConfig(resize=24), 20, crops).batch(samples, _MASK[:1]).images for crops in (5, 10)
-        )
+        five, ten = (EvaluationView(source, 24, 20, crops).batch(samples, _MASK[:1]).images for crops in (5, 10))
         np.testing.assert_array_equal(five, expected)
         np.testing.assert_array_equal(ten, [*expected, *(part[:, ::-1] for part in expected)])
 
 
 def test_the_crops_of_a_sample_stand_together() -> None:
-    source, config = mixed_sizes(), AugmentConfig(resize=18)
-    alone = [EvaluationView(source, config, 16, 5).batch(np.array([sample]), _MASK[:1]).images for sample in (3, 0)]
-    both = EvaluationView(source, config, 16, 5).batch(np.array([3, 0]), _MASK[:2])
+    source = mixed_sizes()
+    alone = [EvaluationView(source, 18, 16, 5).batch(np.array([sample]), _MASK[:1]).images for sample in (3, 0)]
+    both = EvaluationView(source, 18, 16, 5).batch(np.array([3, 0]), _MASK[:2])
     np.testing.assert_array_equal(both.images, np.concatenate(alone))
     assert both.labels.tolist() == [1, 0] and len(both.mask) == len(both.samples) == 2
 
 
-@pytest.mark.parametrize("resize", [None, 16])
-def test_several_crops_of_nothing_but_the_centre_are_refused(resize: int | None) -> None:
-    with pytest.raises(RequestError, match=r"evaluation\.crops 5 .*data\.image_size 16; set augment\.resize to more"):
-        EvaluationView(one_size(), AugmentConfig(resize=resize), 16, crops=5)
+def test_several_crops_of_nothing_but_the_centre_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"evaluation\.crops 5 .*data\.image_size 16; train with augment\.resize above"):
+        EvaluationView(one_size(), 16, 16, crops=5)
 
 
 def test_images_that_already_have_the_scale_are_only_cropped() -> None:
     image = noise(16, 20, 3)
     for source in (_array(image), MixedSizes([image], np.zeros(1, np.int32))):
-        just_covered = EvaluationView(source, AugmentConfig(), 16).batch(np.array([0]), _MASK[:1]).images[0]
-        cropped = EvaluationView(source, AugmentConfig(resize=16), 10).batch(np.array([0]), _MASK[:1]).images[0]
+        just_covered = EvaluationView(source, 16, 16).batch(np.array([0]), _MASK[:1]).images[0]
+        cropped = EvaluationView(source, 16, 10).batch(np.array([0]), _MASK[:1]).images[0]
         np.testing.assert_array_equal(just_covered, image[:, 2:18])
         np.testing.assert_array_equal(cropped, image[3:13, 5:15])
 
@@ -169,7 +165,7 @@ def test_a_resize_below_the_image_size_names_both_keys() -> None:
     with pytest.raises(RequestError, match=expected):
         _training(one_size(), resize=12)
     with pytest.raises(RequestError, match=expected):
-        EvaluationView(one_size(), AugmentConfig(resize=12), 16)
+        short_side(AugmentConfig(resize=12), 16)
 
 
 def test_a_random_crop_is_pillows_resize_of_its_box() -> None:

@@ -153,11 +153,11 @@ def test_an_image_of_too_many_pixels_is_not_called_damaged(kind: str) -> None:
 def test_a_picture_too_narrow_to_be_scaled_is_named_and_takes_no_memory(tmp_path: Path) -> None:
     Image.new("RGB", (8000, 1)).save(tmp_path / "line.png")
     source = EncodedSource(FileStore([tmp_path / "line.png"]), np.zeros(1, np.int32), ("a",), 3)
-    for view in (EvaluationView(source, AugmentConfig(), 224), TrainingView(source, AugmentConfig(), 224, 0, (0, 0, 0))):
+    for view in (EvaluationView(source, 224, 224), TrainingView(source, AugmentConfig(), 224, 0, (0, 0, 0))):
         arguments = (np.zeros(1, np.int64), np.ones(1, np.float32))
         with pytest.raises(RequestError, match="line.png has 8000 x 1 pixels: too narrow to be scaled to a short side"):
             view.batch(*arguments) if isinstance(view, EvaluationView) else view.batch(0, *arguments)
-    assert EvaluationView(source, AugmentConfig(), 16).batch(*arguments).images.shape == (1, 16, 16, 3)
+    assert EvaluationView(source, 16, 16).batch(*arguments).images.shape == (1, 16, 16, 3)
     cropped = TrainingView(source, AugmentConfig(random_resized_crop=True), 224, 0, (0, 0, 0))
     assert cropped.batch(0, *arguments).images.shape == (1, 224, 224, 3)
 

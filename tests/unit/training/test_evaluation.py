@@ -13,8 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from tests.images import MixedSizes, noise
 from vggdist.config.errors import RequestError
-from vggdist.config.images import AugmentConfig
-from vggdist.config.schema import Config, EvaluationConfig
+from vggdist.config.images import ReadingConfig
 from vggdist.data.augment import EvaluationView
 from vggdist.training.evaluation import evaluate, mean_over_crops, rehearse
 from vggdist.training.metrics import EvaluationSums
@@ -38,7 +37,7 @@ class OneOfSeveral:
 def _view(crops: int, samples: int = 23) -> EvaluationView:
     images = [noise(10 + number % 5, 14 - number % 3, 3) for number in range(samples)]
     source = MixedSizes(images, np.arange(samples, dtype=np.int32) % _CLASSES)
-    return EvaluationView(source, AugmentConfig(resize=10), 8, crops)
+    return EvaluationView(source, 10, 8, crops)
 
 
 def _scores(images: np.ndarray) -> np.ndarray:
@@ -47,7 +46,7 @@ def _scores(images: np.ndarray) -> np.ndarray:
 
 def _evaluated(crops: int, ranks: int = 1, batch_size: int = 30) -> np.ndarray:
     """The sums over all ranks."""
-    config, shapes = Config(evaluation=EvaluationConfig(batch_size=batch_size)), set()
+    shapes = set()
 
     def forward(images: mx.nd.NDArray) -> mx.nd.NDArray:
         shapes.add(images.shape)
@@ -58,7 +57,7 @@ def _evaluated(crops: int, ranks: int = 1, batch_size: int = 30) -> np.ndarray:
     total = 0
     for rank in range(ranks):
         world: Any = OneOfSeveral(rank, ranks)
-        sums = evaluate(model, _view(crops), world, config)
+        sums = evaluate(model, _view(crops), world, batch_size, ReadingConfig())
         assert sums is not None
         total = total + sums.as_array()
     assert shapes == {(max(1, batch_size // crops) * crops, 8, 8, 3)}  # one shape, for the network's static graph

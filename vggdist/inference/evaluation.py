@@ -1,0 +1,181 @@
+"""Measuring a trained network on images with known classes: every metric, each class, and each image by itself."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from vggdist.config.images import DataConfig, ReadingConfig
+from vggdist.config.inference import EvaluateConfig, Place
+from vggdist.data.arrays import Source
+from vggdist.data.augment import EvaluationView
+from vggdist.data.sources import load_part
+from vggdist.inference.trained import Trained, on_all_ranks
+from vggdist.models.model import Model
+from vggdist.training.evaluation import scored_batches
+from vggdist.training.metrics import EvaluationSums
+from vggdist.training.progress import metric_name
+from vggdist.world.process import World, choose_device
+from vggdist.world.watch import Watch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network makes of each of N images, in the order of the data set.
+
+    Attributes:
+        predicted: ``(N,) int32`` class of the highest score.
+        probability: ``(N,) float32`` of that class.
+        probability_of_true: ``(N,) float32`` of the true class.
+    """
+
+    predicted: np.ndarray
+    probability: np.ndarray
+    probability_of_true: np.ndarray
+
+    def worst_first(self) -> np.ndarray:
+        """Indices of the images, the one whose true class is least probable first, equal ones in their order."""
+        return np.argsort(np.where(np.isnan(self.probability_of_true), -1, self.probability_of_true), kind="stable")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it.
+
+    Attributes:
+        result: for ``evaluation.json``.
+        source: the images.
+    """
+
+    result: dict[str, Any]
+    source: Source
+    predictions: Predictions
+
+
+def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: World, watch: Watch) -> Evaluation:
+    """Measure a checkpoint as it was asked for; every rank must call this, and gets the same.
+
+    Args:
+        other_images: the folder is another one than the run's: where it has no parts, all of its images are measured.
+
+    Raises:
+        RequestError: on every rank, when checkpoint, device or images are not as they should be.
+    """
+    data = config.data
+    found = on_all_ranks(world, where)
+    spec = found.spec
+    source = _load(config, found, other_images, world)
+    device = world.together(lambda: choose_device(config.run.device, world.local_rank))
+    model = world.together(lambda: found.model(device, config.train.precision))
+    view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, config.evaluation.crops))
+    sums, predictions = measure(model, view, world, config.evaluation.batch_size, data, watch.beat)
+    watch.rest()
+    result = {
+        "checkpoint": {"path": found.path, "step": found.step, "sha256": found.sha256},
+        "data": {"name": data.name, "root": data.root, "part": data.part, "left_out": source.left_out},
+        "images": len(source),
+        "metrics": {metric_name(data.part, name): value for name, value in sums.result().items()},
+        "classes": per_class(sums.confusion(), spec.class_names),
+        "confusion": sums.confusion().tolist(),
+        "world_size": world.size,
+    }
+    return Evaluation(result, source, predictions)
+
+
+def _load(config: EvaluateConfig, found: Trained, other_images: bool, world: World) -> Source:
+    spec, part = found.spec, config.data.part
+    given = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "part"}
+    data = DataConfig(**given, image_size=spec.image_size, channels=spec.channels)
+
+    def load() -> Source:
+        return load_part(data, found.seed, part, spec.class_names, other_images)
+
+    first = world.together(load, acts=world.local_rank == 0)  # which fetches what is missing
+    others = world.together(load, acts=world.local_rank != 0)
+    return first or others
+
+
+def measure(
+    model: Model,
+    view: EvaluationView,
+    world: World,
+    images_at_once: int,
+    reading: ReadingConfig,
+    beat: Callable[[str], None] = lambda phase: None,
+) -> tuple[EvaluationSums, Predictions]:
+    """Score every image once, over all ranks; the same on every rank and for any number of ranks.
+
+    Args:
+        images_at_once: of a rank; with several crops, each counts.
+        beat: called at each batch, for whoever watches that the ranks move.
+    """
+    sums, found = EvaluationSums(len(model.spec.class_names)), []
+    for scored in scored_batches(model, view, world, images_at_once, reading):
+        beat("evaluation")
+        if scored is None:
+            continue
+        batch, scores = scored
+        sums.add(scores, batch.labels, batch.mask)
+        counts = batch.mask > 0
+        probabilities = softmax(scores[counts].astype(np.float64), axis=1)
+        labels, rows = batch.labels[counts], np.arange(np.count_nonzero(counts))
+        predicted = probabilities.argmax(axis=1)
+        found.append((batch.samples[counts], predicted, probabilities[rows, predicted], probabilities[rows, labels]))
+    total = EvaluationSums.from_array(sums.num_classes, world.sum(sums.as_array()))
+    return total, _in_order(found, len(view), world)
+
+
+def _in_order(found: Sequence[tuple[np.ndarray, ...]], samples: int, world: World) -> Predictions:
+    """All ranks' predictions, by the number of the image: each is of one rank, and the others add nothing to it."""
+    columns = np.zeros(samples, np.int32), np.zeros(samples, np.float32), np.zeros(samples, np.float32)
+    for places, *values in found:
+        for column, one in zip(columns, values, strict=True):
+            column[places] = one
+    return Predictions(*map(world.sum, columns))
+
+
+def per_class(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Images of each class, how many of them in percent were recognised (recall), and how many in percent of those that were
+    taken for it are of it (precision); nan of none.
+
+    Args:
+        confusion: ``(K, K)``, a row for each true class.
+    """
+    right, images, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        recall, precision = 100 * right / images, 100 * right / taken
+    return {
+        name: {"images": int(images[k]), "accuracy(%)": float(recall[k]), "precision(%)": float(precision[k])}
+        for k, name in enumerate(class_names)
+    }
+
+
+def as_csv(source: Source, predictions: Predictions) -> str:
+    """A line for each image, worst first: its name, true class, predicted class, and the probabilities of both."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "true", "predicted", "probability", "probability_of_true"))
+    for index in predictions.worst_first().tolist():
+        names = (source.class_names[label] for label in (source.labels[index], predictions.predicted[index]))
+        values = (predictions.probability[index], predictions.probability_of_true[index])
+        writer.writerow((source.name(index), *names, *(f"{value:.6g}" for value in values)))
+    return text.getvalue()
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """For a terminal."""
+    classes = result["classes"]
+    width = max(map(len, classes))
+    lines = [f"{'class':{width}}  {'images':>7}  {'accuracy(%)':>11}  {'precision(%)':>12}"]
+    lines += [
+        f"{name:{width}}  {one['images']:7}  {one['accuracy(%)']:11.2f}  {one['precision(%)']:12.2f}"
+        for name, one in classes.items()
+    ]
+    return "\n".join([*lines, *(f"{name} {value:.6g}" for name, value in result["metrics"].items())])
