@@ -210,9 +210,15 @@ class TrainConfig:
     faster where they have avx512_bf16."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel between the ranks."""
+    factors: Literal["auto", "always", "never"] = "auto"
+    """Whether fully connected layers send two thin matrices, from which every rank computes the gradient of the global batch,
+    in place of the gradient. auto: those for which that takes less time, where the ranks are on several hosts."""
+    network_bandwidth: float = 10.0
+    """Gbit/s between two hosts, by which train.factors auto chooses; bench allreduce measures it."""
     bucket_cap_mb: float | None = None
     """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
-    by itself; .inf: all of them together, after it. null: 4 where the ranks are on several hosts, else .inf."""
+    by itself; .inf: all of them together, after it. null: 25 on GPUs; on CPUs 4 where the ranks are on several hosts, else
+    .inf."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks (the loop then waits for the gradients at each step)."""
@@ -226,6 +232,8 @@ class TrainConfig:
         size = self.global_batch_size
         require(size is None or size >= 1, "train.global_batch_size", size, "at least 1 sample")
         require(self.accumulation >= 1, "train.accumulation", self.accumulation, "at least 1 part")
+        bandwidth = self.network_bandwidth
+        require(0 < bandwidth < float("inf"), "train.network_bandwidth", bandwidth, "a positive number")
         cap = self.bucket_cap_mb
         require(cap is None or cap >= 0, "train.bucket_cap_mb", cap, "0 MiB or more")
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more and below 1")

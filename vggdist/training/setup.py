@@ -26,6 +26,7 @@ from vggdist.models.layers import describe, summary_table
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.vgg import build_vgg
 from vggdist.training.calendar import Calendar
+from vggdist.training.exchange import sent_by_layer
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
@@ -106,7 +107,8 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     training_view, evaluation_views = world.together(lambda: _views(config, data, image_size, mean))
     shape = {"channels": data.train.channels, "image_size": image_size, "num_classes": len(classes)}
     layers = world.together(lambda: describe(config.model, **shape))
-    logger.info("%s", summary_table(layers))
+    sent = sent_by_layer(config.train, world.size, plan.batch_size) if world.size > 1 else {}
+    logger.info("%s", summary_table(layers, sent))
     world.together(lambda: use_precision(config.train.precision, device))
     onednn = runs_on_onednn(config.train.precision, device)
     samples = plan.batch_size // config.train.accumulation
@@ -119,7 +121,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     arrays = named_arrays(parameters, optimizer.states)
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in arrays.items()))
 
-    step = TrainStep(objective, optimizer, world, config, device)
+    step = TrainStep(objective, optimizer, world, config, device, plan.batch_size)
     progress = Progress(MovingAverage(config.train.loss_smoothing))
     run_identity = identity(config, data, plan)
     stand(start, arrays, progress, run_identity, augmentation(config), world, step.reduction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,13 @@ from mxnet import autograd, gluon
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch
 from vggdist.data.randomness import step_seed
+from vggdist.models.dense import fully_connected
+from vggdist.models.layers import readable_bytes
 from vggdist.training.optimizer import Optimizer, clip, global_norm
 from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
+
+logger = logging.getLogger(__name__)
 
 
 class Objective(gluon.HybridBlock):
@@ -33,18 +38,27 @@ class Objective(gluon.HybridBlock):
             self.inputs = inputs
             self.network = network
 
-    def hybrid_forward(self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any) -> tuple[Any, ...]:
+    def hybrid_forward(
+        self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any, *offsets: Any
+    ) -> tuple[Any, ...]:
         """Sums over the batch.
 
         Args:
             images: ``(B, S, S, C) uint8``; labels, partners: ``(B,) int32``; weights, mask: ``(B,) float32``.
+            offsets: ``(B, units)`` zeros for each layer that gives factors (:class:`~vggdist.models.dense.FactoredDense`).
 
         Returns:
             order: of no use outside the graph; see :meth:`_last_layer_first`.
             loss: ``(1,)`` sum of the cross-entropies under the mask.
             hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
+            inputs: ``(B, in_units)`` of each layer that gives factors.
         """
+        factored = [layer for layer in fully_connected(self.network) if layer.gives_factors]
+        for layer, offset in zip(factored, offsets):
+            layer.offset = offset
         scores = F.cast(self.network(self.inputs(images)), dtype="float32")
+        for layer in factored:
+            layer.offset = None  # the network has other graphs, too
         logarithms = F.log_softmax(scores)
         chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
         likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)
@@ -52,9 +66,10 @@ class Objective(gluon.HybridBlock):
         agreement = weights * F.broadcast_equal(predicted, F.cast(labels, "float32")) + (1 - weights) * F.broadcast_equal(
             predicted, F.cast(partners, "float32")
         )
-        return self._last_layer_first(F), -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
+        order, inputs = self._last_layer_first(F, offsets), [layer.seen for layer in factored]
+        return order, -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement)), *inputs
 
-    def _last_layer_first(self, F: Any) -> Any:
+    def _last_layer_first(self, F: Any, offsets: Sequence[Any]) -> Any:
         """An output that makes the graph name the weights of the last layer first.
 
         MXNet computes gradients in the order in which the graph names what they are of. By itself it would name the first
@@ -62,8 +77,9 @@ class Objective(gluon.HybridBlock):
         the end of the backward pass, and so is the reduction of that gradient.
         """
         weights = [p for name, p in self.network.collect_params().items() if name.endswith("_weight")]
-        named = [weight.var() if F is mx.symbol else weight.data() for weight in reversed(weights)]
-        return F.BlockGrad(F.add_n(*(F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in named)))
+        named = [*offsets, *(weight.var() if F is mx.symbol else weight.data() for weight in weights)]
+        firsts = [F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in reversed(named)]
+        return F.BlockGrad(F.add_n(*firsts))
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,14 @@ class StepOutcome:
 class TrainStep:
     """Changes the network by one global batch."""
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context) -> None:
+    def __init__(
+        self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context, batch_size: int
+    ) -> None:
+        """Settle what stays the same from step to step; every rank must call this.
+
+        Args:
+            batch_size: samples of each rank.
+        """
         self._objective = objective
         self._optimizer = optimizer
         self._world = world
@@ -104,8 +127,10 @@ class TrainStep:
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
-        sizes = {name: parameter.data().size for name, parameter in self._trained.items()}
-        self._reduction = Reduction(world, config.train, sizes, self._statistics)
+        layers = fully_connected(objective.network)
+        self._reduction = Reduction(world, config.train, layers, self._trained, self._statistics, batch_size)
+        if world.size > 1:
+            logger.info("each rank sends %s in a step: %s", readable_bytes(round(self._reduction.sent_bytes)), self._reduction)
         if self._reduction.overlaps:
             _release_each_gradient(objective, device)
 
@@ -135,17 +160,15 @@ class TrainStep:
         if self._draws:  # a CPU needs milliseconds for it
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         losses, hits = self._accumulate(batch, num_valid)
-        gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
-        self._settle_statistics(gradients)
-        self._reduction(gradients, ballot)
+        self._settle_statistics()
+        gradients = self._reduction(ballot)
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
         if not skipped:
             self._optimizer.update(gradients, step, learning_rate)
         if self._config.train.accumulation > 1:
-            for gradient in gradients.values():
-                gradient[:] = 0
+            self._reduction.clear()
         return StepOutcome(losses, hits, norm, skipped, ballot)
 
     def _accumulate(self, batch: Batch, num_valid: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
@@ -155,21 +178,22 @@ class TrainStep:
         for start in range(0, len(batch.labels), size):
             arrays = on_device(batch, slice(start, start + size), self._device)
             with autograd.record():
-                _, loss, hit = self._objective(*arrays)
+                _, loss, hit, *inputs = self._objective(*arrays, *self._reduction.offsets)
                 share = loss / num_valid
             share.backward()
+            self._reduction.keep(inputs)
             losses.append(loss)
             hits.append(hit)
         return _total(losses), _total(hits)
 
-    def _settle_statistics(self, gradients: dict[str, mx.nd.NDArray]) -> None:
+    def _settle_statistics(self) -> None:
         """Order whatever reads a running statistic from now on behind the backward pass.
 
         There batch normalisation updates them on a CPU, which MXNet's engine does not know: a reduction or a checkpoint would
         take those of the step before. What the engine knows is that the same operation writes the offset's gradient.
         """
         for statistic, everything, offset in zip(self._statistics, self._all, self._offsets):
-            mx.nd.where(everything, statistic, gradients[offset], out=statistic)
+            mx.nd.where(everything, statistic, self._trained[offset].grad(), out=statistic)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
