@@ -46,7 +46,7 @@ from vggdist.planning.scaling import step_seconds
 from vggdist.training.exchange import GIGABIT
 
 NETWORKS = {"vgg11": MODEL, "vgg16": ("--model.name", "vgg16", "--model.hidden", "[4096,4096]")}
-BUCKETS = ("--train.bucket_cap_mb", "4", "--train.factors")
+BUCKETS = ("--train.bucket_cap_mb", "1", "--train.factors")
 WAYS: dict[str, tuple[str, ...]] = {
     "alone": (),
     "one-group": ("--train.bucket_cap_mb", ".inf", "--train.factors", "never"),

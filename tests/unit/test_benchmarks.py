@@ -156,10 +156,10 @@ def asked(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Aske
     ("way", "cap", "factors", "compression", "bandwidth"),
     [
         ("one-group", inf, "never", "none", 10),
-        ("buckets", 4, "never", "none", 10),
-        ("factors", 4, "always", "none", 10),
-        ("fp16", 4, "never", "fp16", 10),
-        ("factors-fp16", 4, "always", "fp16", 10),
+        ("buckets", 1, "never", "none", 10),
+        ("factors", 1, "always", "none", 10),
+        ("fp16", 1, "never", "fp16", 10),
+        ("factors-fp16", 1, "always", "fp16", 10),
         ("auto", None, "auto", "none", 1),
     ],
 )

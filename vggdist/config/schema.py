@@ -217,7 +217,7 @@ class TrainConfig:
     """Gbit/s between two hosts, by which train.factors auto chooses; bench allreduce measures it."""
     bucket_cap_mb: float | None = None
     """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
-    by itself; .inf: all of them together, after it. null: 25 on GPUs; on CPUs 4 where the ranks are on several hosts, else
+    by itself; .inf: all of them together, after it. null: 25 on GPUs; on CPUs 1 where the ranks are on several hosts, else
     .inf."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this

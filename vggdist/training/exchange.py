@@ -15,7 +15,8 @@ from math import inf
 from vggdist.config.schema import TrainConfig
 from vggdist.models.layers import Layer
 
-_CAP_BETWEEN_HOSTS_MIB = 4.0
+# A small one, for nothing hides the last bucket.
+_CAP_BETWEEN_HOSTS_MIB = 1.0
 _GPU_CAP_MIB = 25.0  # PyTorch's; not measured here
 GIGABIT = 1e9 / 8
 """Bytes."""

@@ -20,10 +20,6 @@ from vggdist.world.process import World
 # A product of matrices, on oneDNN in half the time of mx.nd.dot. Taken here, before AMP puts another function in its place.
 _multiply = mx.nd.FullyConnected
 
-# What travels as float16 is a share of a mean: small, never near its largest 65,504, but often below its smallest 6e-8. A
-# power of two moves it into range without rounding; 64 and more then overflow, and are found as not finite.
-FP16_SCALE = 1024.0
-
 
 class Factors:
     """The factors of some layers.
@@ -48,7 +44,7 @@ class Factors:
             accumulation: parts in which they pass the network.
             compressed: the factors travel as float16.
         """
-        self._world, self._layers, self._compressed = world, layers, compressed
+        self._world, self._layers = world, layers
         self._part_size, self._parts = batch_size // accumulation, 0
         self._own: list[mx.nd.NDArray] = []
         self._gathered: list[mx.nd.NDArray] = []
@@ -85,8 +81,7 @@ class Factors:
         start = self._parts * self._part_size
         self._parts += 1
         for offset, seen, g, x in zip(self.offsets, inputs, self._own[::2], self._own[1::2]):
-            gradient = scaled(offset.grad, FP16_SCALE) if self._compressed else offset.grad
-            gradient.copyto(g[start : start + self._part_size])
+            offset.grad.copyto(g[start : start + self._part_size])
             seen.copyto(x[start : start + self._part_size])
 
     def gather(self) -> None:
@@ -100,12 +95,5 @@ class Factors:
         rows = self._gathered if self._world.size > 1 else self._own
         for layer, g, x in zip(self._layers, rows[::2], rows[1::2]):
             g, x = (factor.astype("float32", copy=False) for factor in (g, x))
-            if self._compressed:
-                g = scaled(g, 1 / FP16_SCALE)
             _multiply(g.T, x.T, no_bias=True, num_hidden=x.shape[1], out=self.gradients[layer.weight.name])
             mx.nd.sum(g, axis=0, out=self.gradients[layer.bias.name])
-
-
-def scaled(array: mx.nd.NDArray, factor: float) -> mx.nd.NDArray:
-    """An array times a number, by an operation that needs no work space."""
-    return mx.nd.broadcast_mul(array, mx.nd.full((1,) * array.ndim, factor, ctx=array.context, dtype=array.dtype))

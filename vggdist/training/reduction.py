@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -24,8 +23,13 @@ from vggdist.training.exchange import (
     bytes_per_number,
     factored,
 )
-from vggdist.training.factors import FP16_SCALE, Factors, scaled
+from vggdist.training.factors import Factors
 from vggdist.world.process import World
+
+# What arrives at the compression is a share of a mean: small, never near float16's largest 65,504, but often below its
+# smallest 6e-8. So the loss is multiplied by a power of two, which moves all gradients into range without rounding; what then
+# is 64 and more overflows, and is found as not finite.
+_FP16_SCALE = 1024.0
 
 
 class Reduction:
@@ -38,6 +42,7 @@ class Reduction:
 
     Attributes:
         offsets: for the graph; see :class:`~vggdist.training.factors.Factors`.
+        scale: by which gradients are to be larger than they are when they are handed over, and are returned.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Reduction:
             batch_size: samples of each rank.
         """
         self._world, self._statistics, self._compressed = world, statistics, train.compression == "fp16"
+        self.scale = _FP16_SCALE if self._compressed else 1.0
         hosts = world.hosts()
         weights = [Weight(layer.weight.name, *layer.weight.shape) for layer in layers]
         bandwidth = train.network_bandwidth * GIGABIT
@@ -72,6 +78,10 @@ class Reduction:
         width = bytes_per_number(train)
         sizes = {name: width * parameter.data().size for name, parameter in self._summed.items()}
         self._buckets = buckets(sizes, bucket_cap(train, hosts > 1, on_gpu))
+        compressed = self._summed if self._compressed else {}
+        # Made once, for new memory takes longer than the copy; in the order of the backward pass.
+        self._small = {name: compressed[name].data().astype("float16") for name in reversed(list(compressed))}
+        self._share = mx.nd.full((1,), 1 / world.size, ctx=layers[0].weight.list_ctx()[0])
 
     @property
     def overlaps(self) -> bool:
@@ -116,7 +126,7 @@ class Reduction:
         gradients = {name: parameter.grad() for name, parameter in self._summed.items()}
         self._factors.gather()
         if self._world.size > 1:
-            self._sum([[gradients[name] for name in names] for names in self._buckets], [ballot, *self._statistics])
+            self._sum(gradients, [ballot, *self._statistics])
         self._factors.multiply()
         return gradients | self._factors.gradients
 
@@ -125,16 +135,15 @@ class Reduction:
         for parameter in self._summed.values():
             parameter.zero_grad()
 
-    def _sum(self, buckets: list[list[mx.nd.NDArray]], exact: list[mx.nd.NDArray]) -> None:
-        """Sum each bucket's arrays as one group, in place; ``exact`` travel with the last, and are never compressed."""
-        sent = buckets
-        if self._compressed:
-            sent = [[scaled(array, FP16_SCALE).astype("float16") for array in arrays] for arrays in buckets]
-        for number, arrays in enumerate(sent):
-            last = number == len(sent) - 1
-            self._world.reduce([*arrays, *exact] if last else arrays, f"gradients.{number}")
-        for statistic in self._statistics:
-            scaled(statistic, 1 / self._world.size).copyto(statistic)
-        if self._compressed:
-            for gradient, reduced in zip(itertools.chain(*buckets), itertools.chain(*sent)):
-                scaled(reduced.astype("float32"), 1 / FP16_SCALE).copyto(gradient)
+    def _sum(self, gradients: Mapping[str, mx.nd.NDArray], exact: list[mx.nd.NDArray]) -> None:
+        """Sum each bucket as one group, in place; ``exact`` travel with the last, and are never compressed."""
+        for name, small in self._small.items():
+            gradients[name].copyto(small)
+        sent = self._small or gradients
+        for number, names in enumerate(self._buckets):
+            last = number == len(self._buckets) - 1
+            self._world.reduce([*(sent[name] for name in names), *(exact if last else [])], f"gradients.{number}")
+        for statistic in self._statistics:  # by an operation without work space
+            mx.nd.broadcast_mul(statistic, self._share, out=statistic)
+        for name, small in self._small.items():
+            small.copyto(gradients[name])

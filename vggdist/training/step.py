@@ -164,22 +164,23 @@ class TrainStep:
         gradients = self._reduction(ballot)
         skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
         limit = self._config.optimizer.clip_norm
-        norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
+        scale = 1 / self._reduction.scale
+        norm = clip(gradients, limit, scale) if limit is not None else global_norm(gradients) * scale if measure else None
         if not skipped:
-            self._optimizer.update(gradients, step, learning_rate)
+            self._optimizer.update(gradients, step, learning_rate, scale)
         if self._config.train.accumulation > 1:
             self._reduction.clear()
         return StepOutcome(losses, hits, norm, skipped, ballot)
 
     def _accumulate(self, batch: Batch, num_valid: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """Forward and backward over the parts of a batch; gradients become this rank's share of the global mean."""
+        """Forward and backward over the parts of a batch; gradients become this rank's share of the global mean, scaled."""
         losses, hits = [], []
         size = len(batch.labels) // self._config.train.accumulation
         for start in range(0, len(batch.labels), size):
             arrays = on_device(batch, slice(start, start + size), self._device)
             with autograd.record():
                 _, loss, hit, *inputs = self._objective(*arrays, *self._reduction.offsets)
-                share = loss / num_valid
+                share = loss / (num_valid / self._reduction.scale)
             share.backward()
             self._reduction.keep(inputs)
             losses.append(loss)

@@ -45,7 +45,7 @@ def test_a_bucket_is_full_from_its_cap_on_and_the_last_layer_s_comes_first(cap: 
     ("asked", "several_hosts", "on_gpu", "mib"),
     [
         (None, False, False, inf),
-        (None, True, False, 4),
+        (None, True, False, 1),
         (None, False, True, 25),
         (None, True, True, 25),
         (25.0, False, False, 25),

@@ -15,7 +15,7 @@ from vggdist.world.process import World
 SAMPLES = 24
 WIDTHS = ((6, 9), (4, 6))  # outputs, inputs
 random = np.random.RandomState(0)
-GRADIENTS = [random.randn(SAMPLES, outputs).astype(np.float32) * 1e-4 for outputs, _ in WIDTHS]
+GRADIENTS = [random.randn(SAMPLES, outputs).astype(np.float32) for outputs, _ in WIDTHS]
 INPUTS = [random.randn(SAMPLES, inputs).astype(np.float32) for _, inputs in WIDTHS]
 
 
@@ -68,7 +68,7 @@ def expected() -> dict[str, np.ndarray]:
 def test_the_sum_is_that_of_the_global_batch_with_the_same_bits_on_any_number_of_ranks(ranks: int, accumulation: int) -> None:
     alone, shared = summed(1), summed(ranks, accumulation)
     for name, exact in expected().items():
-        np.testing.assert_allclose(alone[name], exact, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(alone[name], exact, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(shared[name], alone[name])
 
 
