@@ -1,21 +1,24 @@
 """The factor by which the loss is multiplied before the backward pass, so that small gradients do not vanish in float16.
 
-Micikevicius et al. 2018, "Mixed Precision Training", section 3.2: the scale is halved when a gradient overflows, and that step's
-update is left out; it is doubled after many steps without overflow.
+Micikevicius et al. 2018, "Mixed Precision Training", section 3.2: the scale is halved when a gradient overflows, and that
+step's update is left out; it is doubled after many steps without overflow. One scale serves the backward pass and what travels
+as float16: the largest that both of them hold.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import mxnet as mx
 
 from vggdist.checkpoints.schema import LossScaleState
 from vggdist.config.errors import RunError, agreed
+from vggdist.config.schema import TrainConfig
 
-DYNAMIC = "dynamic"
+_DYNAMIC = "dynamic"
 FIRST, SMALLEST, LARGEST = 2.0**16, 2.0**-14, 2.0**24
 """Of a dynamic scale. The first and the largest one are those of MXNet's AMP."""
+COMPRESSED = 1024.0
+"""The scale where gradients travel as float16: a mean's share is small, never near float16's largest 65,504, but often below
+its smallest 6e-8. A power of two moves all of them into range without rounding; what then is 64 and more overflows."""
 GOOD_STEPS = 2000
 """Steps without overflow after which the scale is doubled."""
 
@@ -27,10 +30,12 @@ class LossScale:
     changes two steps after the overflow.
     """
 
-    def __init__(self, wanted: Literal["dynamic"] | float) -> None:
-        """Begin with ``wanted``, or with 65,536 where it is ``dynamic``."""
-        self.is_dynamic = wanted == DYNAMIC
-        self.value = FIRST if wanted == DYNAMIC else float(wanted)
+    def __init__(self, train: TrainConfig) -> None:
+        """Begin with what the configuration asks for."""
+        compressed = train.compression == "fp16"
+        wanted = train.loss_scale or (_DYNAMIC if train.precision == "float16" else COMPRESSED if compressed else 1.0)
+        self.is_dynamic = wanted == _DYNAMIC
+        self.value = (COMPRESSED if compressed else FIRST) if wanted == _DYNAMIC else float(wanted)
         self._good_steps = 0
         self._unread: mx.nd.NDArray | bool | None = None
 
@@ -46,6 +51,10 @@ class LossScale:
         if self.is_dynamic:
             self._read()
             self._unread = finite
+
+    def metrics(self) -> dict[str, float]:
+        """The scale of the next step, where it changes."""
+        return {"optim/loss_scale": self.value} if self.is_dynamic else {}
 
     def state(self) -> LossScaleState | None:
         """For a checkpoint; waits for the newest step. None of a fixed scale."""

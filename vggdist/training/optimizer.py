@@ -25,6 +25,19 @@ def all_finite(arrays: Iterable[NDArray]) -> NDArray:
     return mx.nd.multi_all_finite(*found, num_arrays=len(found))
 
 
+class Guard:
+    """Arrays as they are now, to be restored after a step that is left out. The device decides; nothing waits."""
+
+    def __init__(self, arrays: Iterable[NDArray]) -> None:
+        """Copy them."""
+        self._before = [(array, array.copy()) for array in arrays]
+
+    def restore_unless(self, finite: NDArray) -> None:
+        """Where ``finite``, ``(1,)`` on the device, is 0, the arrays get their bits back, in place."""
+        for array, before in self._before:
+            mx.nd.where(finite.broadcast_to((len(array),)), array, before, out=array)
+
+
 class Optimizer:
     """Updates parameters in place by the rule that the configuration names.
 
@@ -68,13 +81,12 @@ class Optimizer:
         """
         for name, parameter in self.parameters.items():
             weight, gradient = parameter.data(), gradients[name]
-            before = [] if finite is None else [(one, one.copy()) for one in (weight, *self._states_of(name))]
+            guard = Guard(
+                [weight, *(self.states[f"{name}/{kind}"] for kind in self.config.states)] if finite is not None else []
+            )
             self._update_one(name, weight, gradient, step, learning_rate, scale)
-            for array, kept in before:
-                mx.nd.where(finite.broadcast_to((len(array),)), array, kept, out=array)
-
-    def _states_of(self, name: str) -> list[NDArray]:
-        return [self.states[f"{name}/{kind}"] for kind in self.config.states]
+            if finite is not None:
+                guard.restore_unless(finite)
 
     def decay(self, name: str) -> float:
         """Weight decay of a parameter: 0 for biases and batch-norm parameters unless ``optimizer.decay_all``."""
