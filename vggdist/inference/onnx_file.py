@@ -50,7 +50,7 @@ def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) ->
     if (size := sum(array.nbytes for array in found.parameters.values())) > _LARGEST:
         raise RequestError(f"the network has {size / 2**30:.1f} GiB of weights, an ONNX file holds 2; take --format symbol")
     spec, chain = found.spec, _network(found)
-    shape = ["batch", spec.image_size, spec.image_size, spec.channels]
+    shape: list[str | int] = ["batch", spec.image_size, spec.image_size, spec.channels]
     graph = helper.make_graph(
         chain.nodes,
         "vgg",
