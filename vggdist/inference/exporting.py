@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -80,7 +81,8 @@ def export(found: Trained, form: Format, output: Path, images: Iterable[np.ndarr
         raise RunError(f"{error.filename or output} cannot be written: {error.strerror}") from error
     finally:
         for path in aside:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it was not written
+                path.unlink()
     return comparison, paths
 
 
