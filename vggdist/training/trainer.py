@@ -137,6 +137,7 @@ class Trainer:
         training, progress = self.training, self.training.state.progress
         self.beat(f"report after step {progress.step}")
         metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, training.device)
+        metrics |= training.step.loss_scale.metrics()
         progress.training_metrics = metrics
         self.report.training(progress.step, training.state.calendar.epoch(progress.step), metrics)
         # The ranks agree on a stop within two steps, and saving it takes as long as saving did before.
