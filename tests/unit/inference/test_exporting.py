@@ -165,6 +165,13 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_a_checkpoint_gives_the_same_bytes_each_time(form: str, tmp_path: Path) -> None:
+    found = store(tmp_path, SPEC)
+    first, second = (_export(found, form, tmp_path / name / "net") for name in ("one", "two"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_another_result_is_removed_and_what_was_there_stays(form: str, tmp_path: Path) -> None:
     found, folder = store(tmp_path, SPEC, noise(40, 8, 8, 3)), tmp_path / "export"
     before = {path: path.read_bytes() for path in _export(found, form, folder / "net")}
