@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vggdist.checkpoints.schema import IntervalState, ProgressState
+from vggdist.reporting.metric_names import LOWER_IS_BETTER, metric_name
 from vggdist.training.metrics import MovingAverage
-
-_LOWER_IS_BETTER = {"loss"}
-_UNITS = {"top1": "top1(%)", "top5": "top5(%)"}
-
-
-def metric_name(part: str, metric: str) -> str:
-    """The name of an evaluation's metric with its unit: ``eval/top1(%)``."""
-    return f"{part}/{_UNITS.get(metric, metric)}"
 
 
 @dataclass
@@ -44,7 +37,7 @@ class Progress:
     def note_best(self, part: str, metric: str) -> bool:
         """Compare the newest evaluation of a part with the best so far; reports whether it is better."""
         value = self.evaluation_metrics[metric_name(part, metric)]
-        sign = -1 if metric in _LOWER_IS_BETTER else 1
+        sign = -1 if metric in LOWER_IS_BETTER else 1
         if math.isnan(value) or self.best_value is not None and not sign * value > sign * self.best_value:
             return False
         self.best_value, self.best_step = value, self.step
