@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,9 @@ from vggdist.reporting.metrics_file import MetricsFile
 from vggdist.reporting.pictures import Mistake, confusion_matrix, mistakes
 
 logger = logging.getLogger(__name__)
+
+OnReport = Callable[[int, float, Mapping[str, float]], object]
+"""Called with step, epoch and metrics."""
 
 LOG, METRICS, EVENTS = "log.txt", "metrics.jsonl", "events.out.tfevents"
 _MOST_CLASSES = 200
@@ -48,7 +51,13 @@ class Report:
     """
 
     def __init__(
-        self, directory: Path, first_step: int, total_steps: int, class_names: Sequence[str] | None = None, bar: bool = False
+        self,
+        directory: Path,
+        first_step: int,
+        total_steps: int,
+        class_names: Sequence[str] | None = None,
+        bar: bool = False,
+        on_report: OnReport | None = None,
     ) -> None:
         """Open the record.
 
@@ -57,12 +66,13 @@ class Report:
                 that curves of a continued run do not double.
             class_names: for pictures; None: the classes' numbers.
             bar: show a progress bar on a terminal.
+            on_report: called with each record, too.
 
         Raises:
             RequestError: when what an earlier process recorded cannot be continued.
         """
         require_usable(directory)
-        self._directory = directory
+        self._directory, self._on_report = directory, on_report
         self._metrics = MetricsFile(directory / METRICS, first_step)
         self._events = EventFile(directory, purge_step=first_step + 1)
         self._step, self._class_names = first_step, class_names
@@ -124,6 +134,8 @@ class Report:
     def _record(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         self._metrics.record(step, epoch, metrics)
         self._events.scalars(step, metrics)
+        if self._on_report is not None:
+            self._on_report(step, epoch, metrics)
 
     def _replace(self, name: str, text: str) -> None:
         """Write a file of which only the newest counts, whole or not at all."""
