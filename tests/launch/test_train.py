@@ -31,10 +31,10 @@ def test_a_run_leaves_a_complete_folder(launcher: str, tmp_path: Path) -> None:
         "config.yaml",
         "log.txt",
         "metrics.jsonl",
-        "tensorboard",
         "checkpoints",
         "result.json",
     }
+    assert len(list(run_directory.glob("events.out.tfevents.*"))) == 1
     lines = [json.loads(line) for line in (run_directory / "metrics.jsonl").read_text().splitlines()]
     assert {key for line in lines for key in line} >= {
         "train/loss",

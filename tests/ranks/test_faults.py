@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
         assert finished.code == 75, finished.output
         lines = (tmp_path / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()
         reported = [json.loads(line)["step"] for line in lines]
-        events = EventAccumulator(str(tmp_path / "runs" / "quickstart" / "tensorboard"), {"scalars": 0})
+        events = EventAccumulator(str(tmp_path / "runs" / "quickstart"), {"scalars": 0})
         events.Reload()
         assert reported == [event.step for event in events.Scalars("train/loss")] == [*range(5, reported[-1] + 1, 5)]
     assert "metrics.jsonl cannot be written: No space" in finished.output
