@@ -27,6 +27,7 @@ EVERYTHING = [
     *("--train.accumulation", "2"),
     *("--optimizer.clip_norm", "0.5"),
 ]
+NAG, FACTORS = ["--optimizer.name", "nag"], ["--train.factors", "always"]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
 PRODUCTS = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "64", "--train.steps", "12"]
 ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16", "--train.bucket_cap_mb", "0.001"]
@@ -41,11 +42,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("launcher", "size", "flags", "stop_at"),
     [
-        pytest.param("python", 1, ["--optimizer.name", "nag", *BFLOAT16, *EVERYTHING], 13, id="nag-everything-alone"),
-        pytest.param("horovodrun --gloo", 2, ["--optimizer.name", "sgd", *EVERYTHING], 7, id="sgd-everything-2-ranks"),
+        pytest.param("python", 1, [*NAG, *BFLOAT16, *FACTORS, *EVERYTHING], 13, id="nag-everything-alone"),
+        pytest.param("horovodrun --gloo", 2, [*FACTORS, *EVERYTHING], 7, id="sgd-everything-2-ranks"),
         pytest.param("horovodrun --gloo", 3, [*ADAM_BY_FP16, *EVERYTHING], 11, id="adam-fp16-everything-3-ranks"),
         pytest.param("python", 1, ["--optimizer.name", "sgd", *PRODUCTS], 6, id="sgd-matrix-products-alone"),
-        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
+        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *FACTORS, *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
         pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
     ],
 )

@@ -144,7 +144,8 @@ class Interval:
         losses, hits, first_bad = np.split(self._world.sum(np.concatenate([losses, hits, first_bad])), [count, 2 * count])
         if stop_at_nonfinite and first_bad.any():
             raise agreed(self._not_finite(first_bad))
-        skipped = np.array([outcome.skipped for outcome in self._outcomes], bool)
+        finite = [outcome.finite for outcome in self._outcomes if outcome.finite is not None]
+        skipped = _read(finite) == 0 if finite else np.zeros(count, bool)
         return StepSums(losses, hits, np.array(self._num_valid, np.int64), skipped)
 
     def _not_finite(self, first_bad: np.ndarray) -> RunError:

@@ -10,7 +10,7 @@ from vggdist.training.optimizer import sum_of_squares
 
 
 def layer_norms(
-    weights: Mapping[str, mx.nd.NDArray], gradients: Mapping[str, mx.nd.NDArray], prefix: str = ""
+    weights: Mapping[str, mx.nd.NDArray], gradients: Mapping[str, mx.nd.NDArray], scale: float = 1.0, prefix: str = ""
 ) -> dict[str, mx.nd.NDArray]:
     """Euclidean norms of each layer's gradient and weights, ``(1,) float32`` on their device; nothing waits.
 
@@ -19,6 +19,7 @@ def layer_norms(
 
     Args:
         weights, gradients: by the names of parameters, which end with ``_weight`` and the like.
+        scale: by which the gradients are multiplied; their norms are divided by it.
         prefix: of these names, left out in the result.
 
     Returns:
@@ -28,7 +29,7 @@ def layer_norms(
     for name in gradients:
         layers.setdefault(name.removeprefix(prefix).rpartition("_")[0], []).append(name)
     return {
-        f"{kind}/{layer}": mx.nd.add_n(*(sum_of_squares(arrays[name]) for name in names)).sqrt()
-        for kind, arrays in (("gradient_norm", gradients), ("weight_norm", weights))
+        f"{kind}/{layer}": mx.nd.add_n(*(sum_of_squares(arrays[name]) for name in names)).sqrt() / factor
+        for kind, arrays, factor in (("gradient_norm", gradients, scale), ("weight_norm", weights, 1.0))
         for layer, names in layers.items()
     }
