@@ -81,7 +81,7 @@ def _run(path: Path) -> Path:
     for place in (path, _DEFAULT / path):
         if is_run(place):
             return place
-    raise RequestError(f"{path} is not the folder of a run: it has no config.yaml, or nothing was trained there")
+    raise RequestError(f"{path} is not the folder of a run: nothing was trained there")
 
 
 def overview(runs: Sequence[RunRecord], width: int | None = None) -> list[str]:

@@ -13,12 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vggdist.config.text import printable
+
 THUMBNAIL = 128
 """Side in pixels of the images in :func:`mistakes`."""
 _LINE, _GAP, _COLUMNS = 16, 8, 6
 _LONGEST_NAME = 160
 """Pixels of a class name beside a matrix."""
 _MATRIX, _NAMED_CELL, _COUNTED_CLASSES, _COUNTED_CELL = 840, 12, 15, 44
+_FAINTEST = 0.12
 _WHITE, _BLUE, _RED, _GREY = (255, 255, 255), (8, 69, 148), (165, 15, 21), (90, 90, 90)
 
 
@@ -38,7 +41,7 @@ class Mistake(NamedTuple):
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str) -> Image.Image:
-    """A confusion matrix: the diagonal blue, mistakes red, the colour as strong as the square root of the share of its row.
+    """A confusion matrix: the diagonal blue, mistakes red, stronger the larger the share of the row; a single image is seen.
 
     Up to 15 classes have their counts in the cells, up to 70 their names.
 
@@ -48,7 +51,8 @@ def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_name
     counts = np.asarray(confusion)
     classes = len(counts)
     cell = _COUNTED_CELL if classes <= _COUNTED_CLASSES else max(1, min(26, _MATRIX // classes))
-    strength = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    strength = np.where(counts > 0, _FAINTEST + (1 - _FAINTEST) * np.sqrt(shares), 0)
     matrix = Image.fromarray(_cells(strength, cell))
     if classes <= _COUNTED_CLASSES:
         _write_counts(matrix, counts, strength, cell)
@@ -122,7 +126,8 @@ def _enlarged(image: np.ndarray) -> Image.Image:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as is at most ``width`` pixels wide."""
+    """The text on one line, or as much of its beginning as is at most ``width`` pixels wide."""
+    text = printable(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import statistics
@@ -66,12 +67,9 @@ class RunRecord:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run: it has a configuration, and beside it something that a training wrote."""
-    others = (_METRICS, _RESULT, "log.txt", "checkpoints")
-    try:
-        return (path / CONFIGURATION).is_file() and any((path / name).exists() for name in others)
-    except OSError:
-        return False
+    """Whether a folder is that of a run: it has at least two of the files that a training writes, in whatever state."""
+    names = (CONFIGURATION, _METRICS, _RESULT, "log.txt", "checkpoints")
+    return sum(os.path.lexists(path / name) for name in names) >= 2
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -134,7 +132,7 @@ class _History:
 
     def __init__(self) -> None:
         self.step: int | None = None
-        self.steps_per_epoch: float | None = None
+        self.steps_per_epoch: int | None = None
         self.newest: dict[str, float] = {}
         self.evaluations: list[tuple[int, dict[str, float]]] = []
         self._speeds: list[float] = []
@@ -145,7 +143,7 @@ class _History:
             return
         self.step = step
         if epoch:
-            self.steps_per_epoch = step / epoch
+            self.steps_per_epoch = round(step / epoch)
         values = {key: value for key, value in line.items() if "/" in key and _number(value) is not None}
         self.newest.update(values)
         if _SPEED in values:
@@ -193,8 +191,10 @@ def _best(
 def _total_steps(asked: Mapping[str, Any], history: _History) -> int | None:
     if (steps := _number(asked.get("train.steps"), int)) is not None:
         return steps
-    epochs = _number(asked.get("train.epochs"))
-    return round(epochs * history.steps_per_epoch) if epochs is not None and history.steps_per_epoch else None
+    epochs, steps_per_epoch = _number(asked.get("train.epochs")), history.steps_per_epoch
+    if epochs is None or not steps_per_epoch:
+        return None
+    return max(1, math.ceil(round(epochs * steps_per_epoch, 6)))  # as vggdist.training.calendar counts
 
 
 def _state(result: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,11 @@ class Progress:
             return False
         self.best_value, self.best_step = value, self.step
         return True
+
+    def forget(self, parts: Iterable[str]) -> None:
+        """Drop the metrics of parts of the data set: they are of an earlier end of the run."""
+        metrics = self.evaluation_metrics.items()
+        self.evaluation_metrics = {name: value for name, value in metrics if name.partition("/")[0] not in {*parts}}
 
     def as_state(self) -> ProgressState:
         """JSON values that :meth:`restore` reads; a metric that is not a number is null."""

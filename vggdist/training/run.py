@@ -80,7 +80,7 @@ class Run:
         self._handler.result = result
         memory.data = training.inputs.data
         state = training.state
-        if was_over := state.is_finished:
+        if was_finished := training.is_finished:
             logger.info("already finished at step %d%s", state.progress.step, _how_to_go_on(state))
         report = world.together(lambda: self._report(training, is_new) if world.is_root else SilentReport())
         with report:
@@ -88,7 +88,7 @@ class Run:
             Trainer(training, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
         watch.rest()
         reached = self._result(training)
-        if not was_over:
+        if not was_finished:
             self._conclude(state)
         return reached | {"environment": environment, "lost_records": report.lost}
 

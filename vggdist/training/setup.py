@@ -73,11 +73,6 @@ class TrainingState:
             return False
         return progress.step - (progress.best_step or 0) >= self.patience * calendar.steps_per_epoch
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do, the last evaluation included."""
-        return self.is_over and self.progress.evaluated_step == self.progress.step
-
 
 @dataclass
 class Training:
@@ -91,6 +86,19 @@ class Training:
     state: TrainingState
     step: TrainStep
     store: CheckpointStore
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the evaluation after the newest step was made; after the last one, with what is measured only then."""
+        progress = self.state.progress
+        parts = self.inputs.final_views if self.state.is_over else ()
+        measured = {name.partition("/")[0] for name in progress.evaluation_metrics}
+        return progress.evaluated_step == progress.step and measured.issuperset(parts)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state.is_over and self.is_measured
 
     def checkpoint_state(self) -> CheckpointState:
         """What a checkpoint holds beside the arrays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -110,11 +111,11 @@ class Trainer:
             self._evaluate_and_save(due, interval)
 
     def _make_up_for(self, interval: Interval) -> None:
-        """Measure and save what a stop left out at the step at which the run stands."""
-        step = self.training.state.progress.step
-        due = self.training.state.calendar.due(step) if step > 0 else Due()
-        if due.evaluation and self.training.state.progress.evaluated_step != step:
-            self._evaluate_and_save(due, interval)
+        """Measure and save what a stop left out at the step at which the run stands, or what is due since it ends here."""
+        state, step = self.training.state, self.training.state.progress.step
+        due = state.calendar.due(step) if step > 0 else Due()
+        if step > 0 and (due.evaluation or state.is_over) and not self.training.is_measured:
+            self._evaluate_and_save(replace(due, evaluation=True), interval)
 
     def _evaluate_and_save(self, due: Due, interval: Interval) -> None:
         improved = due.evaluation and self._evaluate(interval)
@@ -149,6 +150,7 @@ class Trainer:
         found = self._measure(training.inputs.evaluation_views, interval)
         progress.evaluated_step = progress.step
         improved = progress.note_best(training.inputs.chosen_by, training.config.checkpoint.best_metric)
+        progress.forget(training.inputs.final_views)
         if is_last := training.state.is_over:
             found |= self._measure(training.inputs.final_views, interval)
         epoch = training.state.calendar.epoch(progress.step)
