@@ -20,7 +20,12 @@ def arrays(seed: int) -> dict[str, mx.nd.NDArray]:
 def test_a_layer_s_parameters_count_as_one_vector() -> None:
     weights, gradients = arrays(0), arrays(1)
     found = {name: float(norm.asscalar()) for name, norm in layer_norms(weights, gradients, prefix="vgg_").items()}
-    assert list(found) == ["gradient_norm/stage1_conv1", "gradient_norm/output", "weight_norm/stage1_conv1", "weight_norm/output"]
+    assert list(found) == [
+        "gradient_norm/stage1_conv1",
+        "gradient_norm/output",
+        "weight_norm/stage1_conv1",
+        "weight_norm/output",
+    ]
     both = np.concatenate([gradients[f"vgg_stage1_conv1_{kind}"].asnumpy().ravel() for kind in ("weight", "bias")])
     assert found["gradient_norm/stage1_conv1"] == pytest.approx(np.linalg.norm(both), rel=1e-6)
     assert found["weight_norm/output"] == pytest.approx(np.linalg.norm(weights["vgg_output_weight"].asnumpy()), rel=1e-6)
