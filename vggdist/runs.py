@@ -122,7 +122,7 @@ def comparison(paths: Sequence[Path], width: int | None = None) -> list[str]:
     asked, runs = [settings(path) for path in paths], [read_run(path) for path in paths]
     keys = [key for key in dict.fromkeys(key for one in asked for key in one) if key not in _OF_PLACE]
     keys = [key for key in keys if any(key not in one or one[key] != asked[0].get(key) for one in asked)]
-    rows = [(key, [written(one[key]) if key in one else "-" for one in asked]) for key in keys]
+    rows = [(key, [_setting(one[key]) if key in one else "-" for one in asked]) for key in keys]
     rows = rows or [("(the same settings)", [""] * len(runs))]
     outcome = list(_outcome(runs))
     titles = [printable(path) for path in paths]
@@ -181,6 +181,10 @@ def _cut(text: str, width: int) -> str:
     return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
+def _setting(value: Any) -> str:
+    return value if isinstance(value, str) else written(value)
+
+
 def _step(run: RunRecord) -> str:
     if run.step is None:
         return "-"
@@ -191,7 +195,7 @@ def _best(run: RunRecord, common: str | None) -> str:
     if run.best_value is None:
         return "-"
     value = f"{run.best_value:.4g}"
-    return value if common is not None else f"{run.best_metric} {value}"
+    return value if common is not None else f"{value} {run.best_metric}"
 
 
 def _count(value: Any) -> str:
