@@ -74,7 +74,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_name
 
 
 def mistakes(found: Sequence[Mistake], title: str) -> Image.Image:
-    """A grid of images, each with its true class above what it was taken for and how surely."""
+    """A grid of images, each with its true class above the predicted one and its probability."""
     tile = THUMBNAIL + _GAP, THUMBNAIL + 2 * _LINE + _GAP
     columns, rows = min(_COLUMNS, len(found)), -(-len(found) // _COLUMNS)
     wide = max(columns * tile[0] + _GAP, round(_font(14).getlength(title)) + 2 * _GAP)

@@ -116,15 +116,18 @@ class Report:
             self._warned_of_chance = True
             logger.warning("%s", advice(loss, len(confusion)))
 
-    def best(self, step: int, part: str, metric: str, value: float | None) -> None:
-        """Record in TensorBoard what the best evaluation so far measured; None: none has measured anything."""
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        """Record in TensorBoard what the best evaluation so far measured; None: none has measured anything.
+
+        Its name does not say of which part, so that the HParams page compares runs with and without a validation part.
+        """
         if value is not None:
-            self._events.scalars(step, {f"best/{metric_name(part, metric)}": value})
+            self._events.scalars(step, {metric_name("best", metric): value})
 
     def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
         """Show in TensorBoard what a network is most wrong about, the worst first."""
         if found:
-            title = "worst mistakes: true class, what it was taken for and how surely"
+            title = "worst mistakes: true class (blue), predicted class with its probability (red)"
             self._events.image(step, "mistakes", mistakes(found, title))
 
     def sync(self) -> None:
@@ -184,7 +187,7 @@ class SilentReport(Report):
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
         pass
 
-    def best(self, step: int, part: str, metric: str, value: float | None) -> None:
+    def best(self, step: int, metric: str, value: float | None) -> None:
         pass
 
     def mistakes(self, step: int, found: Sequence[Mistake]) -> None:

@@ -156,7 +156,7 @@ class Trainer:
         epoch = training.state.calendar.epoch(progress.step)
         for part, one in found.items():
             self.report.evaluation(progress.step, epoch, part, named(part, one.metrics), one.confusion)
-        self.report.best(progress.step, training.inputs.chosen_by, training.config.checkpoint.best_metric, progress.best_value)
+        self.report.best(progress.step, training.config.checkpoint.best_metric, progress.best_value)
         if is_last:
             self.report.mistakes(progress.step, found["eval"].mistakes.of_all_ranks(training.world, training.model.spec))
         return improved

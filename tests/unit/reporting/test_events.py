@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 def test_a_run_stands_under_its_own_name(tmp_path: Path) -> None:
     with Report(tmp_path / "first", 0, 10) as report:
-        report.best(1, "eval", "top1", 50.0)
+        report.best(1, "top1", 50.0)
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     assert multiplexer is not None
     multiplexer.Reload()
@@ -73,7 +73,7 @@ def test_a_run_that_comes_to_its_end_says_so_and_one_that_fails_does_not(tmp_pat
         report.advance(10)
     assert session(events_of(tmp_path / "finished"), metadata.SESSION_END_INFO_TAG).status == 1  # STATUS_SUCCESS
     with pytest.raises(RuntimeError), Report(tmp_path / "failed", 0, 10) as report:
-        report.best(1, "eval", "top1", 50.0)
+        report.best(1, "top1", 50.0)
         raise RuntimeError
     assert metadata.SESSION_END_INFO_TAG not in events_of(tmp_path / "failed").summary_metadata
 
@@ -104,34 +104,35 @@ def test_the_worst_mistakes_are_a_picture_and_without_any_there_is_none(tmp_path
 def test_the_best_value_is_a_curve_of_its_own(tmp_path: Path) -> None:
     with Report(tmp_path, 0, 10) as report:
         for step, value in ((1, None), (2, 50.0), (3, 50.0)):
-            report.best(step, "validation", "top1", value)
-    scalars = events_of(tmp_path).Scalars("best/validation/top1(%)")
+            report.best(step, "top1", value)
+    scalars = events_of(tmp_path).Scalars("best/top1(%)")
     assert [(event.step, event.value) for event in scalars] == [(2, 50), (3, 50)]
 
 
 def test_other_ranks_write_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with SilentReport() as report:
-        report.best(1, "eval", "top1", 50.0)
+        report.best(1, "top1", 50.0)
         report.mistakes(1, [Mistake(np.zeros((8, 8, 1), np.uint8), "round", "square", 0.9)])
     assert not list(tmp_path.iterdir())
 
 
-def test_hyper_parameters_are_the_usual_ones_and_what_differs_from_the_defaults() -> None:
+def test_hyper_parameters_are_all_settings_that_may_change_the_result() -> None:
     config = Config(
         model=ModelConfig(name="custom", stages=((1, 8), (2, 16))),
         data=DataConfig(name="folder", root="/somewhere", validation=0.1),
-        augment=AugmentConfig(flip=True, pad_crop=4, normalize="computed"),
+        augment=AugmentConfig(flip=True, normalize="computed"),
         optimizer=OptimizerConfig(name="adam", learning_rate=0.001),
     )
     found = hyper_parameters(config, global_batch_size=96, ranks=3)
     expected = {"optimizer.learning_rate": 0.001, "optimizer.name": "adam", "data.validation": 0.1, "model.batch_norm": False}
     assert expected.items() <= found.items()
-    assert found["model.stages"] == "[[1, 8], [2, 16]]"
-    assert {*found["augment"].split(", ")} == {"flip", "pad_crop 4", "normalize computed"}  # type: ignore[union-attr]
+    assert (found["model.stages"], found["augment.flip"]) == ("[[1, 8], [2, 16]]", True)
     assert (found["train.global_batch_size"], found["ranks"], found["run.seed"]) == (96, 3, 0)
-    assert "data.root" not in found and "train.batch_size" not in found and "run.name" not in found
+    assert not {"data.root", "train.batch_size", "run.name", "run.log_every", "world.bind"} & {*found}
     assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
+    assert found.keys() == hyper_parameters(Config(), 32, 1).keys()  # a run that lacks one is left out of the plots
+    assert hyper_parameters(Config(), 32, 1)["optimizer.clip_norm"] == "null"
 
 
 def test_a_picture_is_stored_in_its_size(tmp_path: Path) -> None:

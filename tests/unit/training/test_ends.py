@@ -34,7 +34,7 @@ class Noted(SilentReport):
     def __init__(self) -> None:
         self.evaluations: list[tuple[int, str, dict[str, float]]] = []
         self.worst: list[tuple[int, int]] = []
-        self.best_values: list[tuple[str, float | None]] = []
+        self.best_values: list[float | None] = []
         self.trained: list[dict[str, float]] = []
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
@@ -43,8 +43,8 @@ class Noted(SilentReport):
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
         self.evaluations.append((step, part, metrics))
 
-    def best(self, step: int, part: str, metric: str, value: float | None) -> None:
-        self.best_values.append((part, value))
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        self.best_values.append(value)
 
     def mistakes(self, step: int, found: Any) -> None:
         assert all(isinstance(one, Mistake) for one in found)
@@ -76,7 +76,7 @@ def test_the_best_checkpoint_goes_by_the_validation_set_and_the_test_set_is_meas
     assert report.of("validation") == [STEPS, 2 * STEPS, 3 * STEPS] and report.of("eval") == [3 * STEPS]
     values = [metrics["validation/top1(%)"] for _, part, metrics in report.evaluations if part == "validation"]
     assert training.state.progress.best_value == max(values)
-    assert report.best_values == [("validation", max(values[: count + 1])) for count in range(3)]
+    assert report.best_values == [max(values[: count + 1]) for count in range(3)]
     assert training.store.best_step() == training.state.progress.best_step
     assert training.is_finished and not training.state.is_out_of_patience
 
