@@ -65,6 +65,24 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
     assert metrics(parts) == metrics(whole)
 
 
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2), ("horovodrun --gloo", 3)])
+def test_a_run_that_stops_while_its_loss_scale_is_lowered_ends_with_the_same_bits_and_scales(
+    launcher: str, size: int, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    flags = [*TINY, *EVERYTHING, "--train.loss_scale", "dynamic", "--run.log_every", "1"]
+    arguments = {"flags": flags, "overflows": [3, 9, 10, 11]}
+    expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
+    call(launcher, size, "training_that_is_stopped", parts, stop_at=10, stop_rank=size - 1, **arguments)
+    continued = call(launcher, size, "training_that_is_stopped", parts, stop_at=None, **arguments)
+    assert len({rank["sha256"] for rank in [*continued, *expected]}) == 1
+    assert metrics(parts) == metrics(whole)
+    course = {line["step"]: (line["train/skipped_steps"], line["optim/loss_scale"] / 2**16) for line in metrics(whole)}
+    assert [step for step, (skipped, _) in course.items() if skipped] == [4, 10, 11, 12]
+    assert [course[step][1] for step in (3, 4, 5, 8, 10, 11, 12, 13, 16)] == [1, 2, 1, 2, 2, 1, 0.5, 0.25, 0.5]
+
+
 def test_a_run_that_continues_with_other_buckets_says_that_its_last_bits_change(tmp_path: Path) -> None:
     assert train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.steps", "4").code == 0
     continued = train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.bucket_cap_mb", "0.001")

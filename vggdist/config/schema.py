@@ -255,8 +255,8 @@ class TrainConfig(ArithmeticConfig):
     loss_scale: Literal["dynamic"] | float | None = None
     """Factor of the loss before the backward pass, by which the update divides the gradients again. dynamic: it starts at
     65,536 (1,024 with train.compression fp16), is halved when a gradient overflows, and that step's update is left out; it is
-    doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1 (1,024 with train.compression
-    fp16)."""
+    doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression
+    fp16."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: samples of rare classes count more in the training loss, so that each class has the same share of it: the loss
     of a sample is multiplied by N / (K n) for n of N training samples in its class, and K classes."""

@@ -39,6 +39,14 @@ def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/pro
         _require_avx512(cpuinfo)
 
 
+def has_half(device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether a device has a type of 16 bits: float16 of a GPU, bfloat16 of a CPU. Changes nothing."""
+    if device.device_type == "gpu":
+        gpu = gpus.describe(device.device_id)
+        return gpu is not None and gpu.capability >= _TENSOR_CORES
+    return cpuinfo.exists() and "avx512bw" in cpuinfo.read_text()
+
+
 def _require_tensor_cores(device: mx.Context) -> None:
     advice = "use float32, or bfloat16 on a CPU"
     if device.device_type != "gpu":

@@ -81,9 +81,8 @@ class Optimizer:
         """
         for name, parameter in self.parameters.items():
             weight, gradient = parameter.data(), gradients[name]
-            guard = Guard(
-                [weight, *(self.states[f"{name}/{kind}"] for kind in self.config.states)] if finite is not None else []
-            )
+            states = [self.states[f"{name}/{kind}"] for kind in self.config.states]
+            guard = Guard([weight, *states] if finite is not None else [])
             self._update_one(name, weight, gradient, step, learning_rate, scale)
             if finite is not None:
                 guard.restore_unless(finite)

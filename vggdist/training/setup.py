@@ -149,6 +149,8 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     step = TrainStep(objective, optimizer, world, config, device, inputs.plan.batch_size)
     training = Training(config, world, device, inputs, model, state, step, store)
     restore(start, training.checkpoint_state(), state.arrays, state.progress, world)
+    if start.state is not None:
+        step.loss_scale.restore(start.state["loss_scale"])
     if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
         shape = (config.evaluation.images_at_once, spec.image_size, spec.image_size, spec.channels)
         world.together(lambda: rehearse(model.forward, shape, device))
