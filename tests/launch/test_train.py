@@ -78,6 +78,33 @@ def test_a_checkpoint_of_two_ranks_continues_on_one(tmp_path: Path) -> None:
     assert result_of(tmp_path)["step"] == 8
 
 
+def test_a_run_that_is_over_says_why_and_which_setting_makes_it_go_on(tmp_path: Path) -> None:
+    flags = ["--data.name", "digits", "--model.name", "custom", "--model.stages", "[[1, 4]]", "--model.hidden", "[]"]
+    flags += [
+        "--run.name",
+        "a",
+        "--optimizer.learning_rate",
+        "1e-12",
+        "--train.epochs",
+        "5",
+        "--train.global_batch_size",
+        "100",
+    ]
+    first = train("python", 1, tmp_path, *flags, "--data.validation", "0.1", "--train.patience", "1")
+    assert first.code == 0, first.output
+    why = "no evaluation since step 13 was better; raise train.patience to train longer"
+    assert f"ended at step 26 of 65: {why}" in first.output and "finished in" in first.output
+    before = result_of(tmp_path, "a")
+    again = train("python", 1, tmp_path, *flags, "--data.validation", "0.1", "--train.patience", "1")
+    assert again.code == 0 and f"already finished at step 26: {why}" in again.output, again.output
+    assert "finished in" not in again.output and "set after epoch" not in again.output
+    after = result_of(tmp_path, "a")
+    assert (
+        after["sha256"] == before["sha256"] and after["metrics"] == before["metrics"] and after["best"]["part"] == "validation"
+    )
+    assert "eval/top1(%)" in after["metrics"]
+
+
 def test_resume_never_refuses_to_overwrite_without_being_told(tmp_path: Path) -> None:
     assert train("python", 1, tmp_path, "--train.steps", "1").code == 0
     refused = train("python", 1, tmp_path, "--train.steps", "1", "--run.resume", "never")

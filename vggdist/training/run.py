@@ -81,7 +81,7 @@ class Run:
         memory.data = training.inputs.data
         state = training.state
         if was_finished := training.is_finished:
-            logger.info("already finished at step %d%s", state.progress.step, _how_to_go_on(state))
+            logger.info("already finished at step %d%s", state.progress.step, how_to_go_on(state))
         report = world.together(lambda: self._report(training, is_new) if world.is_root else SilentReport())
         with report:
             self._stop.begin_training()
@@ -128,7 +128,7 @@ class Run:
     def _conclude(self, state: TrainingState) -> None:
         """Log how this job has come to the end of the run."""
         if state.is_out_of_patience:
-            logger.info("ended at step %d of %d%s", state.progress.step, state.calendar.total_steps, _how_to_go_on(state))
+            logger.info("ended at step %d of %d%s", state.progress.step, state.calendar.total_steps, how_to_go_on(state))
         seconds = time.monotonic() - self._started
         logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
 
@@ -157,7 +157,7 @@ class Run:
         }
 
 
-def _how_to_go_on(state: TrainingState) -> str:
+def how_to_go_on(state: TrainingState) -> str:
     """Which setting would make a run that is over go on; with the reason where it ended before its last step."""
     if state.is_out_of_patience:
         best = state.progress.best_step or 0

@@ -15,6 +15,7 @@ from vggdist.config.load import load
 from vggdist.reporting.pictures import Mistake
 from vggdist.reporting.report import SilentReport
 from vggdist.training.resume import Start
+from vggdist.training.run import how_to_go_on
 from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world.process import World
@@ -119,6 +120,14 @@ def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(sh
     start = Start({name: array.asnumpy() for name, array in ended.state.arrays.items()}, ended.checkpoint_state())
     training, report = trained(*HELD_OUT, *STILL, *shorter, start=start)
     assert report.of("eval") == [3 * STEPS] and not report.trained and training.is_finished
+
+
+@pytest.mark.parametrize(
+    ("length", "key"), [(["--train.epochs", "1"], "train.epochs"), (["--train.steps", "3"], "train.steps")]
+)
+def test_a_run_that_came_to_its_end_names_the_setting_of_its_length(length: list[str], key: str) -> None:
+    training, _ = trained(*length)
+    assert training.is_finished and how_to_go_on(training.state) == f"; raise {key} to train longer"
 
 
 def test_patience_without_evaluations_is_refused() -> None:
