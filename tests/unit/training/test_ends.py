@@ -113,13 +113,20 @@ def test_with_more_patience_it_goes_on_and_forgets_the_earlier_end() -> None:
     assert report.of("validation") == [3 * STEPS] and report.of("eval") == [3 * STEPS] and again.is_finished
 
 
-@pytest.mark.parametrize("shorter", [["--train.epochs", "9", "--train.patience", "1"], ["--train.epochs", "1"]])
-def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(shorter: list[str]) -> None:
-    ended, _ = trained(*HELD_OUT, *STILL, "--train.epochs", "3")
+@pytest.mark.parametrize(
+    ("length", "shorter"),
+    [
+        (["--train.epochs", "3"], ["--train.epochs", "9", "--train.patience", "1"]),
+        (["--train.epochs", "3"], ["--train.epochs", "1"]),
+        (["--train.steps", "20"], ["--train.steps", "10"]),
+    ],
+)
+def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(length: list[str], shorter: list[str]) -> None:
+    ended, _ = trained(*HELD_OUT, *STILL, *length)
     ended.state.progress.forget(["eval"])  # now it is as after a stop at this step
     start = Start({name: array.asnumpy() for name, array in ended.state.arrays.items()}, ended.checkpoint_state())
     training, report = trained(*HELD_OUT, *STILL, *shorter, start=start)
-    assert report.of("eval") == [3 * STEPS] and not report.trained and training.is_finished
+    assert report.of("eval") == [ended.state.progress.step] and not report.trained and training.is_finished
 
 
 @pytest.mark.parametrize(
