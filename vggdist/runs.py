@@ -91,13 +91,13 @@ def overview(runs: Sequence[RunRecord], width: int | None = None) -> list[str]:
         width: columns of the terminal: what is of less weight is left out, and long names are cut. None: any.
     """
     ordered = sorted(runs, key=lambda run: (-(run.changed or 0), run.path.name))
-    metrics = {run.best_metric for run in ordered} - {None}
+    metrics = {run.best_metric.partition("/")[2] for run in ordered if run.best_metric}
     common = metrics.pop() if len(metrics) == 1 else None
     columns = [
         _Column("run", [printable(run.path.name or run.path.resolve().name) for run in ordered]),
         _Column("state", [printable(run.state or "unknown") for run in ordered]),
         _Column("step", [_step(run) for run in ordered], to_right=True),
-        _Column(f"best {common or 'metric'}", [_best(run, common) for run in ordered], to_right=common is not None),
+        _Column(f"best {common or 'metric'}", [_best(run, common) for run in ordered]),
         _Column("at step", [_count(run.best_step) for run in ordered], to_right=True),
         _Column("images/s", [_figure(run.images_per_s, ",.0f") for run in ordered], to_right=True),
         _Column("ranks", [_count(run.result.get("world_size")) for run in ordered], to_right=True),
@@ -138,7 +138,7 @@ def comparison(paths: Sequence[Path], width: int | None = None) -> list[str]:
 def _outcome(runs: Sequence[RunRecord]) -> Iterator[tuple[str, list[str]]]:
     yield "state", [run.state or "unknown" for run in runs]
     yield "step", [_step(run) for run in runs]
-    yield "best", [_best(run, None) for run in runs]
+    yield "best", [_best(run) for run in runs]
     yield "at step", [_count(run.best_step) for run in runs]
     shown = dict.fromkeys(key for run in runs for key in run.metrics if key.partition("/")[0] in _METRICS)
     for key in sorted(shown, key=lambda key: _METRICS.index(key.partition("/")[0])):
@@ -191,11 +191,12 @@ def _step(run: RunRecord) -> str:
     return f"{run.step:,}" if run.total_steps is None else f"{run.step:,}/{run.total_steps:,}"
 
 
-def _best(run: RunRecord, common: str | None) -> str:
-    if run.best_value is None:
+def _best(run: RunRecord, common: str | None = None) -> str:
+    """The best value and the metric that it is of, or its part of the data alone where the metric stands elsewhere."""
+    if run.best_value is None or run.best_metric is None:
         return "-"
-    value = f"{run.best_value:.4g}"
-    return value if common is not None else f"{value} {run.best_metric}"
+    part, _, metric = run.best_metric.partition("/")
+    return f"{run.best_value:<5.4g} {part if metric == common else run.best_metric}"
 
 
 def _count(value: Any) -> str:
