@@ -73,6 +73,16 @@ def test_a_table_has_state_step_best_metric_speed_and_age_of_each_run(tmp_path: 
     assert (states["far"], states["gone"], states["broken"]) == ("running?", "died", "failed")
 
 
+@pytest.mark.parametrize(
+    ("pointer", "step"), [("step-00000017\n", 17), ("step-00000009\n", 15), ("nonsense", 15), ("step-" + "9" * 99, 15)]
+)
+def test_a_stopped_run_stands_at_its_newest_checkpoint(tmp_path: Path, pointer: str, step: int) -> None:
+    folder = make(tmp_path / "a", state="stopped", exit_code=75)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "latest").write_text(pointer)
+    assert read_run(folder).step == step
+
+
 def test_a_process_that_has_the_number_of_an_ended_one_is_another(tmp_path: Path) -> None:
     job = {"host": socket.gethostname(), "process": os.getpid(), "started_at": "2001-01-01T00:00:00Z"}
     assert read_run(make(tmp_path / "a", state="running", exit_code=None, job=job)).state == "died"

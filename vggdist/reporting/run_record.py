@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import socket
 import statistics
 import time
@@ -27,6 +28,7 @@ _METRICS, _RESULT = "metrics.jsonl", "result.json"
 _SPEED, _PARTS = "throughput/images_per_s", ("validation", "eval")
 _MOST_BYTES, _LONGEST_LINE = 64 * 2**20, 2**20
 """Of metrics.jsonl: the end of a larger file is read."""
+_LONGEST_POINTER = 1000
 _REPORTS = 20
 """Newest reports of which the speed is the median."""
 
@@ -110,7 +112,7 @@ def read_run(path: Path) -> RunRecord:
     with contextlib.suppress(RequestError):
         asked = settings(path)
     ended = result if result.get("exit_code") is not None else {}
-    step = _newest([_number(ended.get("step"), int), history.step])
+    step = _newest([_number(ended.get("step"), int), history.step, _step_of_checkpoint(path)])
     metric, value, at = _best(ended, history, asked)
     return RunRecord(
         path=path,
@@ -175,6 +177,15 @@ def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
             found = json.loads(line)
             if isinstance(found, dict):
                 yield found
+
+
+def _step_of_checkpoint(path: Path) -> int | None:
+    """The step of the newest checkpoint, by the pointer to it."""
+    try:
+        found = re.fullmatch(r"step-(\d{1,15})", read_text(path / "checkpoints" / "latest", _LONGEST_POINTER).strip())
+    except OSError:
+        return None
+    return int(found[1]) if found else None
 
 
 def _best(
