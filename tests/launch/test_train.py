@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.launching import LAUNCHERS, result_of, run, train
 
@@ -103,6 +104,11 @@ def test_a_run_that_is_over_says_why_and_which_setting_makes_it_go_on(tmp_path: 
         after["sha256"] == before["sha256"] and after["metrics"] == before["metrics"] and after["best"]["part"] == "validation"
     )
     assert "eval/top1(%)" in after["metrics"]
+    events = EventAccumulator(str(tmp_path / "runs" / "a"), {"images": 0, "tensors": 0})
+    events.Reload()
+    assert len(events.Tensors("configuration")) == 1 and "_hparams_/session_start_info" in events.summary_metadata
+    assert [picture.step for picture in events.Images("confusion/validation")] == [13, 26]
+    assert [picture.step for picture in events.Images("mistakes")] == [26]
 
 
 def test_resume_never_refuses_to_overwrite_without_being_told(tmp_path: Path) -> None:
