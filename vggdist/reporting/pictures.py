@@ -22,7 +22,7 @@ _LONGEST_NAME = 160
 """Pixels of a class name beside a matrix."""
 _MATRIX, _NAMED_CELL, _COUNTED_CLASSES, _COUNTED_CELL = 840, 12, 15, 44
 _FAINTEST = 0.12
-_WHITE, _BLUE, _RED, _GREY = (255, 255, 255), (8, 69, 148), (165, 15, 21), (90, 90, 90)
+_WHITE, _BLUE, _RED, _GREY, _LINES = (255, 255, 255), (8, 69, 148), (165, 15, 21), (90, 90, 90), (225, 225, 225)
 
 
 class Mistake(NamedTuple):
@@ -63,6 +63,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_name
     picture = Image.new("RGB", (wide, top + matrix.height + margin + _LINE + _GAP), _WHITE)
     picture.paste(matrix, (left, top))
     draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, left + matrix.width, top + matrix.height), outline=_LINES)
     draw.text((_GAP, _GAP), title, "black", _font(14))
     for number, name in enumerate(names):
         middle = number * cell + cell // 2
@@ -97,8 +98,7 @@ def _cells(strength: np.ndarray, cell: int) -> np.ndarray:
     colours = np.rint(255 + (full - 255) * strength[..., None]).astype(np.uint8)
     cells = colours.repeat(cell, axis=0).repeat(cell, axis=1)
     if cell >= _NAMED_CELL:
-        cells[::cell], cells[:, ::cell] = 225, 225
-        cells[-1], cells[:, -1] = 225, 225
+        cells[::cell], cells[:, ::cell] = _LINES, _LINES
     return cells
 
 
