@@ -70,6 +70,8 @@ class RunConfig(ExecutionConfig):
     elastic: bool = False
     """Go on in the surviving processes when ranks die, join or leave (docs/elastic.md). Needs horovodrun with
     --host-discovery-script, and Gloo; takes twice the memory of network and optimizer on each rank's host."""
+    layer_norms: bool = False
+    """Report with the training metrics the norm of each layer's gradient and weights, for TensorBoard."""
     drift_steps: int | None = None
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
@@ -262,10 +264,11 @@ class TrainConfig(ArithmeticConfig):
     doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression
     fp16."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: samples of rare classes count more in the loss, so that each class has the same share of it."""
+    """balanced: samples of rare classes count more in the training loss, so that each class has the same share of it: the loss
+    of a sample is multiplied by N / (K n) for n of N training samples in its class, and K classes."""
     patience: float | None = None
     """Epochs without a better evaluation (checkpoint.best_metric, of the validation set where there is one) after which the
-    run ends early. null: it goes to its end."""
+    run ends, at the next evaluation (evaluation.every_epochs). null: it goes to its end."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks."""
@@ -362,3 +365,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
+        waits = self.train.patience is not None
+        require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)

@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "run.max_time": "12:00:00",
     "run.drift_steps": 0,
     "run.elastic": True,
+    "run.layer_norms": True,
     "world.preset": "none",
     "world.bind": False,
     "model.name": "vgg16",
