@@ -115,6 +115,13 @@ class ModelConfig:
     """xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet; he: normal with variance 2 / fan_in."""
     magnitude: float = 3.0
     """Magnitude of the Xavier initialiser."""
+    pretrained: PathText | None = None
+    """Where the training begins: folder of a run or of a checkpoint, or file of a VGG network, from Gluon's model zoo
+    (.params), torchvision (.pth) or .safetensors. Layers that fit are taken, the others begin at random
+    (docs/fine-tuning.md). null: all begin at random."""
+    freeze: int = 0
+    """Stages, from the image on, that stay as they are: no gradient, no update, batch normalisation by its running
+    statistics."""
 
     def __post_init__(self) -> None:
         custom = self.name == "custom"
@@ -131,6 +138,7 @@ class ModelConfig:
         require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
         require(self.magnitude > 0, "model.magnitude", self.magnitude, "a positive number")
+        require(self.freeze >= 0, "model.freeze", self.freeze, "0 or more stages")
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,8 @@ class OptimizerConfig:
     """Weight decay of convolution and fully connected weights."""
     decay_all: bool = False
     """Apply weight decay to biases and batch-norm parameters as well."""
+    backbone_rate: float = 1.0
+    """Learning rate of the layers that are taken from model.pretrained, as a multiple of that of the others."""
     clip_norm: float | None = None
     """Scale the gradient down to this global norm where it is larger; null: never."""
 
@@ -167,6 +177,7 @@ class OptimizerConfig:
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
         for key in ("epsilon", "lars_trust"):
             require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")
+        require(self.backbone_rate > 0, "optimizer.backbone_rate", self.backbone_rate, "a positive number")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")
 
@@ -334,3 +345,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        rate = self.optimizer.backbone_rate
+        require(rate == 1 or self.model.pretrained is not None, "optimizer.backbone_rate", rate, "1 without model.pretrained")

@@ -18,7 +18,7 @@ from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
 
 _LARGEST_SIDE = 2**14
-_OF_TRAINING = ("dropout", "initializer", "magnitude")
+_OF_TRAINING = ("dropout", "initializer", "magnitude", "pretrained", "freeze")
 """Fields of :class:`~vggdist.config.schema.ModelConfig` that do not change what a trained network computes."""
 
 

@@ -8,7 +8,7 @@ waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import mxnet as mx
 from mxnet.ndarray import NDArray
@@ -23,18 +23,22 @@ UNDECAYED = ("_bias", "_gamma", "_beta")
 class Optimizer:
     """Updates parameters in place by the rule that the configuration names.
 
-    ``parameters`` are the trainable ones by name, initialised, on one device each. ``states`` maps
-    ``"<parameter>/<momentum | mean | variance>"`` to an array of the parameter's shape, type and device, zero at first;
-    to restore a checkpoint, assign to the arrays in place (``states[key][:] = ...``).
+    ``parameters`` are the trainable ones by name, initialised, on one device each; those that are in ``backbone`` are updated
+    at ``optimizer.backbone_rate`` times the learning rate. ``states`` maps ``"<parameter>/<momentum | mean | variance>"`` to
+    an array of the parameter's shape, type and device, zero at first; to restore a checkpoint, assign to the arrays in place
+    (``states[key][:] = ...``).
 
     A parameter whose shape is still unknown raises MXNet's ``DeferredInitializationError``: run one batch first.
     """
 
     states: dict[str, NDArray]
 
-    def __init__(self, config: OptimizerConfig, parameters: Mapping[str, mx.gluon.Parameter]) -> None:
+    def __init__(
+        self, config: OptimizerConfig, parameters: Mapping[str, mx.gluon.Parameter], backbone: Collection[str] = ()
+    ) -> None:
         self.config = config
         self.parameters = dict(parameters)
+        self._factors = {name: config.backbone_rate if name in backbone else 1.0 for name in parameters}
         self.states = {
             f"{name}/{kind}": mx.nd.zeros_like(parameter.data())
             for name, parameter in self.parameters.items()
@@ -50,7 +54,8 @@ class Optimizer:
         gradient.
         """
         for name, parameter in self.parameters.items():
-            self._update_one(name, parameter.data(), gradients[name], step, learning_rate, scale)
+            rate = learning_rate * self._factors[name]
+            self._update_one(name, parameter.data(), gradients[name], step, rate, scale)
 
     def decay(self, name: str) -> float:
         """Weight decay of a parameter: 0 for biases and batch-norm parameters unless ``optimizer.decay_all``."""
