@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vggdist.config.errors import BeforeStart, Dismissed, VggdistError
 from vggdist.reporting.result import ResultFile, write_outcome
@@ -19,6 +19,8 @@ from vggdist.world.watch import Verdict, Watch
 
 if TYPE_CHECKING:
     from vggdist.world.process import World
+
+_Result = TypeVar("_Result", bound=Mapping[str, Any])
 
 STOPPED = 75
 _LAUNCHER_ENDS = 10.0
@@ -42,6 +44,7 @@ class ExitHandler:
             file as it was.
         can_continue: whether the same command would continue from a checkpoint, asked where a signal ends the command
             before its first step; None until the request is read.
+        release: called when a command within a larger program has ended: lets others have what the end of a process would.
     """
 
     def __init__(self) -> None:
@@ -51,6 +54,7 @@ class ExitHandler:
         self.rank, self.size = topology.rank, topology.size
         self.result: ResultFile | None = None
         self.can_continue: Callable[[], bool] | None = None
+        self.release: Callable[[], None] = lambda: None
         self._watch: Watch | None = None
         self._ending: int | None = None
 
@@ -80,19 +84,59 @@ class ExitHandler:
     def run(self, command: Callable[[], Mapping[str, Any]]) -> int:
         """Run a command; returns the exit code, or ends the process."""
         try:
-            result = command()
-        except Dismissed as error:
-            self._leave(f"vggdist: {error}", error.exit_code)
+            self._carry_out(command)
         except VggdistError as error:
-            return self._end_with(error)
+            if self.rank == 0:
+                _write(f"vggdist: {error}")
+            if not (self.size == 1 or isinstance(error, BeforeStart)):
+                self._wait_for_root()
+            return error.exit_code
         except KeyboardInterrupt:
             self._leave_alone("interrupted", 1)
         except Exception as error:
             self._fail(error)
+        finally:
+            self.close_watch()
+        return 0
+
+    def call(self, command: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run a command within a larger program; returns its result.
+
+        Raises:
+            VggdistError: that all ranks share, or that the only one has.
+            Exception: any other error of the only rank. One of several ranks that has an error of its own reports it and ends
+                its process, as in :meth:`run`, so that the launcher ends the others.
+        """
+        try:
+            return self._carry_out(command, ends_process=False)
+        except VggdistError:
+            raise
+        except Exception as error:
+            if self.size == 1:
+                raise
+            self._fail(error)
+        finally:
+            self.close_watch()
+            self.release()
+
+    def _carry_out(self, command: Callable[[], _Result], ends_process: bool = True) -> _Result:
+        """Run a command and record its outcome; raises the errors that all ranks share.
+
+        Args:
+            ends_process: an error from before the ranks are connected ends the processes of ranks above 0, too, which then
+                say nothing where rank 0 has said it.
+        """
+        try:
+            result = command()
+        except Dismissed as error:
+            self._leave(f"vggdist: {error}", error.exit_code)
+        except VggdistError as error:
+            if ends_process or not isinstance(error, BeforeStart):
+                self._settle(error)
+            raise
         if self.rank == 0:
             self._record(0, None, result)
-        self.close_watch()
-        return 0
+        return result
 
     def stop_before_first_step(self, number: signal.Signals) -> NoReturn:
         """End this process, which a signal has asked to stop before there was a step to complete; from any thread.
@@ -111,7 +155,8 @@ class ExitHandler:
         state = "the checkpoint stays as it was: start" if continues else "there is no checkpoint yet: start"
         self._leave_alone(f"stopped by {number.name} before the first step; {state} the same command again", code)
 
-    def _end_with(self, error: VggdistError) -> int:
+    def _settle(self, error: VggdistError) -> None:
+        """Record an error that all ranks share; one that this rank alone has ends its process."""
         self._ending = error.exit_code
         before_start = isinstance(error, BeforeStart)
         if before_start and self.rank > 0:
@@ -120,11 +165,6 @@ class ExitHandler:
             self._leave_alone(str(error), error.exit_code)
         if self.rank == 0:
             self._record(error.exit_code, str(error))
-            _write(f"vggdist: {error}")
-        if not (self.size == 1 or before_start):
-            self._wait_for_root()
-        self.close_watch()
-        return error.exit_code
 
     def _wait_for_root(self) -> None:
         """A launcher kills the other ranks when the first leaves: rank 0 must have written by then."""

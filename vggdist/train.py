@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from vggdist.api import run_training
 from vggdist.config.errors import before_start
-from vggdist.config.load import load, run_directory
-from vggdist.config.schema import Config
+from vggdist.config.load import load
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs, meeting
 from vggdist.world.signals import StopRequests
 
 
@@ -33,23 +32,7 @@ def train(arguments: Sequence[str], handler: ExitHandler, stop: StopRequests, st
     start_logging(handler.rank)
     with before_start():
         config = load("train", arguments)
-        handler.can_continue = lambda: continues(config)
-        settings = knobs.apply(config)  # before anything imports MXNet
-    meeting.arrive()
-    from vggdist.training.elastic import survive
-    from vggdist.training.run import Run
-    from vggdist.world.process import World
-
-    world = World()
-    run = Run(config, settings, stop, handler, started)
-    return survive(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
-
-
-def continues(config: Config) -> bool:
-    """Whether the run starts from a checkpoint that is there now."""
-    from vggdist.checkpoints.store import CheckpointStore  # numpy under it reads what knobs sets
-
-    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").whole_steps())
+    return run_training(config, handler, stop, started)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from vggdist.world import knobs
 
 knobs.apply()
 
-from vggdist import train  # noqa: E402
 from vggdist.checkpoints.store import CheckpointStore  # noqa: E402
 from vggdist.data.augment import Batch  # noqa: E402
+from vggdist.train import main  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
 
@@ -67,4 +67,4 @@ TrainStep.__call__ = noted_step  # type: ignore[method-assign]
 CheckpointStore.load = noted_load  # type: ignore[method-assign]
 
 if __name__ == "__main__":
-    sys.exit(train.main(sys.argv[2:]))
+    sys.exit(main(sys.argv[2:]))

@@ -134,6 +134,9 @@ class KnowingWatch:
     def tell(self, error: str, exit_code: int) -> None:
         self.told = error
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize(("rank", "writes"), [(0, True), (1, False)])
 def test_a_rank_that_lost_contact_leaves_with_what_the_watch_knows_of_the_one_that_failed(
@@ -153,10 +156,11 @@ def test_a_rank_that_lost_contact_leaves_with_what_the_watch_knows_of_the_one_th
 def test_lost_contact_that_the_watch_cannot_explain_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place(monkeypatch, rank=1, size=2)
     handler = handler_of(tmp_path)
-    handler._watch = KnowingWatch(None)  # type: ignore[assignment]
+    watch = KnowingWatch(None)
+    handler._watch = watch  # type: ignore[assignment]
     with pytest.raises(Left):
         handler.run(failing(RuntimeError("Horovod has been shut down")))
-    assert "Horovod has been shut down" in recorded(tmp_path)[1] and "Horovod has been shut down" in handler._watch.told
+    assert "Horovod has been shut down" in recorded(tmp_path)[1] and "Horovod has been shut down" in watch.told
 
 
 def test_a_stopped_run_ends_with_75(tmp_path: Path) -> None:

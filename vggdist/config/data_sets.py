@@ -74,4 +74,7 @@ DATA_SETS: Mapping[str, DataSetInfo] = {
     "synthetic": DataSetInfo(
         "noise with a class-dependent pattern, made in memory", "synthetic", 32, 3, 10, None, (0.5,), (0.5,)
     ),
+    "given": DataSetInfo(
+        "images that a program gives to vggdist.train (docs/python.md)", "given", 32, 3, 10, None, (0.5,), (0.5,)
+    ),
 }

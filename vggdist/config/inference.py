@@ -77,7 +77,7 @@ def place(run: str, checkpoint: str | None) -> Place:
     if not folder.is_dir():
         raise RequestError(f"{run} is not a folder; name that of a run, such as runs/quickstart, or of a checkpoint")
     if (folder / "state.json").is_file():
-        if checkpoint is not None:
+        if checkpoint not in (None, BEST):
             raise RequestError(f"{run} is one checkpoint; leave out --checkpoint, or name the folder of the run")
         return Place(_run_of(folder), str(folder))
     chosen = checkpoint or BEST

@@ -105,6 +105,20 @@ def settings_of_run(folder: Path, schema: Any) -> list[Setting]:
     return [one for one in _of_file(path, options(Config)) if one.key in asked] if path.is_file() else []
 
 
+def checked(config: Config) -> Config:
+    """A configuration that a program made, with every type checked, and a name if it has none.
+
+    Raises:
+        RequestError: naming the first key that is not as it should be.
+    """
+    try:
+        found = TypeAdapter(Config).validate_json(to_json(dataclasses.asdict(config)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}".removeprefix(": ")) from None
+    return found if found.run.name else _named(found, ())
+
+
 def run_directory(config: Config) -> Path:
     """The folder of a run."""
     return Path(config.run.directory) / config.run.name

@@ -9,12 +9,13 @@ ranks at hand (a batch larger than the data set, say) is refused where both are 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
 from vggdist.config.images import AugmentConfig, DataConfig
-from vggdist.config.options import PathText, UnboundedFloat
+from vggdist.config.optimizers import OPTIMIZERS
+from vggdist.config.options import Choice, PathText, UnboundedFloat
 
 _NAME = "a folder's name: printable, at most 200 bytes, without '/', and not beginning with '.' or '-'"
 
@@ -145,9 +146,8 @@ class ModelConfig:
 class OptimizerConfig:
     """How gradients change the parameters."""
 
-    name: Literal["sgd", "nag", "adam", "adamw", "lars"] = "sgd"
-    """sgd: with heavy-ball momentum; nag: Nesterov momentum; adam: L2 decay (Kingma & Ba 2015); adamw: decoupled decay
-    (Loshchilov & Hutter 2019); lars: layer-wise rates (You et al. 2017)."""
+    name: Annotated[str, Choice({name: info.text for name, info in OPTIMIZERS.items()})] = "sgd"
+    """The rule."""
     learning_rate: float = 0.05
     """Peak learning rate."""
     scale_learning_rate: bool = False
@@ -172,6 +172,7 @@ class OptimizerConfig:
     """Scale the gradient down to this global norm where it is larger; null: never."""
 
     def __post_init__(self) -> None:
+        require(self.name in OPTIMIZERS, "optimizer.name", self.name, f"one of {', '.join(OPTIMIZERS)}")
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
         for key in ("momentum", "beta1", "beta2"):
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
@@ -180,6 +181,11 @@ class OptimizerConfig:
         require(self.backbone_rate > 0, "optimizer.backbone_rate", self.backbone_rate, "a positive number")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What is remembered of each parameter; SGD without momentum remembers nothing."""
+        return () if self.name == "sgd" and self.momentum == 0 else OPTIMIZERS[self.name].states
 
 
 @dataclass(frozen=True)

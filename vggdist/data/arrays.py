@@ -9,8 +9,24 @@ from typing import Protocol
 import numpy as np
 
 
-class Source(Protocol):
-    """One part, training or test, of a data set. Reading is safe from several threads at once."""
+class Images(Protocol):
+    """Images by number. Reading is safe from several threads at once."""
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """How a person finds an image: its path, or where there is none its number."""
+
+    def read(self, index: int) -> np.ndarray:
+        """``(H, W, C) uint8``; ``DamagedImageError`` where it does not decode."""
+
+
+class Source(Images, Protocol):
+    """One part, training or test, of a data set."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -25,20 +41,8 @@ class Source(Protocol):
         """``(H, W, C)``, or None where the images may differ in size."""
 
     @property
-    def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
-
-    @property
     def left_out(self) -> int:
         """Damaged images that are not among these, since data.damaged is skip."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """How a person finds an image: its path, or where there is none its number."""
-
-    def read(self, index: int) -> np.ndarray:
-        """``(H, W, C) uint8``; ``DamagedImageError`` where it does not decode."""
 
 
 @dataclass(eq=False)

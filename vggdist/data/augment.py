@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,64 @@ class Batch:
     """``(B,) float32``, 0 for slots that only fill up the batch."""
     samples: np.ndarray
     """``(B,) int64`` indices in the data set."""
+
+
+def _pad_crop(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
+    return pad_crop(images, config.pad_crop, tops, lefts)
+
+
+def _flip(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    return flip(images, draws.uniform("flip") < 0.5)
+
+
+def _randaugment(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    assert config.randaugment is not None
+    return randaugment(images, *config.randaugment, draws)
+
+
+def _jitter(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    """Colour jitter, in place: image by image, while it lies in the core's cache."""
+    factors = {
+        change: 1 + strength * (2 * draws.uniform(change.__name__) - 1)
+        for change in (brightness, contrast, saturation)
+        if (strength := getattr(config, change.__name__))
+    }
+    for place in range(len(images)):
+        image = images[place : place + 1]
+        for change, drawn in factors.items():
+            change(image, drawn[place : place + 1], out=image)
+    return images
+
+
+def _lighting(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    shares = config.lighting * draws.normals([f"lighting {component}" for component in range(3)])
+    return lighting(images, shares.T)
+
+
+def _cutout(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    rows, columns = (draws.integers(f"cutout {axis}", images.shape[1]) for axis in ("row", "column"))
+    return cutout(images, config.cutout, rows, columns, fill)
+
+
+def _erasing(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+    return erase(images, config.erasing, fill, draws)
+
+
+CHANGES: Mapping[tuple[str, ...], Callable[[np.ndarray, AugmentConfig, Draws, np.ndarray], np.ndarray]] = {
+    ("pad_crop",): _pad_crop,
+    ("flip",): _flip,
+    ("randaugment",): _randaugment,
+    ("brightness", "contrast", "saturation"): _jitter,
+    ("lighting",): _lighting,
+    ("cutout",): _cutout,
+    ("erasing",): _erasing,
+}
+"""What changes framed images, in this order, where any of its settings is on.
+
+Each takes ``(B, S, S, C) uint8`` images, which it may overwrite, the settings, draws by names of its own, and the ``(C,)``
+mean colour; it returns images of the same shape.
+"""
 
 
 class TrainingView:
@@ -96,35 +154,9 @@ class TrainingView:
             images = frame_random(self._source, config, framed, draws)
         else:
             images = frame_crops(self._source, draws.samples, self._short_side, size)
-        if config.pad_crop:
-            tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
-            images = pad_crop(images, config.pad_crop, tops, lefts)
-        if config.flip:
-            images = flip(images, draws.uniform("flip") < 0.5)
-        if config.randaugment is not None:
-            images = randaugment(images, *config.randaugment, draws)
-        images = self._jittered(images, draws)
-        if config.lighting:
-            shares = config.lighting * draws.normals([f"lighting {component}" for component in range(3)])
-            images = lighting(images, shares.T)
-        if config.cutout:
-            rows, columns = (draws.integers(f"cutout {axis}", size) for axis in ("row", "column"))
-            images = cutout(images, config.cutout, rows, columns, self._fill)
-        if config.erasing:
-            images = erase(images, config.erasing, self._fill, draws)
-        return images
-
-    def _jittered(self, images: np.ndarray, draws: Draws) -> np.ndarray:
-        """Colour jitter, in place: image by image, while it lies in the core's cache."""
-        factors = {
-            change: 1 + strength * (2 * draws.uniform(change.__name__) - 1)
-            for change in (brightness, contrast, saturation)
-            if (strength := getattr(self._config, change.__name__))
-        }
-        for place in range(len(images) if factors else 0):
-            image = images[place : place + 1]
-            for change, drawn in factors.items():
-                change(image, drawn[place : place + 1], out=image)
+        for keys, change in CHANGES.items():
+            if any(getattr(config, key) for key in keys):
+                images = change(images, config, draws, self._fill)
         return images
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
-from vggdist.data.arrays import ArraySource, Source
+from vggdist.data.arrays import ArraySource, Images, Source
 from vggdist.data.boxes import Box, box_draws, centre_box, five_boxes, training_box
 from vggdist.data.decode import Photograph
 from vggdist.data.encoded import EncodedSource
@@ -38,7 +38,7 @@ def short_side(config: AugmentConfig, image_size: int) -> int:
     return config.resize or image_size
 
 
-def frame_crops(source: Source, samples: np.ndarray, short: int, size: int, crops: int = 1) -> np.ndarray:
+def frame_crops(source: Images, samples: np.ndarray, short: int, size: int, crops: int = 1) -> np.ndarray:
     """Scale each image's short side and crop its centre, or several parts; one image at once is held at its full size.
 
     Args:

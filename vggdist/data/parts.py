@@ -215,6 +215,11 @@ def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     return {"train": part(0, data.synthetic_samples), "test": part(1, data.synthetic_samples // 4)}
 
 
+def given(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """No files: the images are those of a program."""
+    raise RequestError(f"data.name is given: the {' and '.join(wanted)} images are those of a program; start that one again")
+
+
 def held_out_split(labels: np.ndarray, share: float, seed: int, part: str = "held out") -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of each class, chosen by hash.
 

@@ -66,13 +66,24 @@ def load(data: DataConfig, seed: int) -> DataSet:
     Raises:
         RequestError: a file is missing, cannot be fetched, or is not as it should be.
     """
-    loaded = dict(load_parts(data, seed))
+    return assemble(dict(load_parts(data, seed)), data, seed)
+
+
+def assemble(loaded: dict[str, LoadedPart], data: DataConfig, seed: int) -> DataSet:
+    """A data set of its parts, which are reported in the log; holds out a validation part where that is asked for.
+
+    Args:
+        loaded: ``train``, ``test``, and perhaps ``validation``.
+
+    Raises:
+        RequestError: nothing can be held out.
+    """
     mean, std = (
         per_channel(values, loaded["train"].source.channels)
         for values in (DATA_SETS[data.name].mean, DATA_SETS[data.name].std)
     )
-    if data.validation:
-        loaded["train"], loaded["validation"] = _split(loaded["train"], data, seed)
+    if data.validation and "validation" not in loaded:
+        loaded["train"], loaded["validation"] = hold_out(loaded["train"], data.validation, seed, "validation")
     for name, part in loaded.items():
         _report(NAMES[name], part)
     if data.damaged == "stop" and any(isinstance(part.source, EncodedSource) for part in loaded.values()):
@@ -118,16 +129,22 @@ def _report(name: str, part: LoadedPart) -> None:
     _log.info("%s set: %s", name, part_line(source.labels, source.class_names, part.origin))
 
 
-def _split(train: LoadedPart, data: DataConfig, seed: int) -> tuple[LoadedPart, LoadedPart]:
-    """The training part in two: what is trained on, and what is held out of it for validation."""
+def hold_out(train: LoadedPart, share: float, seed: int, name: str) -> tuple[LoadedPart, LoadedPart]:
+    """The training part in two: what is trained on, and a share of each class that is held out of it.
+
+    Args:
+        name: of the split; with ``seed`` it decides which images are held out.
+
+    Raises:
+        RequestError: no image is held out.
+    """
     source = train.source
-    kept, held = held_out_split(source.labels, data.validation, seed, "validation")
+    kept, held = held_out_split(source.labels, share, seed, name)
     if not held.size:
-        raise RequestError(
-            f"data.validation {data.validation:g} holds out no image: each class has one; add images, or set it to 0"
-        )
-    origin = f"held out of the training set, {100 * data.validation:g} % of each class"
+        key = "data.validation" if name == "validation" else "data.held_out"
+        raise RequestError(f"{key} {share:g} holds out no image: each class has one; add images, or give a part for it")
     rest = train._replace(source=take(source, kept))
+    origin = f"held out of the training set, {100 * share:g} % of each class"
     return rest, LoadedPart(take(source, held, left_out=0), train.contents, origin)
 
 

@@ -16,7 +16,6 @@ from vggdist.planning.scaling import BACKWARD_SHARE, Workload
 from vggdist.training.calendar import Calendar
 from vggdist.training.exchange import bucket_cap
 from vggdist.training.schedule import Schedule, scaled_learning_rate
-from vggdist.training.states import state_kinds
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
     """The estimate, where the rank's memory holds it."""
     asked, at_once = request.plan, batch_size // request.train.accumulation
     fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
-    states = len(state_kinds(request.optimizer))
+    states = len(request.optimizer.states)
 
     def needed(samples: int) -> Memory:
         compressed = request.train.compression == "fp16"

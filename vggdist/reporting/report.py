@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,9 @@ from vggdist.reporting.events import EventFile
 from vggdist.reporting.metrics_file import MetricsFile
 
 logger = logging.getLogger(__name__)
+
+OnReport = Callable[[int, float, Mapping[str, float]], object]
+"""Called with step, epoch and metrics."""
 
 LOG, METRICS, TENSORBOARD = "log.txt", "metrics.jsonl", "tensorboard"
 
@@ -44,19 +48,22 @@ class Report:
     within limits, and :attr:`lost` says what could not be.
     """
 
-    def __init__(self, directory: Path, first_step: int, total_steps: int, bar: bool = False) -> None:
+    def __init__(
+        self, directory: Path, first_step: int, total_steps: int, bar: bool = False, on_report: OnReport | None = None
+    ) -> None:
         """Open the record.
 
         Args:
             first_step: the step at which the run stands; what an earlier process recorded after it is taken back, so
                 that curves of a continued run do not double.
             bar: show a progress bar on a terminal.
+            on_report: called with each record, too.
 
         Raises:
             RequestError: when what an earlier process recorded cannot be continued.
         """
         require_usable(directory)
-        self._directory = directory
+        self._directory, self._on_report = directory, on_report
         self._metrics = MetricsFile(directory / METRICS, first_step)
         self._events = EventFile(directory / TENSORBOARD, purge_step=first_step + 1)
         self._unwritten: set[str] = set()  # confusion matrices
@@ -96,6 +103,8 @@ class Report:
     def _record(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         self._metrics.record(step, epoch, metrics)
         self._events.scalars(step, metrics)
+        if self._on_report is not None:
+            self._on_report(step, epoch, metrics)
 
     def _replace(self, name: str, text: str) -> None:
         """Write a file of which only the newest counts, whole or not at all."""

@@ -21,7 +21,6 @@ from vggdist.models.vgg import SeededDropout
 from vggdist.planning.memory import estimate
 from vggdist.selftest.bench import Network, Scale, bits_apart, by_itself, distance, made, train, values
 from vggdist.selftest.outcome import Measured
-from vggdist.training.states import state_kinds
 from vggdist.world import gpus
 from vggdist.world.process import World
 
@@ -211,7 +210,7 @@ def memory(bench: Bench) -> Measured:
         train(training, range(2))
         shape = (network.batch_size, network.image_size, network.image_size, 3)
         training.model.forward(mx.nd.zeros(shape, ctx=bench.device, dtype="uint8")).wait_to_read()
-        states = len(state_kinds(training.config.optimizer))
+        states = len(training.config.optimizer.states)
         used = _used(bench.device) - before
     planned = estimate(network.model, images, network.batch_size, states, 0, False, network.batch_size).total
     return Measured(used / 2**30, f"plan: {planned / 2**30:.2f} GiB")

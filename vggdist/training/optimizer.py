@@ -14,7 +14,6 @@ import mxnet as mx
 from mxnet.ndarray import NDArray
 
 from vggdist.config.schema import OptimizerConfig
-from vggdist.training.states import state_kinds
 
 # One-dimensional parameters: weight decay would pull scales and offsets to 0, to no use (He et al. 2019, section 3.1).
 UNDECAYED = ("_bias", "_gamma", "_beta")
@@ -42,7 +41,7 @@ class Optimizer:
         self.states = {
             f"{name}/{kind}": mx.nd.zeros_like(parameter.data())
             for name, parameter in self.parameters.items()
-            for kind in state_kinds(config)
+            for kind in config.states
         }
         self._update_one = getattr(self, f"_{config.name}")
 

@@ -13,7 +13,7 @@ from vggdist.config.load import run_directory
 from vggdist.config.schema import Config
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import open_log, start_logging
-from vggdist.reporting.report import Report, SilentReport
+from vggdist.reporting.report import OnReport, Report, SilentReport
 from vggdist.reporting.result import ResultFile
 from vggdist.training.directory import RunDirectory
 from vggdist.training.elastic import Memory
@@ -31,17 +31,28 @@ logger = logging.getLogger(__name__)
 class Run:
     """A training that was asked for, and what it keeps while its ranks change."""
 
-    def __init__(self, config: Config, settings: Settings, stop: StopRequests, handler: ExitHandler, started: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        settings: Settings,
+        stop: StopRequests,
+        handler: ExitHandler,
+        started: float,
+        on_report: OnReport | None = None,
+    ) -> None:
         """Take what does not depend on the ranks.
 
         Args:
             settings: of the environment, for the log and the result.
             stop: requests to stop; the deadline of ``run.max_time`` is set there.
             started: the beginning, in seconds of ``time.monotonic``.
+            on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
         """
+        self._on_report = on_report
         self.config, self.memory = config, Memory()
         self._directory = RunDirectory(run_directory(config))
         self._settings, self._stop, self._handler, self._started = settings, stop, handler, started
+        handler.release = self._directory.release
         if config.run.max_time is not None:
             stop.deadline = started + parse_duration(config.run.max_time)
 
@@ -69,7 +80,11 @@ class Run:
         memory.data = training.inputs.data
         first_step, total_steps = training.state.progress.step, training.state.calendar.total_steps
         report = world.together(
-            lambda: Report(directory.path, first_step, total_steps, bar=world.size == 1) if world.is_root else SilentReport()
+            lambda: (
+                Report(directory.path, first_step, total_steps, bar=world.size == 1, on_report=self._on_report)
+                if world.is_root
+                else SilentReport()
+            )
         )
         with report:
             self._stop.begin_training()

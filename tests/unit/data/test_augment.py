@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data import boxes
-from vggdist.data.augment import Batch, EvaluationView, TrainingView
+from vggdist.data.augment import CHANGES, Batch, EvaluationView, TrainingView
 from vggdist.data.framing import short_side
 from vggdist.data.randomness import Draws
 from vggdist.data.sources import ArraySource
@@ -104,6 +105,13 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
     batch = EvaluationView(source, 16, 16).batch(_SAMPLES, _MASK)
     _assert_equal(batch, _training(source).batch(7, _SAMPLES, _MASK))
     assert len(EvaluationView(source, 16, 16)) == len(_training(source)) == 12
+
+
+def test_every_setting_is_carried_out_by_one_entry() -> None:
+    framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
+    elsewhere = {"mixup", "cutmix", "normalize"}  # of two samples, and on the device
+    entries = [key for keys in CHANGES for key in keys]
+    assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
 
 
 # Framing

@@ -4,6 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.config.optimizers import OPTIMIZERS
 from vggdist.config.schema import OptimizerConfig
 from vggdist.training.optimizer import Optimizer, clip, global_norm, sum_of_squares
 
@@ -94,6 +95,11 @@ def test_states_are_zeros_by_name_before_the_first_step(name, kinds):
     states = Optimizer(OptimizerConfig(name=name), make_parameters(random_arrays(0))).states
     assert set(states) == {f"{key}/{kind}" for key in SHAPES for kind in kinds}
     assert all(state.shape == SHAPES[key.split("/")[0]] and not state.asnumpy().any() for key, state in states.items())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_that_can_be_asked_for_has_a_rule_and_a_text(name):
+    assert callable(getattr(Optimizer, f"_{name}")) and OPTIMIZERS[name].text
 
 
 def test_sgd_without_momentum_has_no_state():

@@ -9,7 +9,7 @@ from pathlib import Path
 _ON_A_PRETENDED_GPU = """
 import sys
 import mxnet as mx
-from vggdist import train
+from vggdist.train import main
 from vggdist.config.errors import RequestError
 from vggdist.training import setup
 
@@ -21,7 +21,7 @@ def rehearse(forward, shape, device):
 
 setup.choose_device = lambda wanted, local_rank: Pretended("cpu", 0)
 setup.rehearse = rehearse
-sys.exit(train.main(["--evaluation.batch_size", "50", "--evaluation.crops", "1"]))
+sys.exit(main(["--evaluation.batch_size", "50", "--evaluation.crops", "1"]))
 """
 
 

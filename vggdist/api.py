@@ -1,0 +1,134 @@
+"""Training from Python; what ``import vggdist`` offers (docs/python.md)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vggdist.config.errors import before_start
+from vggdist.config.inference import InferenceConfig, place
+from vggdist.config.load import checked, run_directory
+from vggdist.config.schema import Config, WorldConfig
+from vggdist.exit_handling import ExitHandler
+from vggdist.reporting.console import start_logging
+from vggdist.world import knobs, meeting
+from vggdist.world.signals import StopRequests
+
+if TYPE_CHECKING:
+    from vggdist.data.given import Given
+    from vggdist.data.sources import DataSet
+    from vggdist.inference.classifier import Classifier
+    from vggdist.reporting.report import OnReport
+
+logger = logging.getLogger(__name__)
+
+_MXNET_CAME_FIRST = "mxnet" in sys.modules
+
+
+def train(config: Config, data: Given | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
+    """Train a network, or continue the run; returns what ``result.json`` holds.
+
+    A program that a launcher starts (``horovodrun -np 4 python program.py``) calls it on every rank alike. Signals stop the
+    training as they stop the command, where this is called in the main thread.
+
+    Args:
+        config: as in a configuration file.
+        data: images to train on in place of the data set that ``config.data`` names: one part, of which a share is held out,
+            or parts by name, ``train`` and ``test`` and perhaps ``validation``. A part is a pair of arrays, ``(N, H, W, C)``
+            or ``(N, H, W) uint8`` images and ``(N,)`` labels from 0 on, or a :class:`~vggdist.data.arrays.Source`. They are
+            normalised by their own mean and deviation (``augment.normalize computed``) unless that is ``none``.
+        on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
+
+    Raises:
+        RequestError: config, data or checkpoint are not as they should be.
+        RunError: the training failed.
+        Stopped: it was asked to stop and has saved a checkpoint, from which the same call continues.
+    """
+    handler, started = ExitHandler(), time.monotonic()
+    stop = StopRequests(handler.rank, handler.size, handler.stop_before_first_step)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def command() -> dict[str, Any]:
+        start_logging(handler.rank)
+        if _MXNET_CAME_FIRST:
+            logger.warning("mxnet was imported before vggdist: MXNet's threads and memory are not set as the run asks for")
+        with before_start():
+            asked = checked(_for_given_images(config) if data is not None else config)
+        if data is None:
+            return run_training(asked, handler, stop, started, on_report=on_report)
+        from vggdist.data.given import data_set
+
+        return run_training(asked, handler, stop, started, lambda: data_set(data, asked.data, asked.run.seed), on_report)
+
+    with stop if in_main_thread else nullcontext():
+        return handler.call(command)
+
+
+def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: str = "auto") -> Classifier:
+    """A trained network, ready to name the class of images.
+
+    Args:
+        run: folder of a run, or of one checkpoint.
+        checkpoint: of the run: ``"best"``, ``"latest"``, a step such as ``"450"``, or the folder of a checkpoint.
+        device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+
+    Raises:
+        RequestError: there is no such checkpoint, or it is damaged.
+    """
+    where = place(os.fspath(run), checkpoint)
+    if not _MXNET_CAME_FIRST and "mxnet" not in sys.modules:
+        knobs.apply(InferenceConfig(world=WorldConfig(bind=False)))
+    from vggdist.inference.classifier import Classifier
+    from vggdist.inference.trained import read
+    from vggdist.world.process import choose_device
+
+    return Classifier(read(where), choose_device(device, local_rank=0))
+
+
+def _for_given_images(config: Config) -> Config:
+    """A configuration whose images are a program's: nothing is published of them."""
+    normalize = "computed" if config.augment.normalize == "published" else config.augment.normalize
+    return replace(config, data=replace(config.data, name="given"), augment=replace(config.augment, normalize=normalize))
+
+
+def run_training(
+    config: Config,
+    handler: ExitHandler,
+    stop: StopRequests,
+    started: float,
+    load: Callable[[], DataSet] | None = None,
+    on_report: OnReport | None = None,
+) -> dict[str, Any]:
+    """Train as a checked configuration asks; what commands and programs share. Returns what ``result.json`` holds.
+
+    Args:
+        started: the beginning, in seconds of ``time.monotonic``.
+        load: makes the data set in place of the one that ``config.data`` names; on every rank.
+    """
+    with before_start():
+        handler.can_continue = lambda: continues(config)
+        settings = knobs.apply(config)  # before anything imports MXNet
+    meeting.arrive()
+    from vggdist.training.elastic import survive
+    from vggdist.training.run import Run
+    from vggdist.world.process import World
+
+    world = World()
+    run = Run(config, settings, stop, handler, started, on_report)
+    if load is not None:
+        run.memory.data = world.together(load)
+    return survive(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
+
+
+def continues(config: Config) -> bool:
+    """Whether the run starts from a checkpoint that is there now."""
+    from vggdist.checkpoints.store import CheckpointStore  # numpy under it reads what knobs sets
+
+    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").whole_steps())
