@@ -354,4 +354,6 @@ class Config:
 
     def __post_init__(self) -> None:
         rate = self.optimizer.backbone_rate
-        require(rate == 1 or self.model.pretrained is not None, "optimizer.backbone_rate", rate, "1 without model.pretrained")
+        begins_at_random = self.model.pretrained is None
+        require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
+        require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")

@@ -35,8 +35,8 @@ class Job:
     @property
     def reduced_bytes(self) -> int:
         """What each rank puts into the reductions of a step: the gradients, and batch normalisation's statistics."""
-        gradients = bytes_per_gradient(self.request) * sum(layer.parameters for layer in self.layers)
-        return gradients + 4 * running_statistics(self.request.model, self.layers)
+        gradients = bytes_per_gradient(self.request) * sum(layer.trained for layer in self.layers)
+        return gradients + 4 * running_statistics(self.request.model, [layer for layer in self.layers if not layer.frozen])
 
     @property
     def unequal_samples(self) -> int:

@@ -60,9 +60,9 @@ class Workload:
         made, done = [], 0
         for layer in reversed(self.layers):
             done += layer.flops
-            if layer.parameters:
+            if layer.trained:
                 ready = self.seconds - self.overlap * (1 - done / total)
-                made.append(Gradient(ready, layer.parameters * self.bytes_per_gradient))
+                made.append(Gradient(ready, layer.trained * self.bytes_per_gradient))
         return made
 
 

@@ -155,9 +155,7 @@ def _folded(layer: Mapping[str, StoredArray], norm: Mapping[str, StoredArray]) -
     bias, mean = layer.get("bias"), norm.get("norm_running_mean")
     if bias is not None and mean is not None and bias.shape == mean.shape:
         del merged["bias"]
-        merged["norm_running_mean"] = StoredArray(
-            mean.name, mean.shape, "float32", lambda: mean.values() - bias.values()
-        )
+        merged["norm_running_mean"] = StoredArray(mean.name, mean.shape, "float32", lambda: mean.values() - bias.values())
     return merged
 
 

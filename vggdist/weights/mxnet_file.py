@@ -2,9 +2,9 @@
 
 ``mx.nd.load`` takes the memory that a header asks for before it looks whether the file has so many bytes, and reads a shape of
 2^32 x 2^32 as one of 0 x 0. The format is simple (``NDArray::Save`` in ``src/ndarray/ndarray.cc`` of MXNet 1.9.1), little
-endian: 0x112 and 0 (uint64); a count (uint64) and as many arrays; a count and as many names, each a length (uint64) and bytes. An
-array is its kind (uint32), its storage (int32; not in the first kind), its shape (int32 and int64s), device (two int32), type
-(int32) and values. Before there were kinds, the number of sizes stood there, followed by sizes of 32 bits.
+endian: 0x112 and 0 (uint64); a count (uint64) and as many arrays; a count and as many names, each a length (uint64) and bytes.
+An array is its kind (uint32), its storage (int32; not in the first kind), its shape (int32 and int64s), device (two int32),
+type (int32) and values. Before there were kinds, the number of sizes stood there, followed by sizes of 32 bits.
 """
 
 from __future__ import annotations
