@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from measure import WARMUP, Program, ProgramFailed, in_words, machine, ours, tak
 
 from vggdist.config.schema import ModelConfig
 from vggdist.measuring.series import Series
-from vggdist.models.layers import describe
+from vggdist.models.layers import Layer, describe
 
 HERE = Path(__file__).resolve().parent
 PYTORCH = HERE.parent / ".venv-peers" / "bin" / "python"
 RANKS = 2
 GLOO, MPI = f"horovodrun --gloo -np {RANKS}", f"horovodrun -np {RANKS}"
+VGG11 = tuple(describe(ModelConfig(name="vgg11", batch_norm=True, hidden=()), channels=3, image_size=32, num_classes=10))
 TORCHRUN = f"-m torch.distributed.run --nproc-per-node {RANKS}"
 
 
@@ -84,12 +85,15 @@ def programs(steps: int, pytorch: Path) -> dict[str, Program]:
     }
 
 
-def told(folder: Path) -> float:
-    """Images per second in the line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network."""
+def told(folder: Path, layers: Sequence[Layer] = VGG11) -> float:
+    """Images per second in the line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network.
+
+    Args:
+        layers: of the network that it should have trained.
+    """
     output = (folder / "output.txt").read_text()
     line, _ = json.JSONDecoder().raw_decode(output, output.index('{"images_per_s"'))  # mpirun puts its tags around
-    model = describe(ModelConfig(name="vgg11", batch_norm=True, hidden=()), channels=3, image_size=32, num_classes=10)
-    expected = sum(layer.parameters for layer in model)
+    expected = sum(layer.parameters for layer in layers)
     if line["parameters"] != expected:
         raise ValueError(f"it trained {line['parameters']} parameters instead of {expected}")
     return float(line["images_per_s"])

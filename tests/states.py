@@ -35,6 +35,7 @@ def training_state(step: int, **values: Any) -> CheckpointState:
         "scaled_for_ranks": 1,
         "threads": "1",
         "reduction": "nothing",
+        "loss_scale": None,
         "versions": {"python": "3.11"},
     }
     return {**state, **values}  # type: ignore[typeddict-item]

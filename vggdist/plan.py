@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 from vggdist.config.command_line import SettingsParser
@@ -12,12 +13,16 @@ from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import readable_bytes
+from vggdist.planning.best import best
 from vggdist.planning.feeding import Preparation, Rate, fitting_short_side, published_rates
 from vggdist.planning.job import Job, plan_job
 from vggdist.planning.memory import Memory
 from vggdist.planning.published import MEASUREMENTS, predicted_speed_up
 from vggdist.planning.reduction import Algorithm
 from vggdist.planning.scaling import Workload, step_seconds, worker_counts
+from vggdist.training.exchange import GIGABIT, sent_by_layer
+
+_RANKS, _GIGABITS = (8, 64, 512), (10.0, 25.0, 100.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +45,18 @@ def _parser() -> SettingsParser:
 def _plan(job: Job) -> Iterator[str]:
     yield from _job(job)
     yield ""
-    yield from _memory(job.memory)
+    yield from _sent(job)
+    yield ""
+    yield from _memory(job.memory())
     yield ""
     yield from _input(job)
     yield ""
     if job.workload is None:
         yield "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
-    else:
-        yield from _scaling(job, job.workload)
+        return
+    yield from _scaling(job)
+    yield ""
+    yield from _best(job)
 
 
 def _job(job: Job) -> Iterator[str]:
@@ -59,7 +68,21 @@ def _job(job: Job) -> Iterator[str]:
     yield f"steps              {samples.steps_per_epoch:,} in each epoch, {job.schedule.total_steps:,} in all"
     rule = f" ({optimizer.learning_rate:g} x {asked.ranks:,} ranks)" if optimizer.scale_learning_rate else ""
     yield f"peak learning rate {job.schedule.peak:g}{rule}"
-    yield f"reduced            {readable_bytes(job.reduced_bytes if asked.ranks > 1 else 0)} by each rank in each step"
+
+
+def _sent(job: Job) -> Iterator[str]:
+    """Bytes by layer either way, and those of the job as it is asked for."""
+    train, ranks = job.request.train, job.request.plan.ranks
+    exchange = job.exchange(train, ranks, train.network_bandwidth * GIGABIT)
+    yield f"sent by each rank in each step: {readable_bytes(round(job.sent_bytes(exchange.factored)))}"
+    yield f"  {'':17}{'as gradient':>12}{'as factors':>12}"
+    as_gradient, as_factors = sent_by_layer(train, ranks, job.samples.batch_size).values()
+    convolutions = sum(map(as_gradient, (layer for layer in job.layers if layer.kind == "convolution")))
+    yield f"  {'convolutions':17}{readable_bytes(round(convolutions)):>12}{'-':>12}"
+    for layer in job.layers:
+        if layer.kind == "dense":
+            cells = [f"{readable_bytes(round(sent(layer))):>12}" for sent in (as_gradient, as_factors)]
+            yield f"  {layer.name:17}{''.join(cells)}{'  travels as factors' if layer.name in exchange.factored else ''}"
 
 
 def _unequal(job: Job) -> str:
@@ -122,15 +145,32 @@ def _too_slow(job: Job, rate: Rate, cost: Preparation, encoded: bool) -> Iterato
     yield f"warning: {ranks} x {rate.gpu} on a host need {needed} cores, plan.cores is {asked.cores}; {remedy}"
 
 
-def _scaling(job: Job, workload: Workload) -> Iterator[str]:
-    overlap = "beside" if workload.overlap > 0 else "after"
-    yield f"predicted scaling, {job.samples.batch_size:,} samples on each rank, reduction {overlap} the backward pass"
+def _scaling(job: Job) -> Iterator[str]:
+    yield f"predicted scaling, {job.samples.batch_size:,} samples on each rank"
     header = ("step(ms)", "images/s", "efficiency(%)")
     yield f"{'':14}{'ring':>33}  {'hierarchical':>33}"
     yield " ".join([f"{'ranks':>7}{'hosts':>7}", *(f"{title:>{width}}" for title, width in zip(header * 2, (9, 10, 13) * 2))])
     for ranks in worker_counts(job.request.plan.ranks):
+        workload = job.on(ranks)
+        assert workload is not None
         row = "".join(_cells(job, workload, algorithm, ranks) for algorithm in ("ring", "hierarchical"))
         yield f"{ranks:>7}{job.cluster.hosts(ranks):>7}{row}"
+
+
+def _best(job: Job) -> Iterator[str]:
+    """The fastest way to send gradients, for this job and for others of its kind."""
+    asked, workload = job.request.plan, job.workload
+    assert workload is not None
+    titles = f"{'ranks':>7}{'Gbit/s':>8}{'bucket_cap_mb':>15}{'step(ms)':>10}{'efficiency(%)':>15}  factors of"
+    yield f"{'fastest setting':16}{titles}"
+    own = (asked.ranks, asked.network_bandwidth)
+    for row, (ranks, gigabits) in enumerate((own, *product(_RANKS, _GIGABITS))):
+        found = best(job, ranks, gigabits * asked.network_share)
+        cells = f"{ranks:>7}{gigabits:>8g}{found.cap:>15g}{1000 * found.seconds:>10.1f}"
+        cells += f"{100 * workload.seconds / found.seconds:>15.1f}"
+        yield f"{'' if row else 'this job':16}{cells}  {', '.join(found.factored) or '-'}"
+    share = asked.network_bandwidth * asked.network_share
+    yield f"for this job: {best(job, asked.ranks, share).flags(share)}"
 
 
 def _cells(job: Job, workload: Workload, algorithm: Algorithm, ranks: int) -> str:

@@ -9,10 +9,17 @@ from typing import Any
 
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.load import training_settings
-from vggdist.config.schema import Config
+from vggdist.config.plan import PlanRequest
 from vggdist.data.outline import outline
+from vggdist.data.sampler import global_batch_size
 from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import describe, summary_table
+from vggdist.training.exchange import sent_by_layer
+
+_SHOWN = (
+    *("model", "data.name", "data.image_size", "data.channels", "data.synthetic_classes"),
+    *("plan.ranks", "train.batch_size", "train.global_batch_size", "train.compression"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,14 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(arguments: Sequence[str]) -> dict[str, Any]:
     """Print the table of the network that the arguments ask for."""
-    config = training_settings(_parser().parse(arguments).settings, Config)
-    print(summary_table(describe(config.model, **asdict(outline(config.data)))))
+    request = training_settings(_parser().parse(arguments).settings, PlanRequest)
+    train, ranks = request.train, request.plan.ranks
+    samples = global_batch_size(train.batch_size, train.global_batch_size, ranks, train.accumulation) // ranks
+    layers = describe(request.model, **asdict(outline(request.data)))
+    print(summary_table(layers, sent_by_layer(train, ranks, samples)))
+    print(f"sent: by each of {ranks} ranks with {samples} samples, in a step (--plan.ranks, --train.batch_size)")
     return {}
 
 
 def _parser() -> SettingsParser:
-    shown = ("model", "data.name", "data.image_size", "data.channels", "data.synthetic_classes")
-    return SettingsParser("summary", Config, shown=shown, description=__doc__, epilog="Every option of train is accepted.")
+    epilog = "Every option of train is accepted."
+    return SettingsParser("summary", PlanRequest, shown=_SHOWN, description=__doc__, epilog=epilog)
 
 
 if __name__ == "__main__":

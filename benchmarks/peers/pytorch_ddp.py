@@ -18,7 +18,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+# Simonyan & Zisserman 2015, Table 1: stages, batch normalisation, hidden layers.
+NETWORKS = {
+    "vgg11": (((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2), True, ()),
+    "vgg16": (((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), False, (4096, 4096)),
+}
 SAMPLES, SIZE, PAD, CLASSES = 8192, 32, 4, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's
 
@@ -26,6 +30,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's
 def main() -> None:
     """Train for some steps and print the images per second of all ranks as a line of JSON."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--network", choices=NETWORKS, default="vgg11", help="default: %(default)s")
     asked.add_argument("--batch-size", type=int, default=128, help="of a rank (default: %(default)s)")
     asked.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
     asked.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
@@ -36,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
     torch.manual_seed(0)
 
-    network = vgg11().to(memory_format=torch.channels_last)
+    network = vgg(*NETWORKS[options.network]).to(memory_format=torch.channels_last)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # Compiled as a whole: around DistributedDataParallel it would be cut into a graph for each bucket, which takes more time.
     model = DistributedDataParallel(torch.compile(network) if options.compile else network, gradient_as_bucket_view=True)
@@ -56,25 +61,33 @@ def main() -> None:
         return loss.detach()
 
     train(options.warmup)
+    print("steps", options.warmup, flush=True)
     started = time.perf_counter()
     loss = train(options.steps)
     speed = ranks * options.batch_size * options.steps / (time.perf_counter() - started)
+    print("steps", options.warmup + options.steps, flush=True)
     if rank == 0:
         told = {"images_per_s": speed, "parameters": parameters, "loss": loss.item()}
         print(json.dumps(told), flush=True)
     dist.destroy_process_group()
 
 
-def vgg11() -> nn.Sequential:
-    """VGG-11 with batch normalisation (Simonyan & Zisserman 2015, Table 1 A) for 32-pixel images and ten classes."""
+def vgg(stages: tuple[tuple[int, ...], ...], batch_norm: bool, hidden: tuple[int, ...]) -> nn.Sequential:
+    """A VGG for 32-pixel images and ten classes, as ours: ``benchmarks/measure.py`` and ``benchmarks/network.py``."""
     layers: list[nn.Module] = []
     inputs = 3
-    for stage in STAGES:
+    for stage in stages:
         for channels in stage:
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+            layers.append(nn.Conv2d(inputs, channels, 3, padding=1, bias=not batch_norm))
+            layers += [nn.BatchNorm2d(channels)] if batch_norm else []
+            layers.append(nn.ReLU(inplace=True))
             inputs = channels
         layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, CLASSES))
+    layers.append(nn.Flatten())
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+        inputs = units
+    return nn.Sequential(*layers, nn.Linear(inputs, CLASSES))
 
 
 def synthetic() -> tuple[np.ndarray, torch.Tensor]:

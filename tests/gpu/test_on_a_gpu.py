@@ -32,7 +32,7 @@ def bench() -> Bench:
 @pytest.mark.parametrize("number", range(5))
 def test_a_claim_holds(number: int, bench: Bench) -> None:
     judged: list[Claim] = [claim for claim in claims(bench) if claim.limit is not None]
-    assert len(judged) == 5
+    assert len(judged) >= 5  # float16 comes last, and is left to the whole test: a process cannot go back to float32
     claim = judged[number]
     measured = claim.measure(bench)
     assert measured.value <= (claim.limit or 0), f"{claim.text}: {measured}"

@@ -25,6 +25,7 @@ TINY = (
     *("--run.log_every", "5"),
     *("--evaluation.every_epochs", "0"),
     *("--checkpoint.every_steps", "50"),
+    *("--train.factors", "always"),  # auto takes them between hosts alone, and other bits come of it
 )
 TWO_RANKS = ("--nodes=2", "--gpus-per-node=1")
 FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2")

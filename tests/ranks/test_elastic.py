@@ -26,6 +26,7 @@ FLAGS = [
     *("--run.elastic", "true"),
     *("--run.log_every", str(LOG_EVERY)),
     *("--run.drift_steps", "50"),
+    *("--train.factors", "always"),
     *("--model.stages", "[[1, 8], [1, 16]]"),
     *("--model.hidden", "[32]"),
     *("--model.batch_norm", "true"),

@@ -68,6 +68,7 @@ EVERYTHING = [
     "--train.accumulation",
     "4",
 ]
+FACTORS, BUCKETS = ["--train.factors", "always"], ["--train.bucket_cap_mb", "0.001"]
 PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an epoch has 23 steps
 
 
@@ -77,9 +78,12 @@ PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an ep
         pytest.param("horovodrun --gloo", 2, [], [], id="sgd-on-gloo"),
         pytest.param("horovodrun --gloo", 4, [], [], id="sgd-on-four-ranks"),
         pytest.param("horovodrun --gloo", 2, [], ["--train.bucket_cap_mb", "0"], id="each-gradient-by-itself"),
+        pytest.param("horovodrun --gloo", 2, [], FACTORS, id="factors"),
         pytest.param("mpirun", 2, [], [], id="sgd-on-mpi"),
         pytest.param("horovodrun --gloo", 2, EVERYTHING, [], id="mixup-clipping-accumulation"),
+        pytest.param("horovodrun --gloo", 4, EVERYTHING, [*FACTORS, *BUCKETS], id="mixup-clipping-accumulation-factors"),
         pytest.param("horovodrun --gloo", 2, PADDED_LAST_BATCH, [], id="lars-with-a-padded-last-batch"),
+        pytest.param("mpirun", 2, PADDED_LAST_BATCH, FACTORS, id="lars-with-a-padded-last-batch-factors-on-mpi"),
     ],
 )
 def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
@@ -90,19 +94,24 @@ def test_two_and_four_ranks_equal_one_rank_with_the_same_global_batch(
         np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("flags", [[], EVERYTHING], ids=["sgd", "mixup-clipping-accumulation"])
+@pytest.mark.parametrize(
+    ("flags", "how"),
+    [([], []), (EVERYTHING, []), (EVERYTHING, FACTORS)],
+    ids=["sgd", "mixup-clipping-accumulation", "mixup-clipping-accumulation-factors"],
+)
 def test_three_ranks_continue_what_two_began_though_they_cannot_share_the_batch_evenly(
-    flags: list[str], alone: Callable[[list[str]], Parameters], tmp_path: Path
+    flags: list[str], how: list[str], alone: Callable[[list[str]], Parameters], tmp_path: Path
 ) -> None:
     one = alone(flags)
-    assert train("horovodrun --gloo", 2, tmp_path, *SMALL, *flags, "--run.overwrite", "true", "--train.steps", "4").code == 0
-    many = trained("horovodrun --gloo", 3, tmp_path, *flags, "--run.resume", "auto")
+    begun = [*SMALL, *flags, *how, "--run.overwrite", "true", "--train.steps", "4"]
+    assert train("horovodrun --gloo", 2, tmp_path, *begun).code == 0
+    many = trained("horovodrun --gloo", 3, tmp_path, *flags, *how, "--run.resume", "auto")
     assert max(float(np.abs(one[name] - many[name]).max()) for name in one) > 0, "it was not trained again"
     for name, values in one.items():
         np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("how", [[], ["--train.bucket_cap_mb", "0.001"]], ids=["together", "buckets"])
+@pytest.mark.parametrize("how", [[], BUCKETS, [*BUCKETS, *FACTORS]], ids=["together", "buckets", "buckets-and-factors"])
 def test_three_ranks_repeat_bit_for_bit(how: list[str], tmp_path: Path) -> None:
     flags = [*SMALL, "--train.global_batch_size", "66", "--model.batch_norm", "true", "--model.dropout", "0.5", *how]
     runs = [call("horovodrun --gloo", 3, "parameters_after_training", tmp_path, flags=flags) for _ in range(2)]
@@ -138,8 +147,9 @@ def test_two_ranks_equal_one_where_a_convolution_is_a_matrix_product(tmp_path: P
         np.testing.assert_allclose(convolutions[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_fp16_compression_stays_near_fp32(alone: Callable[[list[str]], Parameters], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [[], FACTORS], ids=["gradients", "factors"])
+def test_fp16_compression_stays_near_fp32(how: list[str], alone: Callable[[list[str]], Parameters], tmp_path: Path) -> None:
     exact = alone([])
-    compressed = trained("horovodrun --gloo", 2, tmp_path, "--train.compression", "fp16")
+    compressed = trained("horovodrun --gloo", 2, tmp_path, "--train.compression", "fp16", *how)
     difference = max(float(np.abs(exact[name] - compressed[name]).max()) for name in exact)
     assert 0 < difference < 1e-3

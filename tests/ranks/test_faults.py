@@ -158,6 +158,8 @@ def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: 
     error = result_of(tmp_path)["error"]
     assert error.startswith(f"rank {rank}: ZeroDivisionError: a bug\nTraceback"), output
     assert "ZeroDivisionError: a bug" in output
+    if fault == "error in an evaluation":  # its step was saved before it
+        assert checkpoints(tmp_path).whole_steps()[-1] == 120
 
 
 def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:

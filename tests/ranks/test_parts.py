@@ -10,7 +10,9 @@ from tests.launch.test_bench import SMALL
 from tests.launching import call
 
 
-@pytest.mark.parametrize("flags", [[], ["--train.bucket_cap_mb", "0"], ["--train.compression", "fp16"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [[], ["--train.bucket_cap_mb", "0"], ["--train.factors", "always", "--train.compression", "fp16"]], ids=" ".join
+)
 @pytest.mark.parametrize("late", [0, 1])
 def test_the_ranks_wait_for_the_one_that_comes_late(flags: list[str], late: int, tmp_path: Path) -> None:
     told = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*SMALL, *flags], steps=4, late=late, seconds=0.4)

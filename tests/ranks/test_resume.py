@@ -27,6 +27,7 @@ EVERYTHING = [
     *("--train.accumulation", "2"),
     *("--optimizer.clip_norm", "0.5"),
 ]
+NAG, FACTORS = ["--optimizer.name", "nag"], ["--train.factors", "always"]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
 PRODUCTS = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "64", "--train.steps", "12"]
 ADAM_BY_FP16 = ["--optimizer.name", "adam", "--train.compression", "fp16", "--train.bucket_cap_mb", "0.001"]
@@ -41,11 +42,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("launcher", "size", "flags", "stop_at"),
     [
-        pytest.param("python", 1, ["--optimizer.name", "nag", *BFLOAT16, *EVERYTHING], 13, id="nag-everything-alone"),
-        pytest.param("horovodrun --gloo", 2, ["--optimizer.name", "sgd", *EVERYTHING], 7, id="sgd-everything-2-ranks"),
+        pytest.param("python", 1, [*NAG, *BFLOAT16, *FACTORS, *EVERYTHING], 13, id="nag-everything-alone"),
+        pytest.param("horovodrun --gloo", 2, [*FACTORS, *EVERYTHING], 7, id="sgd-everything-2-ranks"),
         pytest.param("horovodrun --gloo", 3, [*ADAM_BY_FP16, *EVERYTHING], 11, id="adam-fp16-everything-3-ranks"),
         pytest.param("python", 1, ["--optimizer.name", "sgd", *PRODUCTS], 6, id="sgd-matrix-products-alone"),
-        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
+        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *FACTORS, *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
         pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
     ],
 )
@@ -62,6 +63,24 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
     assert {rank["sha256"] for rank in continued} == {rank["sha256"] for rank in expected}
     assert len({rank["sha256"] for rank in expected}) == 1
     assert metrics(parts) == metrics(whole)
+
+
+@pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2), ("horovodrun --gloo", 3)])
+def test_a_run_that_stops_while_its_loss_scale_is_lowered_ends_with_the_same_bits_and_scales(
+    launcher: str, size: int, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    flags = [*TINY, *EVERYTHING, "--train.loss_scale", "dynamic", "--run.log_every", "1"]
+    arguments = {"flags": flags, "overflows": [3, 9, 10, 11]}
+    expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
+    call(launcher, size, "training_that_is_stopped", parts, stop_at=10, stop_rank=size - 1, **arguments)
+    continued = call(launcher, size, "training_that_is_stopped", parts, stop_at=None, **arguments)
+    assert len({rank["sha256"] for rank in [*continued, *expected]}) == 1
+    assert metrics(parts) == metrics(whole)
+    course = {line["step"]: (line["train/skipped_steps"], line["optim/loss_scale"] / 2**16) for line in metrics(whole)}
+    assert [step for step, (skipped, _) in course.items() if skipped] == [4, 10, 11, 12]
+    assert [course[step][1] for step in (3, 4, 5, 8, 9, 11, 12, 13, 16)] == [1, 1, 0.5, 1, 1, 0.5, 0.25, 0.125, 0.25]
 
 
 def test_a_run_that_continues_with_other_buckets_says_that_its_last_bits_change(tmp_path: Path) -> None:

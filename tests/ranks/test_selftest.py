@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import run
+from tests.launching import HAS_BFLOAT16, run
 
 LOCAL = [
     "update as on the CPU, small",
@@ -17,9 +17,11 @@ LOCAL = [
     "continued from a snapshot, arrays that differ",
     "step of one rank alone, float32",
     "memory of a rank",
+    *(["update in bfloat16 beside float32, small", "step of one rank alone, bfloat16"] if HAS_BFLOAT16 else []),
 ]
 OF_RANKS = [
     "sum over the ranks, numbers that are wrong",
+    "training twice in buckets, arrays that differ",
     "2 ranks as one, small",
     "sum over the ranks",
     "step of all ranks, float32",

@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ from vggdist.models.layers import Layer  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, SilentReport  # noqa: E402
 from vggdist.reporting.result import ResultFile  # noqa: E402
+from vggdist.training import loss_scale  # noqa: E402
 from vggdist.training.directory import RunDirectory  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
 from vggdist.training.interval import Interval  # noqa: E402
 from vggdist.training.metrics import EvaluationSums  # noqa: E402
+from vggdist.training.reduction import Reduction  # noqa: E402
 from vggdist.training.setup import Training, prepare  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
@@ -166,9 +168,17 @@ class StopAt(StopRequests):
         return "a test" if self.step is not None and self.training.state.progress.step >= self.step else None
 
 
-def training_that_is_stopped(world: World, flags: list[str], stop_at: int | None, stop_rank: int = 0) -> dict[str, Any]:
-    """Train as the command does, to the end or to a stop; tell the parameters, and which samples this rank took."""
+def training_that_is_stopped(
+    world: World, flags: list[str], stop_at: int | None, stop_rank: int = 0, overflows: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Train as the command does, to the end or to a stop; return the parameters, and which samples this rank took.
+
+    In the steps ``overflows`` a gradient of the last rank is infinite. A dynamic loss scale is doubled after 3 good steps.
+    """
     config = load("train", flags)
+    loss_scale.GOOD_STEPS = 3
+    if world.rank == world.size - 1:
+        _overflow(overflows)
     world.together(lambda: opened(config) if world.is_root else None)
     training = prepare(config, world)
     taken: list[tuple[int, list[int]]] = []
@@ -265,6 +275,21 @@ def _drift() -> None:
         return outcome
 
     TrainStep.__call__ = with_a_flipped_bit  # type: ignore[method-assign]
+
+
+def _overflow(steps: Sequence[int]) -> None:
+    step, reduce, current = TrainStep.__call__, Reduction.__call__, [0]
+
+    def noted(self: TrainStep, batch: Batch, number: int, *rest: Any, **more: Any) -> Any:
+        current[0] = number
+        return step(self, batch, number, *rest, **more)
+
+    def with_an_infinity(self: Reduction, ballot: mx.nd.NDArray) -> Any:
+        if current[0] in steps:
+            self._summed["vgg_output_bias"].grad()[0] = np.inf
+        return reduce(self, ballot)
+
+    TrainStep.__call__, Reduction.__call__ = noted, with_an_infinity  # type: ignore[method-assign]
 
 
 def _hang() -> None:

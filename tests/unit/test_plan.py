@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vggdist.config.errors import RequestError
+from vggdist.config.load import load
 from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.plan import main
@@ -49,13 +51,14 @@ def test_it_needs_neither_mxnet_nor_horovod(arguments: list[str]) -> None:
 
 def test_the_quickstart_is_planned_as_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys)
-    assert lines[:6] == [
+    assert lines[:7] == [
         "ranks              2 on 1 host",
         "global batch       32 samples, 16 on each rank",
         "training samples   1,438, 2 places filled up in each epoch",
         "steps              45 in each epoch, 900 in all",
         "peak learning rate 0.02",
-        "reduced            1.17 MiB by each rank in each step",
+        "",
+        "sent by each rank in each step: 1.17 MiB",
     ]
     assert lines[-1] == "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
 
@@ -63,38 +66,90 @@ def test_the_quickstart_is_planned_as_it_runs(capsys: pytest.CaptureFixture[str]
 def test_vgg16_on_512_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     rule = ["--optimizer.scale_learning_rate", "true", "--optimizer.learning_rate", "0.01", "--train.epochs", "90"]
     job = ["--plan.ranks", "512", "--plan.images_per_s", "130.9", "--data.last_batch", "drop"]
+    job += ["--train.factors", "never", "--train.bucket_cap_mb", "4"]
     lines = printed(capsys, *VGG16, *rule, *job)
-    assert lines[:6] == [
+    assert lines[:5] == [
         "ranks              512 on 128 hosts",
         "global batch       32,768 samples, 64 on each rank",
         "training samples   1,281,167, 3,215 dropped in each epoch",
         "steps              39 in each epoch, 3,510 in all",
         "peak learning rate 5.12 (0.01 x 512 ranks)",
-        "reduced            527.79 MiB by each rank in each step",
     ]
-    assert [line.split()[-2:] for line in lines[8:11]] == [["527.79", "MiB"]] * 3
-    rows = [line.split() for line in lines[-10:]]
+    assert lines[6] == "sent by each rank in each step: 1.03 GiB"  # 2 x 511 / 512 of 527.79 MiB
+    assert lines[9].split() == ["hidden1", "782.50", "MiB", "3.56", "GiB"]
+    memory = lines.index("memory of each rank (estimate)")
+    assert [line.split()[-2:] for line in lines[memory + 1 : memory + 4]] == [["527.79", "MiB"]] * 3
+    first = next(number for number, line in enumerate(lines) if line.startswith("predicted scaling")) + 3
+    rows = [line.split() for line in lines[first : first + 10]]
     assert [row[0] for row in rows] == [str(2**power) for power in range(10)]
     assert rows[0] == ["1", "1", "488.9", "130.9", "100.0", "-", "-", "-"]
     efficiencies = [float(row[4]) for row in rows]
     assert efficiencies == sorted(efficiencies, reverse=True)
 
 
-def test_overlap_is_seen_in_the_efficiency(capsys: pytest.CaptureFixture[str]) -> None:
-    job = [*VGG16, "--plan.ranks", "16", "--plan.images_per_s", "130.9", "--train.bucket_cap_mb"]
-    beside, after = (float(printed(capsys, *job, cap)[-1].split()[4]) for cap in ("0", ".inf"))
-    assert beside == pytest.approx(85.2, abs=0.5) and after < 60
-    accumulated = printed(capsys, *job, "0", "--train.accumulation", "4")[-1].split()[4]
-    assert after < float(accumulated) < beside  # only the last of four backward passes hides anything
+def efficiency(lines: list[str], ranks: int) -> float:
+    """The percents of the ring, as the table of predictions has them."""
+    first = next(number for number, line in enumerate(lines) if line.startswith("predicted scaling")) + 3
+    return next(float(line.split()[4]) for line in lines[first:] if line.split()[0] == str(ranks))
+
+
+JOB = [*VGG16, "--plan.ranks", "16", "--plan.images_per_s", "130.9"]
+
+
+def test_buckets_and_factors_are_seen_in_the_efficiency(capsys: pytest.CaptureFixture[str]) -> None:
+    job = [*JOB, "--train.factors", "never", "--train.bucket_cap_mb"]
+    beside, after = (efficiency(printed(capsys, *job, cap), 16) for cap in ("0", ".inf"))
+    assert beside == pytest.approx(84.6, abs=0.5) and after < 60
+    accumulated = efficiency(printed(capsys, *job, "0", "--train.accumulation", "4"), 16)
+    assert after < accumulated < beside  # only the last of four backward passes hides anything
+    assert efficiency(printed(capsys, *JOB, "--train.factors", "always"), 16) > 95
+
+
+def test_the_layers_that_travel_as_factors_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *JOB)
+    named = [line.split()[0] for line in lines if line.endswith("travels as factors")]
+    assert named == ["hidden1", "hidden2", "output"] and "sent by each rank in each step: 260.78 MiB" in lines
+    assert not any("travels" in line for line in printed(capsys, *JOB, "--train.network_bandwidth", "1000"))
+
+
+def test_the_fastest_setting_is_named_for_this_job_and_others(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *JOB)
+    assert lines[-1].startswith("for this job: --train.bucket_cap_mb 1 --train.factors auto --train.network_bandwidth 20.25")
+    table = [line.removeprefix("this job").split() for line in lines[-11:-1]]
+    assert [row[:2] for row in table] == [
+        ["16", "25"],
+        *([ranks, gigabits] for ranks in ("8", "64", "512") for gigabits in ("10", "25", "100")),
+    ]
+    asked = efficiency(printed(capsys, *JOB, "--train.bucket_cap_mb", "1", "--train.network_bandwidth", "20.25"), 16)
+    assert float(table[0][4]) == asked >= efficiency(lines, 16)
+
+
+def test_the_page_on_plans_has_the_fastest_settings_that_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, *JOB, "--world.preset", "gpu")
+    first = next(number for number, line in enumerate(lines) if line.startswith("fastest setting"))
+    assert "\n".join(lines[first:]) in (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
+
+
+def test_on_gpus_gradients_are_released_by_bulk_segments(capsys: pytest.CaptureFixture[str]) -> None:
+    job = [*JOB, "--train.factors", "never", "--train.bucket_cap_mb", "4", "--world.preset"]
+    cpu, gpu = (efficiency(printed(capsys, *job, preset), 16) for preset in ("cpu", "gpu"))
+    assert gpu < cpu - 5
 
 
 def test_half_precision_halves_what_is_reduced_but_for_the_statistics(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *VGG16, "--model.batch_norm", "true", "--train.compression", "fp16")
-    assert lines[5] == "reduced            263.94 MiB by each rank in each step"  # 2 x 138,365,992 + 4 x 8,448 bytes
+    assert lines[6] == "sent by each rank in each step: 263.94 MiB"  # 2 x 138,365,992 + 4 x 8,448 bytes
+
+
+def test_the_factors_of_all_ranks_take_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    never, always = (printed(capsys, *JOB, "--train.factors", factors) for factors in ("never", "always"))
+    (before, *_), (after, *_) = ([line for line in lines if line.startswith("  reduction")] for lines in (never, always))
+    # 16 x 64 rows of three layers, and the largest twice: 4 x 1024 x (29,184 + 8,192 + 5,096 + 29,184) bytes.
+    assert before.split()[1:] == ["128.00", "MiB"] and after.split()[1:] == ["407.91", "MiB"]
 
 
 def test_one_rank_reduces_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed(capsys, "--plan.ranks", "1")[5] == "reduced            0 B by each rank in each step"
+    assert printed(capsys, "--plan.ranks", "1")[6] == "sent by each rank in each step: 0 B"
 
 
 def test_a_folder_at_hand_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -186,7 +241,6 @@ def test_help_lists_every_option_with_its_text() -> None:
     assert done.returncode == 0 and not [key for key in options(PlanRequest) if f"--{key} " not in done.stdout]
 
 
-def test_a_training_knows_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    from vggdist.summary import main as summary
-
-    assert summary(["--plan.ranks", "3"]) == 2 and "unknown key plan.ranks" in capsys.readouterr().err
+def test_a_training_knows_no_plan() -> None:
+    with pytest.raises(RequestError, match="unknown key plan.ranks"):
+        load("train", ["--plan.ranks", "3"])

@@ -38,6 +38,14 @@ def test_the_table_is_that_of_the_data_set_s_shape(
     assert f"{sum(row.parameters for row in rows):,}" in capsys.readouterr().out
 
 
+def test_the_bytes_of_a_layer_are_those_of_its_gradient_or_its_factors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model.name", "vgg16", "--data.name", "folder", "--train.batch_size", "64", "--plan.ranks", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (hidden,) = (line.split() for line in lines if line.startswith("hidden1"))
+    assert hidden[-4:] == ["588.02", "MiB", "21.38", "MiB"]  # 1.5 x 392 MiB, and 3 x 64 x (4096 + 25088) numbers
+    assert lines[-1].startswith("sent: by each of 4 ranks with 64 samples, in a step")
+
+
 def test_the_quickstart_s_network_is_printed_when_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0 and "stage3.conv1" in capsys.readouterr().out
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,10 +60,22 @@ def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping
         ValueError: when an array holds objects or the state a number that is not finite.
     """
     _write_arrays(folder / _ARRAYS, arrays)
-    (folder / _STATE).write_text(json.dumps(state, indent=2, allow_nan=False))
-    (folder / _MANIFEST).write_text(json.dumps({name: fingerprint(folder / name) for name in (_ARRAYS, _STATE)}))
-    for path in (folder / _ARRAYS, folder / _STATE, folder / _MANIFEST, folder):
-        sync(path)
+    _complete(folder, fingerprint(folder / _ARRAYS), state)
+
+
+def write_with_arrays_of(former: Path, folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint's files into a new folder; the arrays are those of another checkpoint, shared by a hard link.
+
+    Raises:
+        OSError: when it cannot be written.
+        RequestError: when the other checkpoint's manifest cannot be read.
+        ValueError: when the state holds a number that is not finite.
+    """
+    try:
+        os.link(former / _ARRAYS, folder / _ARRAYS)
+    except OSError:  # some file systems have no hard links
+        shutil.copyfile(former / _ARRAYS, folder / _ARRAYS)
+    _complete(folder, _read_manifest(former / _MANIFEST)[_ARRAYS], state)
 
 
 def read(folder: Path, step: int | None = None) -> Checkpoint:
@@ -108,6 +121,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _complete(folder: Path, arrays: Mapping[str, str | int], state: Mapping[str, Any]) -> None:
+    """Write what belongs to ``arrays.npz``, of which the fingerprint is given, and force all of it to the disk."""
+    (folder / _STATE).write_text(json.dumps(state, indent=2, allow_nan=False))
+    (folder / _MANIFEST).write_text(json.dumps({_ARRAYS: arrays, _STATE: fingerprint(folder / _STATE)}))
+    for path in (folder / _ARRAYS, folder / _STATE, folder / _MANIFEST, folder):
+        sync(path)
 
 
 def _write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -45,6 +45,15 @@ class ProgressState(TypedDict):
     evaluation_metrics: Metrics
 
 
+class LossScaleState(TypedDict):
+    """A dynamic loss scale (:class:`~vggdist.training.loss_scale.LossScale`): that of the next step, the steps since it
+    changed, and whether the newest step's gradients were finite, which changes the scale after the next step."""
+
+    scale: float
+    good_steps: Steps
+    finite: bool | None
+
+
 class PartIdentity(TypedDict):
     """By what a part of the data set is recognised (:func:`~vggdist.data.identity.part_identity`)."""
 
@@ -72,6 +81,7 @@ class CheckpointState(ProgressState):
     scaled_for_ranks: Ranks
     threads: str | None
     reduction: str
+    loss_scale: LossScaleState | None
     versions: dict[str, str]
 
 

@@ -80,7 +80,19 @@ class CheckpointStore:
             OSError: when it cannot be written; the earlier checkpoints stay as they are, also that of the same step.
             ValueError: when an array holds objects or the state a number that is not finite.
         """
-        step = state["step"]
+        return self._save(state["step"], lambda folder: contents.write(folder, arrays, state), confirm)
+
+    def amend(self, state: Mapping[str, Any], confirm: Callable[[], None] = lambda: None) -> Path:
+        """Replace all that a step's checkpoint holds beside its arrays, by a new folder that shares these with the old one.
+
+        Raises:
+            RequestError: when the checkpoint's manifest cannot be read.
+            OSError, ValueError: as :meth:`save`.
+        """
+        former = self.path(state["step"])
+        return self._save(state["step"], lambda folder: contents.write_with_arrays_of(former, folder, state), confirm)
+
+    def _save(self, step: int, write: Callable[[Path], None], confirm: Callable[[], None]) -> Path:
         final = self.path(step)
         aside = self._hidden(final.name, "writing")
         if not self.directory.is_dir():
@@ -88,7 +100,7 @@ class CheckpointStore:
             sync(self.directory.parent)
         try:
             aside.mkdir()
-            contents.write(aside, arrays, state)
+            write(aside)
             confirm()
             self._put_in_place(aside, final)
         finally:

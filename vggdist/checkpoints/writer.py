@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -69,7 +70,7 @@ class CheckpointWriter:
     def save(self, state: Mapping[str, Any], best_step: int | None = None) -> None:
         """Begin to write the arrays as all operations so far leave them; waits only for the former write.
 
-        A write that fails is told in the log and in :attr:`failure`.
+        A write that fails is in the log and in :attr:`failure`.
 
         Args:
             state: JSON values, copied; ``step`` is the number of finished steps.
@@ -78,7 +79,24 @@ class CheckpointWriter:
         self.wait()
         started = time.perf_counter()
         self._snapshot.take(self._arrays)
-        arguments = (copy.deepcopy(dict(state)), best_step, started)
+        self._start(state, best_step, lambda state: self.store.save(self._finite(), state, self._confirm), started)
+
+    def amend(self, state: Mapping[str, Any], best_step: int | None = None) -> None:
+        """Begin to write another state into the checkpoint of a step whose arrays have not changed since it was saved."""
+        self.wait()
+        if self.failure is None and state["step"] in self.store.whole_steps():
+            self._start(state, best_step, lambda state: self.store.amend(state, self._confirm))
+        else:
+            self.save(state, best_step)
+
+    def _start(
+        self,
+        state: Mapping[str, Any],
+        best_step: int | None,
+        write: Callable[[dict[str, Any]], Path],
+        started: float | None = None,
+    ) -> None:
+        arguments = (copy.deepcopy(dict(state)), best_step, write, started)
         # Of usual priority: at a lower one the write starves for minutes where ranks or loaders keep all cores busy.
         # A daemon: copies that wait for a rank that is gone must not keep this process from leaving.
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
@@ -101,16 +119,19 @@ class CheckpointWriter:
         """
         self._abandoned = True
 
-    def _write(self, state: dict[str, Any], best_step: int | None, started: float) -> None:
-        step = state["step"]
+    def _write(
+        self, state: dict[str, Any], best_step: int | None, write: Callable[[dict[str, Any]], Path], started: float | None
+    ) -> None:
         try:
-            self.store.save(self._finite(), state, self._confirm)
+            write(state)
             self.store.prune(self.keep_last, self.keep_every, best_step)
         except Exception as error:
             self.failure = error
-            self._warn(step, error)
+            self._warn(state["step"], error)
         else:
-            self.failure, self.seconds = None, time.perf_counter() - started
+            self.failure = None
+            if started is not None:
+                self.seconds = time.perf_counter() - started
         finally:
             self._snapshot.mark()
 

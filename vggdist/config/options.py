@@ -49,10 +49,9 @@ class Option:
     @property
     def takes_text(self) -> bool:
         """Whether the option takes what is written as it is, not as YAML reads it: ``on``, ``1e5`` and ``12:00`` are names."""
-        return any(
-            kind is str or get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)
-            for kind in _alternatives(self.hint)
-        )
+        kinds = _alternatives(self.hint)
+        texts = [kind is str or get_origin(kind) is Literal and isinstance(get_args(kind)[0], str) for kind in kinds]
+        return any(texts) and not {int, float} & {*kinds}
 
     @property
     def takes_list(self) -> bool:

@@ -229,9 +229,9 @@ class ScheduleConfig:
 class ArithmeticConfig:
     """How a network computes."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs with AVX-512,
-    faster where they have avx512_bf16."""
+    faster where they have avx512_bf16. float16: on GPUs of compute capability 7.0 and up (docs/gpu.md)."""
 
 
 @dataclass(frozen=True)
@@ -252,9 +252,20 @@ class TrainConfig(ArithmeticConfig):
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
     compression: Literal["none", "fp16"] = "none"
     """Type in which gradients travel between the ranks."""
+    factors: Literal["auto", "always", "never"] = "auto"
+    """Whether fully connected layers send two thin matrices, from which every rank computes the gradient of the global batch,
+    in place of the gradient. auto: those for which that takes less time, where the ranks are on several hosts."""
+    network_bandwidth: float = 10.0
+    """Gbit/s between two hosts, by which train.factors auto chooses; bench allreduce measures it."""
     bucket_cap_mb: UnboundedFloat | None = None
     """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
-    by itself; .inf: all of them together, after it. null: 4 where the ranks are on several hosts, else .inf."""
+    by itself; .inf: all of them together, after it. null: 25 on GPUs; on CPUs 1 where the ranks are on several hosts, else
+    .inf."""
+    loss_scale: Literal["dynamic"] | float | None = None
+    """Factor of the loss before the backward pass, by which the update divides the gradients again. dynamic: it starts at
+    65,536 (1,024 with train.compression fp16), is halved when a gradient overflows, and that step's update is left out; it is
+    doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression
+    fp16."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: samples of rare classes count more in the loss, so that each class has the same share of it."""
     patience: float | None = None
@@ -262,7 +273,7 @@ class TrainConfig(ArithmeticConfig):
     run ends early. null: it goes to its end."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
-    step's update on all ranks (the loop then waits for the gradients at each step)."""
+    step's update on all ranks."""
     loss_smoothing: float = 0.01
     """Weight of the newest step in the moving average of the loss (train/loss_moving_average). It starts at the loss of the
     first step, as in the MXNet tutorials, so with the default it stands near that for about a hundred steps."""
@@ -275,6 +286,11 @@ class TrainConfig(ArithmeticConfig):
         require(size is None or size >= 1, "train.global_batch_size", size, "at least 1 sample")
         require(self.patience is None or self.patience > 0, "train.patience", self.patience, "a positive number of epochs")
         require(self.accumulation >= 1, "train.accumulation", self.accumulation, "at least 1 part")
+        scale = self.loss_scale
+        number = scale is None or scale == "dynamic" or scale > 0
+        require(number, "train.loss_scale", scale, "dynamic, a positive number, or null")
+        bandwidth = self.network_bandwidth
+        require(0 < bandwidth < float("inf"), "train.network_bandwidth", bandwidth, "a positive number")
         cap = self.bucket_cap_mb
         require(cap is None or cap >= 0, "train.bucket_cap_mb", cap, "0 MiB or more")
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more and below 1")

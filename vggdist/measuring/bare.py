@@ -89,6 +89,11 @@ class _WatchedWorld(World):
         self._arrays += arrays
         super().reduce(arrays, name)
 
+    def allgather(self, arrays: list[mx.nd.NDArray], outs: list[mx.nd.NDArray], name: str) -> None:
+        self._before += [array.reshape(-1)[:1].copy() for array in arrays]
+        self._arrays += outs
+        super().allgather(arrays, outs, name)
+
     def seconds_of_reduction(self) -> float:
         """Wait for what the step that was handed over last reduces; 0 where nothing is reduced."""
         for value in self._before:

@@ -19,7 +19,7 @@ from vggdist.measuring.series import Series, in_turn
 
 _CYCLE_TIMES_MS = ("1", "5", "20")
 _FUSION_THRESHOLDS = ("0", str(16 * 2**20), str(128 * 2**20))  # bytes; the last is Horovod's own
-_BUCKETS_MIB = {"4": 4.0, ".inf": inf}  # as one types it, and its value
+_BUCKETS_MIB = {"1": 1.0, ".inf": inf}  # as one types it, and its value
 _FEWEST_RUNS = 3
 
 

@@ -6,7 +6,7 @@ here is what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -169,27 +169,33 @@ def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:
     )
 
 
-def summary_table(layers: list[Layer], bytes_per_gradient: int = 4) -> str:
+def summary_table(layers: list[Layer], sent: Mapping[str, Callable[[Layer], float]]) -> str:
     """The rows as aligned text, with their totals.
 
     Args:
-        bytes_per_gradient: bytes in which one gradient travels: 4, or 2 with train.compression fp16.
+        sent: title -> bytes that a rank sends for a layer in a step, for columns of their own.
 
     Returns:
-        Columns block, output shape, parameters, MFLOPs of one sample's forward pass (a multiply-add is 2 FLOPs) and the
-        bytes of gradients that each rank puts into the reduction at each step.
+        Columns block, output shape, parameters, MFLOPs of one sample's forward pass (a multiply-add is 2 FLOPs) and what is
+        sent.
     """
-    total = Layer("total", "dense", (), sum(row.parameters for row in layers), sum(row.flops for row in layers))
-    trained = [row.trained for row in layers]
-    cells = [("block", "output", "parameters", "MFLOPs", "reduced per step")]
-    for row, count in [*zip(layers, trained), (total, sum(trained))]:
-        shape, reduced = " x ".join(map(str, row.output_shape)), readable_bytes(count * bytes_per_gradient)
+    cells = [("block", "output", "parameters", "MFLOPs", *sent)]
+    for row in layers:
+        shape = " x ".join(map(str, row.output_shape))
         name = f"{row.name} (frozen)" if row.frozen else row.name
-        cells.append((name, shape, f"{row.parameters:,}", f"{row.flops / 1e6:,.2f}", reduced))
+        cells.append((name, shape, *_figures([row], sent)))
+    cells.append(("total", "", *_figures(layers, sent)))
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = [_aligned(row, widths) for row in cells]
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _figures(layers: Sequence[Layer], sent: Mapping[str, Callable[[Layer], float]]) -> list[str]:
+    """Parameters, MFLOPs and bytes of layers together."""
+    parameters, flops = (sum(getattr(layer, name) for layer in layers) for name in ("parameters", "flops"))
+    bytes_sent = [round(sum(map(of_layer, layers))) for of_layer in sent.values()]
+    return [f"{parameters:,}", f"{flops / 1e6:,.2f}", *map(readable_bytes, bytes_sent)]
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> str:

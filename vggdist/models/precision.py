@@ -9,26 +9,62 @@ import mxnet as mx
 from mxnet.contrib import amp
 
 from vggdist.config.errors import RequestError
+from vggdist.world import gpus
 
 logger = logging.getLogger(__name__)
+
+_TENSOR_CORES = (7, 0)
+"""Compute capability from which float16 is faster than float32."""
 
 
 def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Let the networks that this process builds from now on compute in a type; parameters and sums stay float32.
 
-    bfloat16 has float32's range, so the loss needs no scaling, and no check for overflow either.
+    MXNet's AMP casts the inputs of convolutions and fully connected layers, and with them everything between that computes in
+    either type (docs/gpu.md has the table). Their gradients are float32 again.
 
     Args:
-        precision: ``float32`` or ``bfloat16``.
+        precision: ``float32``, ``bfloat16`` or ``float16``. bfloat16 has float32's range, so the loss needs no scaling.
 
     Raises:
-        RequestError: for bfloat16 on a GPU or on a CPU without AVX-512, for which MXNet 1.9.1 and its oneDNN do not have it.
+        RequestError: the device does not have it: bfloat16 is for CPUs with AVX-512, float16 for GPUs from compute capability
+            7.0 on.
     """
-    if precision == "float32":
-        return
+    if precision == "float16":
+        _require_tensor_cores(device)
+        amp.init(target_dtype="float16")
+    elif precision == "bfloat16":
+        _require_cpu(device)
+        amp.init(target_dtype="bfloat16")
+        _require_avx512(cpuinfo)
+
+
+def has_half(device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether a device has a type of 16 bits: float16 of a GPU, bfloat16 of a CPU. Changes nothing."""
     if device.device_type == "gpu":
-        raise RequestError("train.precision is bfloat16, which MXNet has on the CPU only; use float32 on a GPU")
-    amp.init(target_dtype="bfloat16")
+        gpu = gpus.describe(device.device_id)
+        return gpu is not None and gpu.capability >= _TENSOR_CORES
+    return cpuinfo.exists() and "avx512bw" in cpuinfo.read_text()
+
+
+def _require_tensor_cores(device: mx.Context) -> None:
+    advice = "use float32, or bfloat16 on a CPU"
+    if device.device_type != "gpu":
+        raise RequestError(f"train.precision is float16, which MXNet has on GPUs only; {advice}")
+    gpu = gpus.describe(device.device_id)
+    if gpu is not None and gpu.capability < _TENSOR_CORES:
+        raise RequestError(
+            f"train.precision is float16, for which GPU {device.device_id} ({gpu.name}) of compute capability "
+            f"{gpu.capability[0]}.{gpu.capability[1]} has no fast arithmetic; it takes 7.0 and up: use float32"
+        )
+
+
+def _require_cpu(device: mx.Context) -> None:
+    if device.device_type == "gpu":
+        raise RequestError("train.precision is bfloat16, which MXNet has on the CPU only; use float16 or float32 on a GPU")
+
+
+def _require_avx512(cpuinfo: Path) -> None:
     one = mx.nd.ones((1, 1, 1, 1))
     try:
         mx.nd.Convolution(one, one, kernel=(1, 1), num_filter=1, no_bias=True).wait_to_read()

@@ -10,6 +10,7 @@ from mxnet.gluon import nn
 
 from vggdist.config.schema import ModelConfig
 from vggdist.models.convolution import MatrixConv2D
+from vggdist.models.dense import FactoredDense
 from vggdist.models.layers import NETWORK_PREFIX, Layer, describe, suits_matrix
 
 
@@ -148,7 +149,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
 
 def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) -> nn.HybridSequential:
     """Fully connected layer, with ReLU and dropout behind a hidden one."""
-    parts: list[nn.HybridBlock] = [nn.Dense(units, in_units=inputs, prefix=prefix)]
+    parts: list[nn.HybridBlock] = [FactoredDense(units, in_units=inputs, prefix=prefix)]
     if relu:
         parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
     if dropout > 0:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isinf
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from vggdist.config.errors import RequestError
 from vggdist.config.plan import PlanRequest
+from vggdist.config.schema import TrainConfig
 from vggdist.data.outline import Outline, outline, survey
 from vggdist.data.sampler import SamplePlan, global_batch_size, make_plan
 from vggdist.models.layers import Layer, describe, readable_bytes
 from vggdist.planning.memory import Memory, estimate, largest_fit, running_statistics
 from vggdist.planning.reduction import Cluster, Link
-from vggdist.planning.scaling import BACKWARD_SHARE, Workload
+from vggdist.planning.scaling import Exchange, Workload
 from vggdist.training.calendar import Calendar
-from vggdist.training.exchange import bucket_cap
+from vggdist.training.exchange import (
+    CORE_FLOPS,
+    GIGABIT,
+    allreduce_bytes,
+    bucket_cap,
+    bytes_per_number,
+    factored,
+    sent_by_layer,
+    weights_of,
+)
 from vggdist.training.schedule import Schedule, scaled_learning_rate
+
+# Nodes of the backward pass in one operation, with the preset gpu (vggdist/world/presets.py).
+_GPU_SEGMENT = 25
 
 
 @dataclass(frozen=True)
@@ -27,26 +40,87 @@ class Job:
     layers: list[Layer]
     samples: SamplePlan
     schedule: Schedule
-    memory: Memory
     cluster: Cluster
     workload: Workload | None
     """A step of one rank; None where its images per second are not given."""
 
-    @property
-    def reduced_bytes(self) -> int:
-        """What each rank puts into the reductions of a step: the gradients, and batch normalisation's statistics."""
-        gradients = bytes_per_gradient(self.request) * sum(layer.trained for layer in self.layers)
-        return gradients + 4 * running_statistics(self.request.model, [layer for layer in self.layers if not layer.frozen])
+    def sent_bytes(self, factored: Sequence[str]) -> float:
+        """What each rank sends in a step: gradients or factors, and batch normalisation's statistics."""
+        train, ranks = self.request.train, self.request.plan.ranks
+        as_gradient, as_factors = sent_by_layer(train, ranks, self.samples.batch_size).values()
+        statistics = allreduce_bytes(
+            4 * running_statistics(self.request.model, [layer for layer in self.layers if not layer.frozen]), ranks
+        )
+        return statistics + sum((as_factors if one.name in factored else as_gradient)(one) for one in self.layers)
+
+    def on(self, ranks: int) -> Workload | None:
+        """A step of one of so many ranks, as the run is asked for."""
+        train = self.request.train
+        if self.workload is None:
+            return None
+        return replace(self.workload, exchange=self.exchange(train, ranks, train.network_bandwidth * GIGABIT))
+
+    def exchange(self, train: TrainConfig, ranks: int, bandwidth: float) -> Exchange:
+        """How gradients would travel.
+
+        Args:
+            train: as the run's, or with other values of ``factors`` and ``bucket_cap_mb``.
+            bandwidth: of a host's network, bytes per second.
+        """
+        flops = self.workload.flops if self.workload is not None else CORE_FLOPS
+        hosts, weights = self.cluster.hosts(ranks), weights_of(self.layers)
+        chosen = factored(weights, train, ranks, hosts, self.samples.batch_size, bandwidth, flops)
+        on_gpu = self.request.world.preset == "gpu"
+        cap = bucket_cap(train, hosts > 1, on_gpu)
+        return Exchange(cap, factored=chosen, segment=_GPU_SEGMENT if on_gpu else 1)
+
+    def memory(self) -> Memory:
+        """The estimate for a rank.
+
+        Raises:
+            RequestError: where it is more than ``plan.memory``, with the batch and the accumulation that would fit.
+        """
+        request, batch_size = self.request, self.samples.batch_size
+        asked, at_once = request.plan, batch_size // request.train.accumulation
+        states, gathered = len(request.optimizer.states), self._gathered_bytes()
+        fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
+        images = self.images
+
+        def needed(samples: int) -> Memory:
+            compressed = request.train.compression == "fp16"
+            evaluated = request.evaluation.images_at_once
+            return estimate(request.model, images, samples, states, fusion + gathered, compressed, evaluated)
+
+        memory = needed(at_once)
+        limit = float("inf") if asked.memory is None else asked.memory * 2**30
+        if memory.total <= limit:
+            return memory
+        wanted = readable_bytes(memory.total)
+        told = f"{at_once} samples at once need {wanted} on each rank, plan.memory is {asked.memory:g} GiB"
+        fitting = largest_fit(needed, at_once, limit)
+        if fitting == 0:
+            fixed, evaluation = readable_bytes(needed(1).fixed), readable_bytes(memory.evaluation)
+            raise RequestError(
+                f"{told}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
+                f"{request.evaluation.batch_size}"
+            )
+        parts = next(n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= fitting)
+        raise RequestError(
+            f"{told}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
+            f"train.accumulation {parts}"
+        )
+
+    def _gathered_bytes(self) -> int:
+        """The factors of all ranks as each of them holds them, and the largest layer's again, transposed for the product."""
+        train, ranks = self.request.train, self.request.plan.ranks
+        chosen = self.exchange(train, ranks, train.network_bandwidth * GIGABIT).factored
+        widths = [weight.outputs + weight.inputs for weight in weights_of(self.layers) if weight.name in chosen]
+        return 4 * ranks * self.samples.batch_size * (sum(widths) + max(widths, default=0))
 
     @property
     def unequal_samples(self) -> int:
         """Samples of an epoch that are filled up (positive) or dropped (negative)."""
         return self.samples.steps_per_epoch * self.samples.global_batch_size - self.samples.num_samples
-
-
-def bytes_per_gradient(request: PlanRequest) -> int:
-    """Bytes in which one number of the gradient travels."""
-    return 2 if request.train.compression == "fp16" else 4
 
 
 def plan_job(request: PlanRequest) -> Job:
@@ -63,51 +137,21 @@ def plan_job(request: PlanRequest) -> Job:
     calendar = Calendar.of(request, samples.steps_per_epoch)
     peak = scaled_learning_rate(request.optimizer, asked.ranks)
     schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, calendar.total_steps)
-    memory = _memory(request, images, samples.batch_size)
     workload = _workload(request, layers, samples.batch_size)
-    return Job(request, images, layers, samples, schedule, memory, _cluster(request), workload)
-
-
-def _memory(request: PlanRequest, images: Outline, batch_size: int) -> Memory:
-    """The estimate, where the rank's memory holds it."""
-    asked, at_once = request.plan, batch_size // request.train.accumulation
-    fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
-    states = len(request.optimizer.states)
-
-    def needed(samples: int) -> Memory:
-        compressed = request.train.compression == "fp16"
-        return estimate(request.model, images, samples, states, fusion, compressed, request.evaluation.images_at_once)
-
-    memory = needed(at_once)
-    limit = float("inf") if asked.memory is None else asked.memory * 2**30
-    if memory.total <= limit:
-        return memory
-    told = f"{at_once} samples at once need {readable_bytes(memory.total)} on each rank, plan.memory is {asked.memory:g} GiB"
-    fitting = largest_fit(needed, at_once, limit)
-    if fitting == 0:
-        fixed, evaluation = readable_bytes(needed(1).fixed), readable_bytes(memory.evaluation)
-        raise RequestError(
-            f"{told}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
-            f"{request.evaluation.batch_size}"
-        )
-    parts = next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= fitting)
-    raise RequestError(
-        f"{told}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
-        f"train.accumulation {parts}"
-    )
+    job = Job(request, images, layers, samples, schedule, _cluster(request), workload)
+    job.memory()  # refuses what does not fit
+    return job
 
 
 def _cluster(request: PlanRequest) -> Cluster:
-    asked, gigabit, microsecond = request.plan, 1e9 / 8, 1e-6
-    between = Link(asked.network_latency * microsecond, asked.network_bandwidth * asked.network_share * gigabit)
-    return Cluster(asked.ranks_per_host, Link(asked.host_latency * microsecond, asked.host_bandwidth * gigabit), between)
+    asked, microsecond = request.plan, 1e-6
+    between = Link(asked.network_latency * microsecond, asked.network_bandwidth * asked.network_share * GIGABIT)
+    return Cluster(asked.ranks_per_host, Link(asked.host_latency * microsecond, asked.host_bandwidth * GIGABIT), between)
 
 
 def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Workload | None:
-    asked = request.plan
-    if asked.images_per_s is None:
+    train, images_per_s = request.train, request.plan.images_per_s
+    if images_per_s is None:
         return None
-    seconds, threshold = batch_size / asked.images_per_s, asked.fusion_threshold * 2**20
-    together = isinf(bucket_cap(request.train, asked.ranks > asked.ranks_per_host))
-    overlap = 0.0 if together else seconds * BACKWARD_SHARE / request.train.accumulation
-    return Workload(layers, seconds, bytes_per_gradient(request), threshold, overlap)
+    seconds, width = batch_size / images_per_s, bytes_per_number(train)
+    return Workload(layers, seconds, batch_size, width, train.accumulation, request.model.batch_norm)

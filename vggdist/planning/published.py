@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import describe
 from vggdist.planning.reduction import Cluster, Link
-from vggdist.planning.scaling import BACKWARD_SHARE, Workload, step_seconds
+from vggdist.planning.scaling import Exchange, Workload, step_seconds
 
 RDMA_SHARE = 0.81  # calibrated on the first run below; the share that fits exactly is 0.8125
 TCP_SHARE = 0.54  # calibrated on the second; 0.537
@@ -65,5 +65,5 @@ def predicted_speed_up(run: Measurement) -> float:
     between = Link(NETWORK_LATENCY_S, run.share * run.line_rate * 1e9 / 8)
     cluster = Cluster(4, Link(HOST_LATENCY_S, HOST_BANDWIDTH), between)
     seconds = BATCH_SIZE / run.images_per_s
-    workload = Workload(layers, seconds, 4, FUSION_BYTES, overlap=seconds * BACKWARD_SHARE)
+    workload = Workload(layers, seconds, BATCH_SIZE, exchange=Exchange(cap=None, fusion_threshold=FUSION_BYTES))
     return run.ranks * workload.seconds / step_seconds(workload, cluster, "ring", run.ranks)

@@ -1,4 +1,4 @@
-"""How long an allreduce takes, after the latency-bandwidth model.
+"""How long an allreduce and an allgather take, after the latency-bandwidth model.
 
 A message of ``s`` bytes over a link takes ``a + s / B`` (latency ``a``, bandwidth ``B``; Hockney 1994). With ``n`` ranks
 on ``h`` hosts, ``l = n / h`` on each, ``S`` bytes to reduce, and links ``a_l, B_l`` within and ``a_n, B_n`` between hosts:
@@ -9,6 +9,8 @@ on ``h`` hosts, ``l = n / h`` on each, ``S`` bytes to reduce, and links ``a_l, B
 * **hierarchical** (Horovod's ``HOROVOD_HIERARCHICAL_ALLREDUCE``, ``NCCLHierarchicalAllreduce``): reduce-scatter within the
   hosts, ``l`` rings of ``S / l`` bytes side by side between them, which share the host's link, and allgather within:
   ``2 (l - 1) (a_l + S / (l B_l)) + 2 (h - 1) (a_n + S / (h B_n))``.
+
+To **gather** ``S`` bytes of each rank, a ring takes ``n - 1`` steps, in every one of which each rank passes ``S`` bytes on.
 
 The additions themselves are not counted: they are faster than the links.
 """
@@ -54,8 +56,16 @@ class Cluster:
         """Time of one allreduce. One rank has nothing to reduce."""
         if algorithm == "hierarchical":
             return self._hierarchical(ranks, num_bytes)
+        return 2 * (ranks - 1) * self._ring_step(ranks, num_bytes / ranks)
+
+    def gather_seconds(self, ranks: int, num_bytes: float) -> float:
+        """Time until each rank has so many bytes of each."""
+        return (ranks - 1) * self._ring_step(ranks, num_bytes)
+
+    def _ring_step(self, ranks: int, num_bytes: float) -> float:
+        """Every rank passes so many bytes on to the next; the slowest link sets the pace."""
         links = [self.within] if self.hosts(ranks) == 1 else [self.within, self.between]
-        return 2 * (ranks - 1) * max(link.seconds(num_bytes / ranks) for link in links)
+        return max(link.seconds(num_bytes) for link in links)
 
     def _hierarchical(self, ranks: int, num_bytes: float) -> float:
         local, hosts = self.ranks_per_host, self.hosts(ranks)

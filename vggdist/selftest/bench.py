@@ -41,11 +41,11 @@ class Network:
     classes: int
     batch_size: int
 
-    def config(self, device: str, seed: int = 0) -> Config:
-        """A run on noise; nothing of it is kept on the disk."""
+    def config(self, device: str, **train: Any) -> Config:
+        """A run on noise with settings of ``train``; nothing of it is kept on the disk."""
         batch = self.batch_size
         return Config(
-            run=RunConfig(name="selftest", resume="never", device=device, seed=seed),  # type: ignore[arg-type]
+            run=RunConfig(name="selftest", resume="never", device=device),  # type: ignore[arg-type]
             model=self.model,
             data=DataConfig(
                 name="synthetic",
@@ -55,7 +55,7 @@ class Network:
             ),
             optimizer=OptimizerConfig(learning_rate=0.01, momentum=0.9, weight_decay=1e-4),
             schedule=ScheduleConfig(name="constant"),
-            train=TrainConfig(steps=100, global_batch_size=batch),
+            train=TrainConfig(steps=100, global_batch_size=batch, **train),
             evaluation=EvaluationConfig(batch_size=batch),
         )
 
@@ -103,9 +103,9 @@ def by_itself(world: World) -> World:
 
 
 @contextmanager
-def made(network: Network, device: str, world: World, seed: int = 0) -> Iterator[Training]:
+def made(network: Network, device: str, world: World, **train: Any) -> Iterator[Training]:
     """A training at its beginning; its memory is given back at the end. Every rank of ``world`` must call this."""
-    training = prepare(network.config(device, seed), world)
+    training = prepare(network.config(device, **train), world)
     try:
         yield training
     finally:

@@ -17,6 +17,7 @@ from vggdist.checkpoints.state import restore
 from vggdist.data.outline import Outline
 from vggdist.measuring.bare import bare_step
 from vggdist.models.layers import readable_bytes
+from vggdist.models.precision import has_half
 from vggdist.models.vgg import SeededDropout
 from vggdist.planning.memory import estimate
 from vggdist.selftest.bench import Network, Scale, bits_apart, by_itself, distance, made, train, values
@@ -28,6 +29,10 @@ from vggdist.world.process import World
 # bits of mantissa 5e-4; what adds up over the layers, and a ReLU or a maximum that falls the other way, is left room for.
 # Not yet compared with any card.
 FLOAT32_LIMIT, TF32_LIMIT = 1e-3, 3e-2
+# The same of float16 and bfloat16 beside float32.
+_HALF_LIMIT = 0.1
+_HALF_SCALE = 1024.0  # of the loss
+_BUCKET_MB = 0.01
 _TF32_FROM = (8, 0)
 
 
@@ -54,6 +59,12 @@ class Bench:
         """Whether float32 is TF32 in convolutions and products of this rank."""
         gpu = gpus.describe(self.device.device_id) if self.kind == "gpu" else None
         return gpu is not None and gpu.capability >= _TF32_FROM and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+    @property
+    def half(self) -> str | None:
+        """The type of 16 bits in which all ranks can compute: ``float16`` on GPUs, ``bfloat16`` on CPUs, or None."""
+        name = "float16" if self.kind == "gpu" else "bfloat16"
+        return name if all(self.world.gather(has_half(self.device))) else None
 
     @property
     def precision_limit(self) -> float:
@@ -87,12 +98,18 @@ def claims(bench: Bench) -> Iterator[Claim]:
     yield Claim("training twice, arrays that differ", "", 0, training_repeats)
     yield Claim("continued from a snapshot, arrays that differ", "", 0, continues_from_a_snapshot)
     if bench.world.size > 1:
+        yield Claim("training twice in buckets, arrays that differ", "", 0, lambda bench: training_repeats(bench, _BUCKET_MB))
         yield Claim(f"{bench.world.size} ranks as one, small", "", precision, ranks_are_as_one)
         yield Claim("sum over the ranks", " ms", None, seconds_of_reduction)
     yield Claim("step of one rank alone, float32", " ms", None, lambda bench: step_time(bench, by_itself(bench.world)))
     if bench.world.size > 1:
         yield Claim("step of all ranks, float32", " ms", None, lambda bench: step_time(bench, bench.world))
     yield Claim("memory of a rank", " GiB", None, memory)
+    if half := bench.half:  # last, for a process cannot go back to float32
+        yield Claim(f"update in {half} beside float32, small", "", _HALF_LIMIT, lambda bench: beside_float32(bench, half))
+        yield Claim(
+            f"step of one rank alone, {half}", " ms", None, lambda bench: step_time(bench, by_itself(bench.world), half)
+        )
 
 
 def as_on_the_cpu(bench: Bench, network: Network, steps: int) -> Measured:
@@ -135,14 +152,16 @@ def reduction_is_right(bench: Bench) -> Measured:
     return Measured(float((array.asnumpy() != expected).sum()), f"of {readable_bytes(4 * count)}")
 
 
-def training_repeats(bench: Bench) -> Measured:
+def training_repeats(bench: Bench, bucket_cap_mb: float | None = None) -> Measured:
     """Arrays that differ after the same steps of all ranks, made twice from the beginning."""
     ends = []
     for _ in range(2):
-        with made(bench.scale.small.of(32 * bench.world.size), bench.kind, bench.world) as training:
+        network = bench.scale.small.of(32 * bench.world.size)
+        with made(network, bench.kind, bench.world, bucket_cap_mb=bucket_cap_mb) as training:
             train(training, range(4))
             ends.append(values(training))
-    return Measured(bits_apart(*ends), f"of {len(ends[0])}")
+            sent = training.step.reduction
+    return Measured(bits_apart(*ends), f"of {len(ends[0])}; {sent}")
 
 
 def continues_from_a_snapshot(bench: Bench) -> Measured:
@@ -189,10 +208,22 @@ def seconds_of_reduction(bench: Bench) -> Measured:
     return Measured(1000 * best, f"{readable_bytes(bench.scale.reduced_bytes)}, {rate:.2f} GB/s on each link of a ring")
 
 
-def step_time(bench: Bench, world: World) -> Measured:
+def beside_float32(bench: Bench, half: str) -> Measured:
+    """How far some steps in a type of 16 bits end from the same steps in float32."""
+    network, alone, ends = bench.scale.small.changed(dropout=0.0), by_itself(bench.world), []
+    for arithmetic in ({}, {"precision": half, "loss_scale": _HALF_SCALE}):
+        with made(network, bench.kind, alone, **arithmetic) as training:
+            start = values(training)
+            train(training, range(3))
+            ends.append(values(training))
+    exact, near = ends
+    return Measured(distance(near, exact, start), f"loss scale {_HALF_SCALE:g}")
+
+
+def step_time(bench: Bench, world: World, precision: str = "float32") -> Measured:
     """Milliseconds of a step on a batch that is there already."""
     network, steps = bench.scale.fast.of(bench.scale.fast.batch_size * world.size), bench.scale.timed_steps
-    with made(network, bench.kind, world) as training:
+    with made(network, bench.kind, world, precision=precision) as training:
         bare_step(training, 3, lambda phase: None)
         rate = bare_step(training, steps, lambda phase: None)
     ranks = f"{world.size} rank(s), " if world.size > 1 else ""

@@ -1,23 +1,42 @@
-"""What the ranks send each other in a step: arithmetic alone, for the training as for ``plan`` and ``summary``."""
+"""What the ranks send each other in a step: arithmetic alone, for the training as for ``plan`` and ``summary``.
+
+``P`` ranks form a ring. To sum ``S`` bytes over the ranks each sends ``2 (P - 1) / P S``, to gather ``S`` bytes of each rank
+``(P - 1) S`` (Patarasuk & Yuan 2009, section 3). A fully connected layer from ``I`` to ``O`` units, with ``B`` samples on
+each rank, sends either its gradient, ``S = 4 O I``, or its factors (:mod:`vggdist.training.factors`), ``S = 4 B (O + I)``;
+then each rank computes the product over all ``P B`` samples in place of its own ``B``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import inf
 
 from vggdist.config.schema import TrainConfig
+from vggdist.models.layers import Layer
 
-_CAP_BETWEEN_HOSTS_MIB = 4.0
+# A small one, for nothing hides the last bucket.
+_CAP_BETWEEN_HOSTS_MIB = 1.0
+_GPU_CAP_MIB = 25.0  # PyTorch's; not measured here
+GIGABIT = 1e9 / 8
+"""Bytes."""
+CORE_FLOPS, GPU_FLOPS = 60e9, 10e12
+"""Operations per second of one core with AVX-512 and of a GPU, in float32; a choice needs no more than the magnitude."""
 
 
-def bucket_cap(train: TrainConfig, several_hosts: bool) -> float:
+def bytes_per_number(train: TrainConfig) -> int:
+    """Bytes in which a number of a gradient or factor travels."""
+    return 2 if train.compression == "fp16" else 4
+
+
+def bucket_cap(train: TrainConfig, several_hosts: bool, on_gpu: bool) -> float:
     """Bytes from which a bucket of gradients is full; infinite where all of them are one.
 
     Within a host a bucket that travels beside the backward pass takes the cores that compute, and gains nothing.
     """
     if train.bucket_cap_mb is not None:
         return train.bucket_cap_mb * 2**20
-    return _CAP_BETWEEN_HOSTS_MIB * 2**20 if several_hosts else inf
+    return (_GPU_CAP_MIB if on_gpu else _CAP_BETWEEN_HOSTS_MIB if several_hosts else inf) * 2**20
 
 
 def buckets(sizes: Mapping[str, int], cap: float) -> list[list[str]]:
@@ -36,3 +55,74 @@ def buckets(sizes: Mapping[str, int], cap: float) -> list[list[str]]:
         made[-1].append(name)
         filled += sizes[name]
     return made
+
+
+def allreduce_bytes(num_bytes: float, ranks: int) -> float:
+    """What each rank sends to sum so many bytes over the ranks."""
+    return 2 * (ranks - 1) / ranks * num_bytes
+
+
+def allgather_bytes(num_bytes: float, ranks: int) -> float:
+    """What each rank sends so that all have the bytes of all."""
+    return (ranks - 1) * num_bytes
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The weight ``(outputs, inputs)`` of a fully connected layer that has a bias."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+    def gradient_bytes(self, ranks: int, width: int) -> float:
+        """What each rank sends where the gradients are summed; ``width`` bytes a number."""
+        return allreduce_bytes(width * self.outputs * (self.inputs + 1), ranks)
+
+    def factor_bytes(self, ranks: int, batch_size: int, width: int) -> float:
+        """What each rank sends where the factors are gathered; ``batch_size`` samples on each."""
+        return allgather_bytes(width * batch_size * (self.outputs + self.inputs), ranks)
+
+
+def weights_of(layers: Iterable[Layer]) -> list[Weight]:
+    """The weights of the fully connected layers, by the layers' names."""
+    dense = [layer for layer in layers if layer.kind == "dense"]
+    return [Weight(layer.name, layer.output_shape[0], layer.flops // (2 * layer.output_shape[0])) for layer in dense]
+
+
+def factored(
+    weights: Iterable[Weight], train: TrainConfig, ranks: int, hosts: int, batch_size: int, bandwidth: float, flops: float
+) -> list[str]:
+    """The weights whose factors travel: with ``auto`` those for which that takes less time, with the longer product.
+
+    Within a host memory moves gradients faster than cores multiply, so ``auto`` takes none there.
+
+    Args:
+        batch_size: samples of each rank.
+        bandwidth: bytes per second between two hosts.
+        flops: operations per second of a rank.
+    """
+    width = bytes_per_number(train)
+
+    def gains(weight: Weight) -> bool:
+        saved = weight.gradient_bytes(ranks, width) - weight.factor_bytes(ranks, batch_size, width)
+        product = 2 * weight.outputs * weight.inputs * (ranks - 1) * batch_size
+        return saved / bandwidth > product / flops
+
+    if train.factors == "auto":
+        return [weight.name for weight in weights if hosts > 1 and gains(weight)]
+    return [weight.name for weight in weights if train.factors == "always"]
+
+
+def sent_by_layer(train: TrainConfig, ranks: int, batch_size: int) -> dict[str, Callable[[Layer], float]]:
+    """Bytes that each rank sends in a step for a layer, with each value of ``train.factors`` that is no choice."""
+    width = bytes_per_number(train)
+
+    def gradient(layer: Layer) -> float:
+        return allreduce_bytes(width * layer.trained, ranks)
+
+    def factors(layer: Layer) -> float:
+        weights = weights_of([layer])
+        return weights[0].factor_bytes(ranks, batch_size, width) if weights else gradient(layer)
+
+    return {"sent as gradient": gradient, "or as factors": factors}

@@ -17,6 +17,11 @@ from vggdist.training.metrics import MovingAverage
 from vggdist.training.step import StepOutcome
 from vggdist.world.process import World
 
+_REMEDY = (
+    "lower optimizer.learning_rate, set optimizer.clip_norm or schedule.warmup_epochs, or leave such steps out with "
+    "--train.nonfinite skip"
+)
+
 
 @dataclass(frozen=True)
 class StepSums:
@@ -105,8 +110,8 @@ class Interval:
         """Read the device, sum over the ranks and update the moving average step by step. Every rank must call this.
 
         Raises:
-            RunError: on every rank, for the first loss that is not finite, naming step and rank, unless such steps are
-                skipped.
+            RunError: on every rank, unless such steps are skipped, for the first loss that is not finite, naming step and
+                rank, or for a newest gradient that is not.
         """
         here = self._read(stop_at_nonfinite)
         seconds = time.perf_counter() - self._started  # after the wait for the device
@@ -115,14 +120,14 @@ class Interval:
         for loss in (sums.losses / sums.samples)[kept]:
             moving_average.update(loss)
         samples = sums.samples[kept].sum() if kept.any() else np.nan  # with train.nonfinite skip there may be no loss
-        norm = self._outcomes[-1].gradient_norm
+        norm = self._norm(stop_at_nonfinite)
         return {
             "train/loss": float(sums.losses[kept].sum() / samples),
             "train/loss_moving_average": float("nan") if moving_average.value is None else moving_average.value,
             "train/top1(%)": float(100 * sums.hits[kept].sum() / samples),
             "train/skipped_steps": float(sums.skipped.sum()),
             "optim/learning_rate": learning_rate,
-            "optim/grad_norm": float(norm.asscalar()) if norm is not None else float("nan"),
+            "optim/grad_norm": norm,
             "throughput/images_per_s": here.samples.sum() / seconds,
             "time/step(ms)": 1000 * seconds / len(here.samples),
             "time/data_wait(%)": 100 * self._data_wait / seconds,
@@ -139,18 +144,25 @@ class Interval:
         losses, hits, first_bad = np.split(self._world.sum(np.concatenate([losses, hits, first_bad])), [count, 2 * count])
         if stop_at_nonfinite and first_bad.any():
             raise agreed(self._not_finite(first_bad))
-        skipped = np.array([outcome.skipped for outcome in self._outcomes], bool)
+        finite = [outcome.finite for outcome in self._outcomes if outcome.finite is not None]
+        skipped = _read(finite) == 0 if finite else np.zeros(count, bool)
         return StepSums(losses, hits, np.array(self._num_valid, np.int64), skipped)
+
+    def _norm(self, stop_at_nonfinite: bool) -> float:
+        """Of the newest step's gradient, which is the same on every rank; nan where it was not measured."""
+        newest = self._outcomes[-1]
+        if newest.gradient_norm is None:
+            return float("nan")
+        norm = float(newest.gradient_norm.asscalar())
+        if stop_at_nonfinite and newest.finite is None and not np.isfinite(norm):
+            raise agreed(RunError(f"the gradient of step {self._first_step + len(self._outcomes)} is not finite; {_REMEDY}"))
+        return norm
 
     def _not_finite(self, first_bad: np.ndarray) -> RunError:
         """The earliest step of any rank, and on it the first rank."""
         earliest = int(first_bad[first_bad > 0].min())
         rank = int(np.flatnonzero(first_bad == earliest)[0])
-        return RunError(
-            f"the loss of step {self._first_step + earliest} on rank {rank} is not finite; lower "
-            "optimizer.learning_rate, set optimizer.clip_norm or schedule.warmup_epochs, or leave such steps "
-            "out with --train.nonfinite skip"
-        )
+        return RunError(f"the loss of step {self._first_step + earliest} on rank {rank} is not finite; {_REMEDY}")
 
 
 def _read(scalars: list[mx.nd.NDArray]) -> np.ndarray:

@@ -1,83 +1,142 @@
-"""The sum of a step's gradients over the ranks, in buckets that travel while the backward pass goes on."""
+"""From the gradients of each rank to their sums over all ranks, beside the rest of the backward pass."""
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 
 import mxnet as mx
+from mxnet import gluon
 
 from vggdist.config.schema import TrainConfig
-from vggdist.training.exchange import bucket_cap, buckets
+from vggdist.models.dense import FactoredDense
+from vggdist.training.exchange import (
+    CORE_FLOPS,
+    GIGABIT,
+    GPU_FLOPS,
+    Weight,
+    allgather_bytes,
+    allreduce_bytes,
+    bucket_cap,
+    buckets,
+    bytes_per_number,
+    factored,
+)
+from vggdist.training.factors import Factors
 from vggdist.world.process import World
-
-# What arrives at the compression is a share of a mean: small, never near float16's largest 65,504, but often below its
-# smallest 6e-8. A power of two moves it into range without rounding; 64 and more then overflow, and are found as not finite.
-FP16_SCALE = 1024.0
 
 
 class Reduction:
-    """Sums gradients and ballot over the ranks, and averages batch normalisation's running statistics, in place.
+    """Sums gradients and ballot over the ranks, and averages batch normalisation's running statistics.
 
-    Each bucket is one operation of MXNet's engine, which starts when the backward pass has made the last of its gradients.
-    Horovod reduces a bucket's arrays in a fixed order and never together with another bucket's, so sums of three and more
-    ranks repeat bit for bit. Ballot and statistics travel with the last bucket, so that all ranks hold the same network at
-    each step boundary.
+    Each bucket of gradients is one operation of MXNet's engine, which starts when the backward pass has made the last of them.
+    Horovod reduces its arrays in a fixed order and never together with another bucket's, so sums of three and more ranks
+    repeat bit for bit. Ballot and statistics travel with the last bucket, so that all ranks hold the same network at each step
+    boundary. Some fully connected layers send factors in place of gradients; these go first, for they are there first.
+
+    Attributes:
+        offsets: for the graph; see :class:`~vggdist.training.factors.Factors`.
     """
 
     def __init__(
-        self, world: World, train: TrainConfig, sizes: Mapping[str, int], statistics: Sequence[mx.nd.NDArray]
+        self,
+        world: World,
+        train: TrainConfig,
+        layers: Sequence[FactoredDense],
+        trained: Mapping[str, gluon.Parameter],
+        statistics: Sequence[mx.nd.NDArray],
+        batch_size: int,
     ) -> None:
         """Settle what stays the same from step to step; every rank must call this.
 
         Args:
-            sizes: of each trained parameter by name, in the order of the layers.
+            layers: the fully connected ones.
+            trained: parameters by name, in the order of the network. Those of layers that send factors lose their gradients.
             statistics: of batch normalisation.
+            batch_size: samples of each rank.
         """
-        self._world = world
-        self._compressed = train.compression == "fp16"
-        width = 2 if self._compressed else 4
-        cap = bucket_cap(train, world.hosts() > 1)
-        self._buckets = buckets({name: width * size for name, size in sizes.items()}, cap)
-        self._statistics = statistics
+        self._world, self._statistics, self._compressed = world, statistics, train.compression == "fp16"
+        hosts = world.hosts()
+        weights = [Weight(layer.weight.name, *layer.weight.shape) for layer in layers]
+        bandwidth = train.network_bandwidth * GIGABIT
+        on_gpu = layers[0].weight.list_ctx()[0].device_type == "gpu"
+        flops = GPU_FLOPS if on_gpu else CORE_FLOPS * int(os.environ.get("OMP_NUM_THREADS", 1))
+        chosen = factored(weights, train, world.size, hosts, batch_size, bandwidth, flops)
+        self._factored = world.gather(chosen)[0]  # the ranks may have different numbers of threads
+        giving = [layer for layer in layers if layer.weight.name in self._factored]
+        self._factors = Factors(world, giving, batch_size, train.accumulation, self._compressed)
+        self.offsets = self._factors.offsets
+        self._summed = {name: parameter for name, parameter in trained.items() if name not in self._factors.gradients}
+        width = bytes_per_number(train)
+        sizes = {name: width * parameter.data().size for name, parameter in self._summed.items()}
+        self._buckets = buckets(sizes, bucket_cap(train, hosts > 1, on_gpu))
+        compressed = self._summed if self._compressed else {}
+        # Made once, for new memory takes longer than the copy; in the order of the backward pass.
+        self._small = {name: compressed[name].data().astype("float16") for name in reversed(list(compressed))}
+        self._share = mx.nd.full((1,), 1 / world.size, ctx=layers[0].weight.list_ctx()[0])
 
     @property
     def overlaps(self) -> bool:
         """Whether some gradients travel while others are still being made."""
-        return self._world.size > 1 and len(self._buckets) > 1
+        return self._world.size > 1 and (len(self._buckets) > 1 or bool(self._factored))
 
     def __str__(self) -> str:
-        """What the last bits of a sum over three or more ranks depend on."""
-        return f"gradients in {len(self._buckets)} bucket(s)" if self._world.size > 1 else "nothing"
+        """What the last bits of the sums depend on."""
+        if self._world.size == 1 and not self._factored:
+            return "nothing"
+        names = [name.removeprefix("vgg_").removesuffix("_weight") for name in self._factored]
+        factors = f", factors of {', '.join(names)}" if names else ""
+        return f"gradients in {len(self._buckets)} bucket(s){factors}"
+
+    @property
+    def sent_bytes(self) -> float:
+        """What this rank sends in a step."""
+        ranks, width = self._world.size, 2 if self._compressed else 4
+        numbers = sum(parameter.data().size for parameter in self._summed.values())
+        exact = 4 * sum(statistic.size for statistic in self._statistics)
+        return allreduce_bytes(width * numbers + exact, ranks) + allgather_bytes(self._factors.row_bytes, ranks)
 
     def through(self, world: World) -> Reduction:
         """The same with another view of the ranks, for measuring."""
         other = copy.copy(self)
-        other._world = world
+        other._world, other._factors = world, self._factors.through(world)
         return other
 
-    def __call__(self, gradients: Mapping[str, mx.nd.NDArray], ballot: mx.nd.NDArray) -> None:
+    def keep(self, inputs: Sequence[mx.nd.NDArray]) -> None:
+        """Take in, after each backward pass, what the layers that send factors had for input."""
+        self._factors.keep(inputs)
+
+    def __call__(self, ballot: mx.nd.NDArray) -> dict[str, mx.nd.NDArray]:
         """Hand everything to Horovod, without a wait.
 
         Args:
-            gradients: of this rank, by parameter name; become the sums.
             ballot: small array that becomes the sum of the ranks'.
-        """
-        if self._world.size == 1:
-            return
-        last = len(self._buckets) - 1
-        for number, names in enumerate(self._buckets):
-            arrays = [gradients[name] for name in names]
-            self._sum(arrays, [ballot, *self._statistics] if number == last else [], f"gradients.{number}")
-        for statistic in self._statistics:
-            statistic *= 1 / self._world.size
 
-    def _sum(self, gradients: list[mx.nd.NDArray], exact: list[mx.nd.NDArray], name: str) -> None:
-        """Sum arrays as one group; ``exact`` are never compressed."""
-        if not self._compressed:
-            self._world.reduce([*gradients, *exact], name)
-            return
-        small = [(gradient * FP16_SCALE).astype("float16") for gradient in gradients]
-        self._world.reduce([*small, *exact], name)
-        for gradient, reduced in zip(gradients, small):
-            gradient[:] = reduced.astype("float32") / FP16_SCALE
+        Returns:
+            The sum over the ranks of each trained parameter's gradient, by name.
+        """
+        gradients = {name: parameter.grad() for name, parameter in self._summed.items()}
+        self._factors.gather()
+        if self._world.size > 1:
+            self._sum(gradients, [ballot, *self._statistics])
+        self._factors.multiply()
+        return gradients | self._factors.gradients
+
+    def clear(self) -> None:
+        """Empty the gradients that the backward passes of an accumulated batch add up."""
+        for parameter in self._summed.values():
+            parameter.zero_grad()
+
+    def _sum(self, gradients: Mapping[str, mx.nd.NDArray], exact: list[mx.nd.NDArray]) -> None:
+        """Sum each bucket as one group, in place; ``exact`` travel with the last, and are never compressed."""
+        for name, small in self._small.items():
+            gradients[name].copyto(small)
+        sent = self._small or gradients
+        for number, names in enumerate(self._buckets):
+            last = number == len(self._buckets) - 1
+            self._world.reduce([*(sent[name] for name in names), *(exact if last else [])], f"gradients.{number}")
+        for statistic in self._statistics:  # by an operation without work space
+            mx.nd.broadcast_mul(statistic, self._share, out=statistic)
+        for name, small in self._small.items():
+            small.copyto(gradients[name])

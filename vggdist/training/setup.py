@@ -26,6 +26,7 @@ from vggdist.models.spec import ModelSpec
 from vggdist.training import pretrained
 from vggdist.training.calendar import Calendar
 from vggdist.training.evaluation import rehearse
+from vggdist.training.exchange import sent_by_layer
 from vggdist.training.inputs import Inputs, load_data, make_inputs, model_spec
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
@@ -99,6 +100,7 @@ class Training:
             "scaled_for_ranks": self.state.scaled_for_ranks,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "reduction": self.step.reduction,
+            "loss_scale": self.step.loss_scale.state(),
             "versions": versions(),
         }
 
@@ -134,9 +136,11 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size, loaded))
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in state.arrays.items()))
     objective = Objective(model, config.train.label_smoothing, _class_weights(config, data))
-    step = TrainStep(objective, optimizer, world, config, device)
+    step = TrainStep(objective, optimizer, world, config, device, inputs.plan.batch_size)
     training = Training(config, world, device, inputs, model, state, step, store)
     restore(start, training.checkpoint_state(), state.arrays, state.progress, world)
+    if start.state is not None:
+        step.loss_scale.restore(start.state["loss_scale"])
     if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
         shape = (config.evaluation.images_at_once, spec.image_size, spec.image_size, spec.channels)
         world.together(lambda: rehearse(model.forward, shape, device))
@@ -157,7 +161,8 @@ def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingVie
 
 
 def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context, world: World) -> Model:
-    logger.info("%s", summary_table(spec.layers()))
+    sent = sent_by_layer(config.train, world.size, plan.batch_size) if world.size > 1 else {}
+    logger.info("%s", summary_table(spec.layers(), sent))
     world.together(lambda: use_precision(config.train.precision, device))
     onednn = runs_on_onednn(config.train.precision, device)
     return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)

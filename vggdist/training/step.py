@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,15 @@ from mxnet import autograd, gluon
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch
 from vggdist.data.randomness import step_seed
+from vggdist.models.dense import fully_connected
+from vggdist.models.layers import readable_bytes
 from vggdist.models.model import Model
-from vggdist.training.optimizer import Optimizer, clip, global_norm
+from vggdist.training.loss_scale import LossScale
+from vggdist.training.optimizer import Guard, Optimizer, all_finite, clip, global_norm
 from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
+
+logger = logging.getLogger(__name__)
 
 
 class Objective(gluon.HybridBlock):
@@ -45,19 +51,34 @@ class Objective(gluon.HybridBlock):
         self.hybridize(static_alloc=True, static_shape=True)
 
     def hybrid_forward(
-        self, F: Any, images: Any, labels: Any, partners: Any, weights: Any, mask: Any, class_weights: Any = None
+        self,
+        F: Any,
+        images: Any,
+        labels: Any,
+        partners: Any,
+        weights: Any,
+        mask: Any,
+        *offsets: Any,
+        class_weights: Any = None,
     ) -> tuple[Any, ...]:
         """Sums over the batch.
 
         Args:
             images: ``(B, S, S, C) uint8``; labels, partners: ``(B,) int32``; weights, mask: ``(B,) float32``.
+            offsets: ``(B, units)`` zeros for each layer that gives factors (:class:`~vggdist.models.dense.FactoredDense`).
 
         Returns:
             order: of no use outside the graph; see :meth:`_last_layer_first`.
             loss: ``(1,)`` sum of the cross-entropies under the mask.
             hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
+            inputs: ``(B, in_units)`` of each layer that gives factors.
         """
+        factored = [layer for layer in fully_connected(self.network) if layer.gives_factors]
+        for layer, offset in zip(factored, offsets):
+            layer.offset = offset
         scores = F.cast(self.network(self.inputs(images)), dtype="float32")
+        for layer in factored:
+            layer.offset = None  # the network has other graphs, too
         logarithms = F.log_softmax(scores)
         if class_weights is not None:
             logarithms = F.broadcast_mul(logarithms, class_weights)
@@ -67,9 +88,10 @@ class Objective(gluon.HybridBlock):
         agreement = weights * F.broadcast_equal(predicted, F.cast(labels, "float32")) + (1 - weights) * F.broadcast_equal(
             predicted, F.cast(partners, "float32")
         )
-        return self._last_layer_first(F), -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement))
+        order, inputs = self._last_layer_first(F, offsets), [layer.seen for layer in factored]
+        return order, -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement)), *inputs
 
-    def _last_layer_first(self, F: Any) -> Any:
+    def _last_layer_first(self, F: Any, offsets: Sequence[Any]) -> Any:
         """An output that makes the graph name the weights of the last layer first.
 
         MXNet computes gradients in the order in which the graph names what they are of. By itself it would name the first
@@ -77,8 +99,9 @@ class Objective(gluon.HybridBlock):
         the end of the backward pass, and so is the reduction of that gradient.
         """
         weights = [p for name, p in self.network.collect_params().items() if name.endswith("_weight")]
-        named = [weight.var() if F is mx.symbol else weight.data() for weight in reversed(weights)]
-        return F.BlockGrad(F.add_n(*(F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in named)))
+        named = [*offsets, *(weight.var() if F is mx.symbol else weight.data() for weight in weights)]
+        firsts = [F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in reversed(named)]
+        return F.BlockGrad(F.add_n(*firsts))
 
 
 @dataclass(frozen=True)
@@ -89,26 +112,39 @@ class StepOutcome:
         loss: sum of the loss over this rank's samples.
         hits: predictions that agree with the target.
         gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
-        skipped: whether the update was left out (``train.nonfinite: skip``).
+        finite: where a step can be left out, ``(1,)``: 1 if all gradients are finite, 0 if the update was left out; else None.
         ballot: the ballot that was given, on its way to become the sum over the ranks.
     """
 
     loss: mx.nd.NDArray
     hits: mx.nd.NDArray
     gradient_norm: mx.nd.NDArray | None
-    skipped: bool
+    finite: mx.nd.NDArray | None
     ballot: mx.nd.NDArray
 
 
 class TrainStep:
-    """Changes the network by one global batch."""
+    """Changes the network by one global batch.
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context) -> None:
+    Attributes:
+        loss_scale: of the next step.
+    """
+
+    def __init__(
+        self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context, batch_size: int
+    ) -> None:
+        """Settle what stays the same from step to step; every rank must call this.
+
+        Args:
+            batch_size: samples of each rank.
+        """
         self._objective = objective
         self._optimizer = optimizer
         self._world = world
         self._config = config
         self._device = device
+        self.loss_scale = LossScale(config.train)
+        self._can_skip = config.train.nonfinite == "skip" or self.loss_scale.is_dynamic
         self._draws = _has_dropout(objective)
         parameters = list(objective.collect_params().items())  # in the order of the layers
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
@@ -119,8 +155,10 @@ class TrainStep:
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
-        sizes = {name: parameter.data().size for name, parameter in self._trained.items()}
-        self._reduction = Reduction(world, config.train, sizes, self._statistics)
+        layers = fully_connected(objective.network)
+        self._reduction = Reduction(world, config.train, layers, self._trained, self._statistics, batch_size)
+        if world.size > 1:
+            logger.info("each rank sends %s in a step: %s", readable_bytes(round(self._reduction.sent_bytes)), self._reduction)
         if self._reduction.overlaps:
             _release_each_gradient(objective, device)
 
@@ -149,42 +187,46 @@ class TrainStep:
         """
         if self._draws:  # a CPU needs milliseconds for it
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
-        losses, hits = self._accumulate(batch, num_valid)
-        gradients = {name: parameter.grad() for name, parameter in self._trained.items()}
-        self._settle_statistics(gradients)
-        self._reduction(gradients, ballot)
-        skipped = self._config.train.nonfinite == "skip" and not _all_finite(list(gradients.values()))
+        scale = self.loss_scale.value
+        guard = Guard(self._statistics if self._can_skip else [])
+        losses, hits = self._accumulate(batch, num_valid, scale)
+        self._settle_statistics()
+        gradients = self._reduction(ballot)
+        finite = None
+        if self._can_skip:  # the reduced gradients are equal on all ranks, so all of them skip the step, or none
+            finite = all_finite(gradients.values())
+            guard.restore_unless(finite)
+            self.loss_scale.note(finite)
         limit = self._config.optimizer.clip_norm
-        norm = clip(gradients, limit) if limit is not None else global_norm(gradients) if measure else None
-        if not skipped:
-            self._optimizer.update(gradients, step, learning_rate)
+        norm = clip(gradients, limit, 1 / scale) if limit is not None else global_norm(gradients) / scale if measure else None
+        self._optimizer.update(gradients, step, learning_rate, 1 / scale, finite)
         if self._config.train.accumulation > 1:
-            for gradient in gradients.values():
-                gradient[:] = 0
-        return StepOutcome(losses, hits, norm, skipped, ballot)
+            self._reduction.clear()
+        return StepOutcome(losses, hits, norm, finite, ballot)
 
-    def _accumulate(self, batch: Batch, num_valid: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """Forward and backward over the parts of a batch; gradients become this rank's share of the global mean."""
+    def _accumulate(self, batch: Batch, num_valid: int, scale: float) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """Forward and backward over the parts of a batch; gradients become ``scale`` times this rank's share of the mean."""
         losses, hits = [], []
         size = len(batch.labels) // self._config.train.accumulation
         for start in range(0, len(batch.labels), size):
             arrays = on_device(batch, slice(start, start + size), self._device)
             with autograd.record():
-                _, loss, hit = self._objective(*arrays)
-                share = loss / num_valid
+                _, loss, hit, *inputs = self._objective(*arrays, *self._reduction.offsets)
+                share = loss / (num_valid / scale)
             share.backward()
+            self._reduction.keep(inputs)
             losses.append(loss)
             hits.append(hit)
         return _total(losses), _total(hits)
 
-    def _settle_statistics(self, gradients: dict[str, mx.nd.NDArray]) -> None:
+    def _settle_statistics(self) -> None:
         """Order whatever reads a running statistic from now on behind the backward pass.
 
         There batch normalisation updates them on a CPU, which MXNet's engine does not know: a reduction or a checkpoint would
         take those of the step before. What the engine knows is that the same operation writes the offset's gradient.
         """
         for statistic, everything, offset in zip(self._statistics, self._all, self._offsets):
-            mx.nd.where(everything, statistic, gradients[offset], out=statistic)
+            mx.nd.where(everything, statistic, self._trained[offset].grad(), out=statistic)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
@@ -212,8 +254,3 @@ def _has_dropout(network: gluon.Block) -> bool:
 
 def _total(values: Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
     return values[0] if len(values) == 1 else mx.nd.add_n(*values)
-
-
-def _all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
-    """Whether every value is finite; waits for the arrays. The reduced gradients are equal on all ranks, so is the answer."""
-    return bool(mx.nd.multi_all_finite(*arrays, num_arrays=len(arrays)).asscalar())

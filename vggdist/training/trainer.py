@@ -116,8 +116,12 @@ class Trainer:
             self._evaluate_and_save(due, interval)
 
     def _evaluate_and_save(self, due: Due, interval: Interval) -> None:
+        if due.checkpoint:
+            self._save(interval)  # before the evaluation, which may take long, or fail
         improved = due.evaluation and self._evaluate(interval)
-        if due.checkpoint or improved or self.training.state.is_over:
+        if due.checkpoint and due.evaluation:
+            self._amend(interval)
+        elif improved or self.training.state.is_over:
             self._save(interval)
         if due.report:
             self._commit(interval)
@@ -137,6 +141,7 @@ class Trainer:
         training, progress = self.training, self.training.state.progress
         self.beat(f"report after step {progress.step}")
         metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, training.device)
+        metrics |= training.step.loss_scale.metrics()
         progress.training_metrics = metrics
         self.report.training(progress.step, training.state.calendar.epoch(progress.step), metrics)
         # The ranks agree on a stop within two steps, and saving it takes as long as saving did before.
@@ -176,6 +181,12 @@ class Trainer:
         state = self._state(interval)
         if self.writer is not None:
             self.writer.save(state, self.training.state.progress.best_step)
+
+    def _amend(self, interval: Interval) -> None:
+        """Hand rank 0's writer what an evaluation has added to the checkpoint of this step."""
+        state = self._state(interval)
+        if self.writer is not None:
+            self.writer.amend(state, self.training.state.progress.best_step)
 
     def _state(self, interval: Interval) -> CheckpointState:
         """What a checkpoint holds beside the arrays; every rank must call this."""

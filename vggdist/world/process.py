@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import mxnet as mx
 import numpy as np
+from mxnet.base import c_handle_array, c_str, check_call
 
 from vggdist.config.errors import BeforeStart, Dismissed, RequestError, RunError, agreed
 from vggdist.world import gpus, slurm
@@ -34,6 +35,7 @@ from vggdist.world.topology import from_environment, launcher
 
 try:
     import horovod.mxnet as hvd
+    from horovod.mxnet.mpi_ops import MPI_MXNET_LIB_CTYPES
 except ImportError as error:
     raise RunError(
         "Horovod was built without MXNet, as a plain `pip install` builds it. Build it again with:\n"
@@ -148,6 +150,20 @@ class World:
         """
         if self.size > 1:
             hvd.grouped_allreduce_(arrays, average=False, name=name)
+
+    def allgather(self, arrays: list[mx.nd.NDArray], outs: list[mx.nd.NDArray], name: str) -> None:
+        """Gather the rows of all ranks, in the order of ranks, as one group and without waiting for them.
+
+        ``hvd.grouped_allgather`` waits, for it learns how many rows there are when they are there.
+
+        Args:
+            arrays: ``(N, M)``, each of the same shape on every rank.
+            outs: ``(size * N, M)`` for each, of its type; whoever calls this must keep them until they have arrived.
+            name: of the collective; one that is in flight must not be used again before it has arrived.
+        """
+        sent, received, count = c_handle_array(arrays), c_handle_array(outs), ctypes.c_int(len(arrays))
+        library, priority, process_set = MPI_MXNET_LIB_CTYPES, ctypes.c_int(0), ctypes.c_int(0)
+        check_call(library.horovod_mxnet_allgather_async(sent, received, c_str(name), priority, process_set, count))
 
     def broadcast(self, values: np.ndarray, root: int = 0) -> np.ndarray:
         """One rank's array on every rank, bit for bit; shape and dtype must be the same everywhere."""

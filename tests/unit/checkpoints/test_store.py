@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -233,6 +234,26 @@ def test_a_kill_while_a_step_is_saved_again_leaves_its_old_or_its_new_checkpoint
         assert found is not None and equal(found, checkpoint(30, version_of(found)))
         seen.add(version_of(found))
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_a_kill_while_a_state_is_replaced_leaves_the_old_or_the_new_one_with_the_same_arrays(
+    links: bool, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    amended, seen = {**checkpoint(30).state, "best_step": 7}, set()
+    for store in kills(original, tmp_path, lambda store: store.amend(amended) and None):
+        store.tidy()
+        found = store.newest()
+        assert found is not None and equal(found, Checkpoint(checkpoint(30).arrays, found.state))
+        assert found.state in (amended, checkpoint(30).state)
+        seen.add(found.state["best_step"])
+    assert 7 in seen and len(seen) == 2
+
+
+def refuse_links(source: Path, target: Path) -> NoReturn:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 def test_a_kill_while_the_only_checkpoint_is_saved_again_leaves_one(tmp_path: Path, original: Path) -> None:

@@ -199,6 +199,32 @@ def test_a_former_save_with_inference_between_leaves_no_trace(store: GatedStore)
             array[:] = mx.nd.random.uniform(shape=array.shape)
 
 
+def test_another_state_of_the_same_arrays_is_written_without_them(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
+    with CheckpointWriter(store, arrays) as writer:
+        writer.save(training_state(step=3, best_step=1))
+        writer.wait()
+        before, expected = (store.path(3) / "arrays.npz").stat(), values(arrays)
+        writer.amend(training_state(step=3, best_step=3))
+        writer.wait()
+        assert writer.failure is None and store.best_step() == 3 and same(loaded(store, 3), expected)
+        assert (store.path(3) / "arrays.npz").stat().st_ino == before.st_ino
+        assert writer.seconds > 0
+
+
+@pytest.mark.parametrize("lost", ["gone", "never written"])
+def test_arrays_that_are_not_there_are_written_with_the_other_state(
+    lost: str, store: GatedStore, arrays: dict[str, mx.nd.NDArray]
+) -> None:
+    with CheckpointWriter(store, arrays) as writer:
+        if lost == "gone":
+            writer.save(training_state(step=3))
+            writer.wait()
+            (store.path(3) / "arrays.npz").unlink()
+        writer.amend(training_state(step=3, best_step=3))
+        writer.wait()
+        assert writer.failure is None and same(loaded(store, 3), values(arrays))
+
+
 def test_what_need_not_be_kept_is_pruned_after_each_write(store: GatedStore, arrays: dict[str, mx.nd.NDArray]) -> None:
     writer = CheckpointWriter(store, arrays, keep_last=2, keep_every=4)
     for step in range(1, 8):

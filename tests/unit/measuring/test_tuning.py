@@ -29,7 +29,7 @@ def test_each_trial_differs_in_one_thing_from_a_plain_run() -> None:
         "HOROVOD_CYCLE_TIME=20",
         "HOROVOD_FUSION_THRESHOLD=0",
         "HOROVOD_FUSION_THRESHOLD=16777216",
-        "--train.bucket_cap_mb 4",
+        "--train.bucket_cap_mb 1",
         "--train.bucket_cap_mb .inf",
         "--world.bind false",
     ]

@@ -74,10 +74,10 @@ def test_the_smallest_image_is_the_smallest_that_is_accepted(name: str, padding:
         rows(model, smallest - 1)
 
 
-def test_the_table_is_aligned_and_totals_parameters_flops_and_reduced_bytes() -> None:
+def test_the_table_is_aligned_and_totals_parameters_flops_and_sent_bytes() -> None:
     model = ModelConfig(name="custom", stages=((1, 64),), hidden=(1024,))
-    lines = summary_table(rows(model, 8), bytes_per_gradient=2).splitlines()
-    assert lines[0].split() == ["block", "output", "parameters", "MFLOPs", "reduced", "per", "step"]
+    lines = summary_table(rows(model, 8), {"sent": lambda layer: 2.0 * layer.parameters}).splitlines()
+    assert lines[0].split() == ["block", "output", "parameters", "MFLOPs", "sent"]
     assert lines[2].split() == ["stage1.conv1", "64", "x", "8", "x", "8", "1,792", "0.22", "3.50", "KiB"]
     assert lines[-1].split() == ["total", "1,061,642", "2.34", "2.02", "MiB"]
     assert len({len(line) for line in lines}) == 1

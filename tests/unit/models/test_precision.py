@@ -1,7 +1,8 @@
-"""bfloat16 reaches the convolutions, and only where MXNet has it."""
+"""A type of 16 bits reaches the convolutions, and only where MXNet has it; the loss and the parameters stay float32."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from tests.launching import HAS_BFLOAT16
 from vggdist.config.errors import RequestError
 from vggdist.models.precision import use_precision
+from vggdist.world.gpus import Gpu
 
 COMPARE = """
 import sys
@@ -67,3 +69,49 @@ def test_a_cpu_without_the_instructions_is_warned_of(
     with caplog.at_level(logging.WARNING):
         use_precision("bfloat16", mx.cpu(), tmp_path / "cpuinfo")
     assert "no avx512_bf16" in caplog.text
+
+
+TYPES = """
+import json
+import mxnet as mx
+from mxnet.contrib import amp
+from vggdist.config.schema import ModelConfig
+from vggdist.models.model import Model
+from vggdist.models.spec import ModelSpec
+from vggdist.training.step import Objective
+amp.init(target_dtype="float16")
+architecture = ModelConfig(name="custom", stages=((1, 8), (1, 8)), hidden=(16,), batch_norm=True)
+spec = ModelSpec(architecture, ("a", "b"), 3, 16, 16, (0.5,) * 3, (0.5,) * 3)
+objective = Objective(Model(spec, mx.cpu(), seed=0), 0.1, mx.nd.ones(2).asnumpy())
+inputs = {"images": "uint8", "labels": "int32", "partners": "int32", "weights": "float32", "mask": "float32"}
+graph = mx.sym.Group(list(objective(*map(mx.sym.var, inputs))))
+every = graph.get_internals()
+arguments, outputs, statistics = every.infer_type(**inputs)
+types = {name.rpartition("_output")[0]: kind.__name__ for name, kind in zip(every.list_outputs(), outputs)}
+found = {}
+for node in json.loads(graph.tojson())["nodes"]:
+    if node["op"] != "null" and node["op"] != "amp_cast" and node["name"] in types:
+        found.setdefault(types[node["name"]], set()).add(node["op"])
+parameters = {kind.__name__ for name, kind in zip(every.list_arguments(), arguments) if name not in inputs}
+print(json.dumps({"float16": sorted(found["float16"]), "float32": sorted(found["float32"]), "parameters": [*parameters],
+    "statistics": sorted({kind.__name__ for kind in statistics})}))
+"""
+
+
+def test_what_is_cast_to_float16_and_what_stays_float32() -> None:
+    """From the graph of a step, as docs/gpu.md has it; to compute it takes a GPU."""
+    ended = subprocess.run([sys.executable, "-c", TYPES], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["float16"] == ["Activation", "BatchNorm", "Convolution", "Dropout", "Flatten", "FullyConnected", "Pooling"]
+    loss = {"log_softmax", "pick", "mean", "sum", "argmax", "broadcast_sub", "broadcast_mul"}
+    assert loss <= {*found["float32"]} and not {*found["float32"]} & {*found["float16"]}
+    assert found["parameters"] == found["statistics"] == ["float32"]
+
+
+def test_float16_is_refused_where_it_is_not_or_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="train.precision is float16, which MXNet has on GPUs only; use float32"):
+        use_precision("float16", mx.cpu())
+    monkeypatch.setattr("vggdist.models.precision.gpus.describe", lambda index: Gpu("Tesla P100", (6, 0)))
+    with pytest.raises(RequestError, match=r"GPU 1 \(Tesla P100\) of compute capability 6.0 has no fast arithmetic"):
+        use_precision("float16", mx.gpu(1))

@@ -46,6 +46,11 @@ def test_a_ring_of_many_ranks_sends_twice_the_bytes_over_each_link() -> None:
     assert cluster.seconds("ring", 4096, MEGABYTE) == pytest.approx(2 * MEGABYTE / 1e9, rel=1e-3)
 
 
+def test_gathering_passes_the_rows_of_each_rank_on_to_all_others() -> None:
+    assert HOSTS_OF_4.gather_seconds(3, MEGABYTE) == pytest.approx(2 * (1e-6 + 1e6 / 10e9))
+    assert HOSTS_OF_4.gather_seconds(8, MEGABYTE) == pytest.approx(7 * (10e-6 + 1e6 / 1e9))
+
+
 def test_ranks_fill_one_host_after_the_other() -> None:
     assert [HOSTS_OF_4.hosts(ranks) for ranks in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
 

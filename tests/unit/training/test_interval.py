@@ -19,8 +19,8 @@ from vggdist.world.process import World
 def interval_of(*losses: float, earlier: dict[str, list[Any]] | None = None) -> Interval:
     interval = Interval(World(), first_step=10, earlier=earlier)
     for loss in losses:
-        skipped = not math.isfinite(loss)
-        interval.add(StepOutcome(mx.nd.array([loss]), mx.nd.array([1.0]), None, skipped, mx.nd.zeros(2)), num_valid=2)
+        finite = mx.nd.array([math.isfinite(loss)])
+        interval.add(StepOutcome(mx.nd.array([loss]), mx.nd.array([1.0]), None, finite, mx.nd.zeros(2)), num_valid=2)
     return interval
 
 
@@ -35,6 +35,15 @@ def test_means_are_over_samples_and_the_moving_average_over_steps() -> None:
 def test_the_first_loss_that_is_not_finite_is_named_with_step_and_rank() -> None:
     with pytest.raises(RunError, match="the loss of step 12 on rank 0 is not finite"):
         interval_of(1.0, math.nan, math.inf).metrics(0.1, MovingAverage(0.5), True, mx.cpu())
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_named_with_its_step(norm: float) -> None:
+    interval = interval_of(1.0, 1.0)
+    interval.add(StepOutcome(mx.nd.ones(1), mx.nd.ones(1), mx.nd.array([norm]), None, mx.nd.zeros(2)), num_valid=2)
+    with pytest.raises(RunError, match="the gradient of step 13 is not finite; lower"):
+        interval.metrics(0.1, MovingAverage(0.5), True, mx.cpu())
+    assert interval.metrics(0.1, MovingAverage(0.5), False, mx.cpu())["optim/grad_norm"] == pytest.approx(norm, nan_ok=True)
 
 
 def test_skipped_steps_alone_leave_no_moving_average_and_do_not_fail() -> None:
