@@ -152,5 +152,5 @@ def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
             other.filename = f"vgg/data/{number}"
             archive.filelist.append(other)
     path.write_bytes(stream.getvalue())
-    with pytest.raises(RequestError, match="overlap"):
+    with pytest.raises(RequestError, match="its members overlap"):
         read(path)
