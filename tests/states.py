@@ -30,6 +30,7 @@ def training_state(step: int, **values: Any) -> CheckpointState:
         },
         "identity": {"global batch size": 8, "seed": 0, "drop the last batch": False},
         "settings": {"augment.mixup": "0.0"},
+        "loaded": [],
         "world_size": 1,
         "scaled_for_ranks": 1,
         "threads": "1",

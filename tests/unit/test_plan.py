@@ -148,6 +148,15 @@ def test_the_factors_of_all_ranks_take_memory(capsys: pytest.CaptureFixture[str]
     assert before.split()[1:] == ["128.00", "MiB"] and after.split()[1:] == ["407.91", "MiB"]
 
 
+def test_frozen_stages_send_neither_gradients_nor_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model.name", "custom", "--model.stages", "[[1, 256], [1, 8]]", "--model.batch_norm", "true"]
+    frozen = ["--model.hidden", "[]", "--model.pretrained", "runs/other", "--model.freeze", "1"]
+    lines = printed(capsys, *model, *frozen, "--data.name", "digits", "--plan.ranks", "2")
+    # Stage 2 has 9 x 256 x 8 weights, 2 x 8 of its normalisation and as many statistics, the output layer 32 x 10 + 10: two
+    # ranks send what they sum, 4 x 18,794 bytes.
+    assert "sent by each rank in each step: 73.41 KiB" in lines
+
+
 def test_one_rank_reduces_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, "--plan.ranks", "1")[6] == "sent by each rank in each step: 0 B"
 

@@ -22,12 +22,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, fault
+from vggdist.config.archives import stored_archive
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular, read_regular
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
-_LONGEST_MANIFEST, _LONGEST_STATE, _LONGEST_DIRECTORY = 2**14, 2**28, 2**22
-"""Bytes; the last one of the directory at the end of arrays.npz, which has about a hundred for each array."""
+_LONGEST_MANIFEST, _LONGEST_STATE = 2**14, 2**28
+"""Bytes."""
 
 
 class OtherFormat(RequestError):
@@ -168,19 +169,8 @@ def _is_regular(path: Path, size: int) -> bool:
 
 
 def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
-    size = _size(file)
-    # Python's reader makes some hundred bytes of each entry, before it can be asked for their number.
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end is None or end[zipfile._ECD_SIZE] > _LONGEST_DIRECTORY:  # type: ignore[attr-defined]
-        raise ValueError("it is no archive of arrays" if end is None else "its directory is too long")
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if compressed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
-            raise ValueError(f"{compressed[0]} is compressed")
-        # Stored members that overlap, or are named twice, would take more memory than the file has bytes.
-        if sum(member.file_size for member in members) > size or len(archive.namelist()) > len(set(archive.namelist())):
-            raise ValueError("its members overlap")
-        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+    with stored_archive(file) as archive:
+        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in archive.infolist()}
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

@@ -67,7 +67,8 @@ class CheckpointState(ProgressState):
     """Everything that a run needs to continue beside the arrays.
 
     ``model`` is what its network is built from (:class:`~vggdist.models.spec.ModelSpec`); ``data`` has each part of the data
-    set by its name; ``identity`` what else must not change, and ``settings`` what may.
+    set by its name; ``identity`` what else must not change, and ``settings`` what may. ``loaded`` names the rows of the
+    network that began with the values of model.pretrained.
     """
 
     format: int
@@ -75,6 +76,7 @@ class CheckpointState(ProgressState):
     data: dict[str, PartIdentity]
     identity: dict[str, str | int | bool]
     settings: dict[str, str]
+    loaded: list[str]
     world_size: Ranks
     scaled_for_ranks: Ranks
     threads: str | None

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of fb.resnet.torch and torchvision
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of each channel in fb.resnet.torch, torchvision and Gluon's model zoo."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ DATA_SETS: Mapping[str, DataSetInfo] = {
         3,
         1000,
         None,
-        *_IMAGENET,
+        *IMAGENET,
     ),
     "records": DataSetInfo(
         "train.rec, test.rec (or val.rec) with their .idx, and classes.txt, as vggdist prepare writes them",
@@ -69,7 +70,7 @@ DATA_SETS: Mapping[str, DataSetInfo] = {
         3,
         1000,
         None,
-        *_IMAGENET,
+        *IMAGENET,
     ),
     "synthetic": DataSetInfo(
         "noise with a class-dependent pattern, made in memory", "synthetic", 32, 3, 10, None, (0.5,), (0.5,)

@@ -120,7 +120,8 @@ class AugmentConfig:
     off. With augment.mixup as well, one of the two is chosen for each sample with probability 1/2."""
     normalize: Literal["published", "computed", "none"] = "published"
     """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder and records,
-    0.5 for synthetic), computed over the training set, or none (values from 0 to 1)."""
+    0.5 for synthetic), computed over the training set, or none (values from 0 to 1). With model.pretrained it is what those
+    weights were trained with, whatever this says."""
 
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
 from vggdist.config.images import AugmentConfig, DataConfig
+from vggdist.config.network import ModelConfig
 from vggdist.config.optimizers import OPTIMIZERS
 from vggdist.config.options import Choice, PathText, UnboundedFloat
 
@@ -101,48 +102,6 @@ class WorldConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The VGG network (Simonyan & Zisserman 2015, Table 1)."""
-
-    name: Literal["vgg11", "vgg13", "vgg16", "vgg19", "custom"] = "vgg11"
-    """Columns A, B, D and E of the paper's table, or custom: the table in model.stages."""
-    stages: tuple[tuple[int, int], ...] | None = None
-    """Table of a custom network: (convolutions, channels) of each stage; a 2x2 max pooling ends each stage."""
-    batch_norm: bool = False
-    """Batch normalisation after each convolution (the convolutions then have no bias)."""
-    padding: Literal[0, 1] = 1
-    """Zero padding of the 3x3 convolutions in pixels: 1 keeps the size, 0 shrinks it by 2 at each convolution."""
-    width_divisor: int = 1
-    """Channels of every stage are divided by this number."""
-    head: Literal["flatten", "global_average"] = "flatten"
-    """What the classifier sees: all positions of the last stage, or their mean."""
-    hidden: tuple[int, ...] = (4096, 4096)
-    """Widths of the fully connected layers before the class scores; an empty list has none."""
-    dropout: float = 0.5
-    """Probability of dropping each output of the fully connected hidden layers; 0 is no dropout."""
-    initializer: Literal["xavier", "he"] = "he"
-    """xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet; he: normal with variance 2 / fan_in."""
-    magnitude: float = 3.0
-    """Magnitude of the Xavier initialiser."""
-
-    def __post_init__(self) -> None:
-        custom = self.name == "custom"
-        require(
-            custom == (self.stages is not None),
-            "model.stages",
-            self.stages,
-            "a table with model.name custom" if custom else "null unless model.name is custom",
-        )
-        for convolutions, channels in self.stages or ():
-            require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
-        require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
-        require(self.width_divisor >= 1, "model.width_divisor", self.width_divisor, "at least 1")
-        require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
-        require(self.magnitude > 0, "model.magnitude", self.magnitude, "a positive number")
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
     """How gradients change the parameters."""
 
@@ -166,6 +125,8 @@ class OptimizerConfig:
     """Weight decay of convolution and fully connected weights."""
     decay_all: bool = False
     """Apply weight decay to biases and batch-norm parameters as well."""
+    backbone_rate: float = 1.0
+    """Learning rate of the layers that are taken from model.pretrained, as a multiple of that of the others."""
     clip_norm: float | None = None
     """Scale the gradient down to this global norm where it is larger; null: never."""
 
@@ -176,6 +137,7 @@ class OptimizerConfig:
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
         for key in ("epsilon", "lars_trust"):
             require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")
+        require(self.backbone_rate > 0, "optimizer.backbone_rate", self.backbone_rate, "a positive number")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")
 
@@ -370,3 +332,7 @@ class Config:
         expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
         waits = self.train.patience is not None
         require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)
+        rate = self.optimizer.backbone_rate
+        begins_at_random = self.model.pretrained is None
+        require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
+        require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")

@@ -51,11 +51,11 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
 
 def tensor_sizes(request: BenchRequest) -> dict[int, list[str]]:
     """Numbers of a layer's gradient, ascending, and the layers that have so many; at last all of them together."""
-    layers = [layer for layer in describe(request.model, **asdict(outline(request.data))) if layer.parameters]
+    layers = [layer for layer in describe(request.model, **asdict(outline(request.data))) if layer.trained]
     found: dict[int, list[str]] = {}
-    for layer in sorted(layers, key=lambda layer: layer.parameters):
-        found.setdefault(layer.parameters, []).append(layer.name)
-    return found | {sum(layer.parameters for layer in layers): ["all"]}
+    for layer in sorted(layers, key=lambda layer: layer.trained):
+        found.setdefault(layer.trained, []).append(layer.name)
+    return found | {sum(layer.trained for layer in layers): ["all"]}
 
 
 def _horovod(world: World, array: mx.nd.NDArray) -> Callable[[], None]:

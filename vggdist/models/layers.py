@@ -13,6 +13,8 @@ from typing import Literal
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import ModelConfig
 
+NETWORK_PREFIX = "vgg_"
+"""Of the names of all parameters."""
 _WIDTHS = (64, 128, 256, 512, 512)
 
 STAGES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -34,19 +36,33 @@ class Layer:
     output_shape: tuple[int, ...]
     """Shape for one sample: ``(C, H, W)``, and ``(units,)`` from the head on."""
     parameters: int = 0
-    """Trainable numbers; the running statistics of a batch normalisation are not among them."""
+    """Numbers that can be trained; the running statistics of a batch normalisation are not among them."""
     flops: int = 0
     """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, ReLU and pooling,
     together below a few per cent, are not counted."""
+    frozen: bool = False
+    """Whether it is part of a stage that stays as it is (model.freeze): nothing goes through it on the way back."""
+
+    @property
+    def trained(self) -> int:
+        """Numbers that have a gradient."""
+        return 0 if self.frozen else self.parameters
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of its parameters, behind that of the network."""
+        return self.name.replace(".", "_") + "_"
 
 
 def resolve_stages(model: ModelConfig) -> tuple[tuple[int, int], ...]:
     """The table of the network that is asked for: (convolutions, channels) of each stage, after the width divisor.
 
     Raises:
-        RequestError: where model.width_divisor leaves a stage without a channel.
+        RequestError: where model.width_divisor leaves a stage without a channel, or model.freeze is more than all stages.
     """
     table = STAGES[model.name] if model.stages is None else model.stages
+    if model.freeze > len(table):
+        raise RequestError(f"model.freeze is {model.freeze}, and the network has {len(table)} stages")
     narrowest = min(channels for _, channels in table)
     if model.width_divisor > narrowest:
         raise RequestError(
@@ -90,6 +106,26 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
     return rows
 
 
+def parameter_shapes(model: ModelConfig, layers: Sequence[Layer], channels: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of each parameter, by the name of its row and its role there (``weight``, ``norm_running_mean``).
+
+    Args:
+        layers: of the network, as :func:`describe` returns them.
+        channels: of the image.
+    """
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    inputs = channels
+    for layer in layers:
+        outputs = layer.output_shape[0]
+        if layer.kind == "convolution":
+            rest = ("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var") if model.batch_norm else ("bias",)
+            shapes[layer.name] = {"weight": (outputs, inputs, 3, 3), **{role: (outputs,) for role in rest}}
+        elif layer.kind == "dense":
+            shapes[layer.name] = {"weight": (outputs, inputs), "bias": (outputs,)}
+        inputs = outputs
+    return shapes
+
+
 def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...], samples: int) -> bool:
     """Whether a convolution is faster on oneDNN as a :class:`~vggdist.models.convolution.MatrixConv2D`.
 
@@ -108,17 +144,18 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
     """Convolutions and poolings; ``shape`` is the image's ``(C, H, W)``."""
     channels, size, _ = shape
     for stage, (convolutions, width) in enumerate(resolve_stages(model), start=1):
+        frozen = stage <= model.freeze
         for index in range(1, convolutions + 1):
             name = f"stage{stage}.conv{index}"
             size = _remaining(model, name, size, size if model.padding else size - 2)
             weights = 9 * channels * width
             # One bias per channel, or batch normalisation's gamma and beta in its place.
             parameters = weights + (2 if model.batch_norm else 1) * width
-            yield Layer(name, "convolution", (width, size, size), parameters, flops=2 * weights * size * size)
+            yield Layer(name, "convolution", (width, size, size), parameters, 2 * weights * size * size, frozen)
             channels = width
         name = f"stage{stage}.pool"
         size = _remaining(model, name, size, size // 2)
-        yield Layer(name, "pool", (channels, size, size))
+        yield Layer(name, "pool", (channels, size, size), frozen=frozen)
 
 
 def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:
@@ -139,13 +176,14 @@ def summary_table(layers: list[Layer], sent: Mapping[str, Callable[[Layer], floa
         sent: title -> bytes that a rank sends for a layer in a step, for columns of their own.
 
     Returns:
-        Columns block, output shape, trainable parameters, MFLOPs of one sample's forward pass (a multiply-add is 2
-        FLOPs) and what is sent.
+        Columns block, output shape, parameters, MFLOPs of one sample's forward pass (a multiply-add is 2 FLOPs) and what is
+        sent.
     """
     cells = [("block", "output", "parameters", "MFLOPs", *sent)]
     for row in layers:
         shape = " x ".join(map(str, row.output_shape))
-        cells.append((row.name, shape, *_figures([row], sent)))
+        name = f"{row.name} (frozen)" if row.frozen else row.name
+        cells.append((name, shape, *_figures([row], sent)))
     cells.append(("total", "", *_figures(layers, sent)))
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = [_aligned(row, widths) for row in cells]

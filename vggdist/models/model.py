@@ -13,7 +13,7 @@ from vggdist.models.inputs import Normalize
 from vggdist.models.spec import ModelSpec
 from vggdist.models.vgg import build_vgg
 
-_PREFIX = "parameter/"
+PREFIX = "parameter/"
 """Of the names of parameters in a checkpoint."""
 
 
@@ -59,14 +59,14 @@ class Model:
         require_parameters({name: parameter.shape for name, parameter in self.parameters.items()}, arrays)
         for name, parameter in self.parameters.items():
             # A new array: an inference pass may have left the old one in oneDNN's layout, which cannot be assigned to.
-            parameter.set_data(mx.nd.array(arrays[_PREFIX + name], ctx=self.device, dtype="float32"))
+            parameter.set_data(mx.nd.array(arrays[PREFIX + name], ctx=self.device, dtype="float32"))
 
 
 def require_parameters(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
     """Compare a checkpoint's arrays with the parameters of a network: ``RequestError`` names the first difference."""
     for name, shape in shapes.items():
-        found = arrays.get(_PREFIX + name)
+        found = arrays.get(PREFIX + name)
         if found is None:
-            raise RequestError(f"the checkpoint has no {_PREFIX}{name}, which its own description of the network asks for")
+            raise RequestError(f"the checkpoint has no {PREFIX}{name}, which its own description of the network asks for")
         if found.shape != shape or found.dtype != np.float32:
             raise RequestError(f"the checkpoint's {name} is {found.dtype} {found.shape}; its network has float32 {shape}")

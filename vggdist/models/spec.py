@@ -18,8 +18,8 @@ from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
 
 _LARGEST_SIDE = 2**14
-_OF_TRAINING = ("dropout", "initializer", "magnitude")
-"""Fields of :class:`~vggdist.config.schema.ModelConfig` that do not change what a trained network computes."""
+_OF_TRAINING = ("dropout", "initializer", "magnitude", "pretrained")
+"""Fields of :class:`~vggdist.config.schema.ModelConfig` that may change between two parts of a run."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from vggdist.config.schema import ModelConfig
 from vggdist.models.convolution import MatrixConv2D
 from vggdist.models.dense import FactoredDense
-from vggdist.models.layers import Layer, describe, suits_matrix
+from vggdist.models.layers import NETWORK_PREFIX, Layer, describe, suits_matrix
 
 
 class VGG(nn.HybridSequential):
@@ -39,11 +39,15 @@ class VGG(nn.HybridSequential):
                 same bits in about 4 % less time, and :class:`~vggdist.models.convolution.MatrixConv2D` where it pays.
             samples: that pass the network together in training.
         """
-        super().__init__(prefix="vgg_")
+        super().__init__(prefix=NETWORK_PREFIX)
         inputs = channels
         with self.name_scope():
             for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
-                self.add(_block(layer, inputs, model, onednn, samples))
+                block = _block(layer, inputs, model, onednn, samples)
+                if layer.frozen:
+                    # MXNet then computes no gradient there at all: nothing before it has one either.
+                    block.collect_params().setattr("grad_req", "null")
+                self.add(block)
                 inputs = layer.output_shape[0]
 
 
@@ -106,18 +110,17 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
 
 def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridBlock:
     """The block of a row; ``inputs`` is the number of channels or units that reach it."""
-    prefix = layer.name.replace(".", "_") + "_"
     if layer.kind == "convolution":
-        return _convolution(prefix, inputs, layer.output_shape, model, onednn, samples)
+        return _convolution(layer, inputs, model, onednn, samples)
     if layer.kind == "pool":
-        return nn.MaxPool2D(pool_size=2, strides=2, prefix=prefix)
+        return nn.MaxPool2D(pool_size=2, strides=2, prefix=layer.prefix)
     if layer.kind == "dense":
         hidden = layer.name != "output"
-        return _dense(prefix, inputs, layer.output_shape[0], relu=hidden, dropout=model.dropout if hidden else 0)
+        return _dense(layer.prefix, inputs, layer.output_shape[0], relu=hidden, dropout=model.dropout if hidden else 0)
     parts = [nn.Flatten(prefix="flatten_")]
     if layer.kind == "average":
         parts.insert(0, nn.GlobalAvgPool2D(prefix="average_"))
-    return _chain(prefix, parts)
+    return _chain(layer.prefix, parts)
 
 
 def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
@@ -127,20 +130,20 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
     return chain
 
 
-def _convolution(
-    prefix: str, inputs: int, output_shape: tuple[int, ...], model: ModelConfig, onednn: bool, samples: int
-) -> nn.HybridSequential:
+def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridSequential:
     """3x3 convolution, batch normalisation where asked for, and ReLU."""
-    channels = output_shape[0]
+    channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
-    if onednn and suits_matrix(model, inputs, output_shape, samples):
+    if onednn and suits_matrix(model, inputs, layer.output_shape, samples):
         convolution = MatrixConv2D(channels, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
+    # By its running statistics, which then do not move, also in training: as in inference.
+    settings = {"in_channels": channels, "use_global_stats": layer.frozen, "prefix": f"{prefix}norm_"}
     if model.batch_norm and onednn:
-        return _chain(prefix, [convolution, nn.BatchNormReLU(in_channels=channels, prefix=f"{prefix}norm_")])
-    norm = [nn.BatchNorm(in_channels=channels, prefix=f"{prefix}norm_")] if model.batch_norm else []
+        return _chain(prefix, [convolution, nn.BatchNormReLU(**settings)])
+    norm = [nn.BatchNorm(**settings)] if model.batch_norm else []
     return _chain(prefix, [convolution, *norm, nn.Activation("relu", prefix=f"{prefix}relu_")])
 
 

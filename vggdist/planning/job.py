@@ -48,7 +48,9 @@ class Job:
         """What each rank sends in a step: gradients or factors, and batch normalisation's statistics."""
         train, ranks = self.request.train, self.request.plan.ranks
         as_gradient, as_factors = sent_by_layer(train, ranks, self.samples.batch_size).values()
-        statistics = allreduce_bytes(4 * running_statistics(self.request.model, self.layers), ranks)
+        statistics = allreduce_bytes(
+            4 * running_statistics(self.request.model, [layer for layer in self.layers if not layer.frozen]), ranks
+        )
         return statistics + sum((as_factors if one.name in factored else as_gradient)(one) for one in self.layers)
 
     def on(self, ranks: int) -> Workload | None:

@@ -3,7 +3,8 @@
 Everything is float32, 4 bytes. With ``P`` trainable parameters, ``k`` states of the optimizer for each (1 for momentum, 2 for
 Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulation``):
 
-* parameters ``4 P`` (and batch normalisation's running statistics), gradients ``4 P``, optimizer state ``4 k P``;
+* parameters ``4 P`` (and batch normalisation's running statistics), gradients ``4 P``, optimizer state ``4 k P``; those of
+  frozen stages (model.freeze) count once, as parameters;
 * activations ``4 m A``: what the forward pass leaves for the backward pass, ``A`` numbers for a sample: the image, the
   output of each convolution (its ReLU works in place; batch normalisation keeps its input as well), of each pooling and of
   each dense layer (with dropout also the mask and the result);
@@ -95,21 +96,21 @@ def estimate(
     shape = {"channels": images.channels, "image_size": images.image_size, "num_classes": images.num_classes}
     layers = describe(model, **shape)
     image = images.channels * images.image_size**2
-    parameters = sum(layer.parameters for layer in layers)
+    parameters, trained = (sum(getattr(layer, kind) for layer in layers) for kind in ("parameters", "trained"))
     kept = image + sum(_kept(layer, model) for layer in layers)
     sizes = [image, *(prod(layer.output_shape) for layer in layers)]
     widest = max(before + after for before, after in zip(sizes, sizes[1:]))
     pooled = max((prod(layer.output_shape) for layer in layers if layer.kind == "pool"), default=0)
     return Memory(
         parameters=FLOAT32 * (parameters + running_statistics(model, layers)),
-        gradients=FLOAT32 * parameters,
-        optimizer_state=FLOAT32 * num_states * parameters,
+        gradients=FLOAT32 * trained,
+        optimizer_state=FLOAT32 * num_states * trained,
         activations=FLOAT32 * samples * kept,
         activation_gradients=FLOAT32 * samples * widest,
         work_space=FLOAT32 * samples * 3 * max(sizes),
         matrices=FLOAT32 * 4 * 16 * _products(model, images.channels, layers, samples),
         evaluation=FLOAT32 * evaluated * (3 * image + widest + pooled),
-        reduction=fusion_bytes + (2 * parameters if compressed else 0),
+        reduction=fusion_bytes + (2 * trained if compressed else 0),
     )
 
 

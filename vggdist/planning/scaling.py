@@ -101,16 +101,16 @@ class Workload:
                 nodes += 1
                 if part == count - 1:  # of a convolution or fully connected layer, after its ReLU's
                     done += layer.flops
-                    waiting += [layer.name] if layer.parameters else []
+                    waiting += [layer.name] if layer.trained else []
         return made | dict.fromkeys(waiting, self.seconds)
 
     def gradients(self) -> list[Gradient]:
         """What is summed together, in the order in which it is ready."""
         ready, width = self.ready(), self.bytes_per_gradient
         sizes = {
-            layer.name: width * layer.parameters
+            layer.name: width * layer.trained
             for layer in self.layers
-            if layer.parameters and layer.name not in self.exchange.factored
+            if layer.trained and layer.name not in self.exchange.factored
         }
         if self.exchange.cap == inf:
             return [Gradient(self.seconds, sum(sizes.values()))]

@@ -119,7 +119,7 @@ def sent_by_layer(train: TrainConfig, ranks: int, batch_size: int) -> dict[str, 
     width = bytes_per_number(train)
 
     def gradient(layer: Layer) -> float:
-        return allreduce_bytes(width * layer.parameters, ranks)
+        return allreduce_bytes(width * layer.trained, ranks)
 
     def factors(layer: Layer) -> float:
         weights = weights_of([layer])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
@@ -11,9 +11,10 @@ from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.framing import short_side
 from vggdist.data.sampler import SamplePlan, make_plan
 from vggdist.data.sharing import from_arrays, to_arrays
-from vggdist.data.sources import DataSet, load
+from vggdist.data.sources import DataSet, load, per_channel
 from vggdist.data.statistics import statistics, value_counts
 from vggdist.models.spec import ModelSpec
+from vggdist.training.pretrained import Pretrained
 from vggdist.world.host import once_per_host
 from vggdist.world.process import World
 
@@ -60,17 +61,27 @@ def load_data(config: Config, world: World, held: DataSet | None = None) -> Data
     return data
 
 
-def model_spec(config: Config, data: DataSet, world: World, begun: ModelSpec | None = None) -> ModelSpec:
+def model_spec(
+    config: Config,
+    data: DataSet,
+    world: World,
+    begun: ModelSpec | None = None,
+    weights: Pretrained | None = None,
+) -> ModelSpec:
     """What a training on this data set builds its network from; every rank must call this.
 
     Args:
-        begun: of the checkpoint that the run continues from, which keeps the statistics that were computed at its beginning.
+        begun: of the checkpoint that the run continues from, which keeps the statistics of its beginning where they are not
+            published ones of the data set.
+        weights: with which the run begins; images are normalised as they were for these.
 
     Raises:
         RequestError: on every rank, when the images have no common size, or nothing to normalise by.
     """
-    if begun is not None and config.augment.normalize == "computed":
+    if begun is not None and (config.augment.normalize == "computed" or config.model.pretrained is not None):
         mean, std = begun.mean, begun.std
+    elif weights is not None:
+        mean, std = (per_channel(values, data.train.channels) for values in (weights.mean, weights.std))
     else:
         mean, std = _normalization(config, data, world)
     return world.together(lambda: _spec(config, data, mean, std))
@@ -104,7 +115,7 @@ def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int,
 def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelSpec:
     image_size = _image_size(config, data)
     spec = ModelSpec(
-        architecture=config.model,
+        architecture=replace(config.model, pretrained=None),  # of no use to who has the checkpoint
         class_names=data.train.class_names,
         channels=data.train.channels,  # type: ignore[arg-type]
         image_size=image_size,

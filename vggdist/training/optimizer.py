@@ -8,7 +8,7 @@ waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import mxnet as mx
 from mxnet.ndarray import NDArray
@@ -41,18 +41,22 @@ class Guard:
 class Optimizer:
     """Updates parameters in place by the rule that the configuration names.
 
-    ``parameters`` are the trainable ones by name, initialised, on one device each. ``states`` maps
-    ``"<parameter>/<momentum | mean | variance>"`` to an array of the parameter's shape, type and device, zero at first;
-    to restore a checkpoint, assign to the arrays in place (``states[key][:] = ...``).
+    ``parameters`` are the trainable ones by name, initialised, on one device each; those that are in ``backbone`` are updated
+    at ``optimizer.backbone_rate`` times the learning rate. ``states`` maps ``"<parameter>/<momentum | mean | variance>"`` to
+    an array of the parameter's shape, type and device, zero at first; to restore a checkpoint, assign to the arrays in place
+    (``states[key][:] = ...``).
 
     A parameter whose shape is still unknown raises MXNet's ``DeferredInitializationError``: run one batch first.
     """
 
     states: dict[str, NDArray]
 
-    def __init__(self, config: OptimizerConfig, parameters: Mapping[str, mx.gluon.Parameter]) -> None:
+    def __init__(
+        self, config: OptimizerConfig, parameters: Mapping[str, mx.gluon.Parameter], backbone: Collection[str] = ()
+    ) -> None:
         self.config = config
         self.parameters = dict(parameters)
+        self._factors = {name: config.backbone_rate if name in backbone else 1.0 for name in parameters}
         self.states = {
             f"{name}/{kind}": mx.nd.zeros_like(parameter.data())
             for name, parameter in self.parameters.items()
@@ -83,7 +87,7 @@ class Optimizer:
             weight, gradient = parameter.data(), gradients[name]
             states = [self.states[f"{name}/{kind}"] for kind in self.config.states]
             guard = Guard([weight, *states] if finite is not None else [])
-            self._update_one(name, weight, gradient, step, learning_rate, scale)
+            self._update_one(name, weight, gradient, step, learning_rate * self._factors[name], scale)
             if finite is not None:
                 guard.restore_unless(finite)
 

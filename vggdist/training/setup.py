@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +23,7 @@ from vggdist.models.layers import summary_table
 from vggdist.models.model import Model
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.spec import ModelSpec
+from vggdist.training import pretrained
 from vggdist.training.calendar import Calendar
 from vggdist.training.evaluation import rehearse
 from vggdist.training.exchange import sent_by_layer
@@ -51,6 +53,7 @@ class TrainingState:
         schedule: the learning rate of each step.
         scaled_for_ranks: the ranks at the run's beginning, which the linear scaling rule counts.
         patience: epochs without a better evaluation after which it is over; None: never.
+        loaded: names of the network's rows that were taken from model.pretrained when the run began.
     """
 
     progress: Progress
@@ -59,6 +62,7 @@ class TrainingState:
     schedule: Schedule
     scaled_for_ranks: int
     patience: float | None
+    loaded: Sequence[str]
 
     @property
     def is_over(self) -> bool:
@@ -109,6 +113,7 @@ class Training:
             "data": {name: cast(PartIdentity, part) for name, part in self.inputs.data.identity.items()},
             "identity": identity(self.config, self.inputs.plan),
             "settings": settings(self.config),
+            "loaded": list(self.state.loaded),
             "world_size": self.world.size,
             "scaled_for_ranks": self.state.scaled_for_ranks,
             "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -138,12 +143,15 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
     begun = ModelSpec.from_json(start.state["model"]) if start.state is not None else None
-    spec = model_spec(config, data, world, begun)
+    weights = pretrained.find(config.model.pretrained, world) if start.state is None else None
+    spec = model_spec(config, data, world, begun, weights)
     batch_size = world.together(lambda: batch_size_of(config, world.size, start.state))
     inputs = world.together(lambda: make_inputs(config, data, spec, batch_size, world.size))
     model = _build(config, spec, inputs.plan, device, world)
-    optimizer = Optimizer(config.optimizer, {name: one for name, one in model.parameters.items() if one.grad_req != "null"})
-    state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size))
+    loaded = pretrained.load(weights, model, world) if start.state is None else start.state["loaded"]
+    trained = {name: one for name, one in model.parameters.items() if one.grad_req != "null"}
+    optimizer = Optimizer(config.optimizer, trained, pretrained.parameters_of(loaded, model))
+    state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size, loaded))
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in state.arrays.items()))
     objective = Objective(model, config.train.label_smoothing, _class_weights(config, data))
     step = TrainStep(objective, optimizer, world, config, device, inputs.plan.batch_size)
@@ -191,7 +199,13 @@ def _class_weights(config: Config, data: DataSet) -> np.ndarray | None:
 
 
 def _state(
-    config: Config, model: Model, optimizer: Optimizer, plan: SamplePlan, start: Start, world_size: int
+    config: Config,
+    model: Model,
+    optimizer: Optimizer,
+    plan: SamplePlan,
+    start: Start,
+    world_size: int,
+    loaded: Sequence[str],
 ) -> TrainingState:
     """The state with which a run begins."""
     scaled_for_ranks = start.state["scaled_for_ranks"] if start.state is not None else world_size
@@ -204,4 +218,5 @@ def _state(
         schedule=Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps),
         scaled_for_ranks=scaled_for_ranks,
         patience=config.train.patience,
+        loaded=loaded,
     )

@@ -159,9 +159,9 @@ class TrainStep:
         self._draws = _has_dropout(objective)
         parameters = list(objective.collect_params().items())  # in the order of the layers
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
-        statistics = {name: parameter.data() for name, parameter in parameters if "_running_" in name}
-        self._statistics = list(statistics.values())
-        self._offsets = [name[: name.rindex("running_")] + "beta" for name in statistics]
+        offsets = {name: name[: name.rindex("running_")] + "beta" for name, _ in parameters if "_running_" in name}
+        self._offsets = [offset for offset in offsets.values() if offset in self._trained]  # frozen statistics do not move
+        self._statistics = [parameter.data() for name, parameter in parameters if offsets.get(name) in self._trained]
         self._all = [mx.nd.ones_like(statistic) for statistic in self._statistics]
         if config.train.accumulation > 1:
             for parameter in self._trained.values():

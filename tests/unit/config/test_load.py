@@ -45,6 +45,8 @@ OTHER: dict[str, Any] = {
     "model.dropout": 0.25,
     "model.initializer": "xavier",
     "model.magnitude": 2.0,
+    "model.pretrained": "runs/other",
+    "model.freeze": 2,
     "data.name": "synthetic",
     "data.root": "/data",
     "data.download": True,
@@ -85,6 +87,7 @@ OTHER: dict[str, Any] = {
     "optimizer.lars_trust": 0.01,
     "optimizer.weight_decay": 1e-05,
     "optimizer.decay_all": True,
+    "optimizer.backbone_rate": 0.1,
     "optimizer.clip_norm": 1.5,
     "schedule.name": "step",
     "schedule.warmup_epochs": 2.5,
@@ -121,7 +124,12 @@ OTHER: dict[str, Any] = {
     "checkpoint.best_metric": "loss",
 }
 # Values that are allowed only beside these.
-COMPANIONS = {"model.stages": ["--model.name", "custom"], "schedule.name": ["--schedule.milestones", "[3]"]}
+COMPANIONS = {
+    "model.stages": ["--model.name", "custom"],
+    "model.freeze": ["--model.pretrained", "runs/other"],
+    "optimizer.backbone_rate": ["--model.pretrained", "runs/other"],
+    "schedule.name": ["--schedule.milestones", "[3]"],
+}
 PLAIN = ["--data.name", "digits", "--run.name", "plain"]  # says what to train on, so that the quickstart is not taken
 DEFAULTS = Config(run=RunConfig(name="plain"))
 

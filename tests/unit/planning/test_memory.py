@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -27,6 +28,14 @@ def test_vgg16_with_momentum_holds_its_parameters_three_times() -> None:
 
 def test_with_adam_it_holds_them_four_times() -> None:
     assert vgg16(1, num_states=2).fixed == 16 * VGG16_PARAMETERS
+
+
+def test_frozen_parameters_have_no_gradient_and_no_state() -> None:
+    frozen, whole = (
+        estimate(replace(SMALL, stages=((1, 2), (1, 3)), freeze=freeze), IMAGES, 1, 2, 0, compressed=True) for freeze in (1, 0)
+    )
+    assert frozen.parameters == whole.parameters and whole.gradients - frozen.gradients == 4 * (9 * 2 + 2)
+    assert whole.optimizer_state - frozen.optimizer_state == 2 * 4 * 20 and whole.reduction - frozen.reduction == 2 * 20
 
 
 def test_a_small_network_counted_by_hand() -> None:

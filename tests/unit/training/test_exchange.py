@@ -67,6 +67,15 @@ def test_a_ring_sends_twice_the_bytes_to_sum_and_those_of_all_others_to_gather(
     assert (allreduce_bytes(100, ranks), allgather_bytes(100, ranks)) == (pytest.approx(reduced), gathered)
 
 
+def test_a_frozen_layer_sends_nothing() -> None:
+    frozen, trained = (
+        describe(ModelConfig("vgg16", freeze=freeze), channels=3, image_size=224, num_classes=9) for freeze in (4, 0)
+    )
+    send = sent_by_layer(TrainConfig(), ranks=2, batch_size=8)["sent as gradient"]
+    assert [send(row) for row in frozen if row.frozen] == [0] * 14  # ten convolutions and four poolings
+    assert [send(row) for row in frozen if not row.frozen] == [send(row) for row in trained[14:]]
+
+
 def test_vgg16_s_first_hidden_layer_sends_55_times_less_as_factors() -> None:
     (hidden, *_) = weights_of(VGG16)
     assert hidden == Weight("hidden1", 4096, 25088)

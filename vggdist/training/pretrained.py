@@ -1,0 +1,132 @@
+"""The weights with which a training begins (model.pretrained): read on rank 0, once, when a run begins.
+
+A run that continues takes all parameters from its checkpoint, which also has what was loaded; the file is then not needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from vggdist.config.data_sets import IMAGENET
+from vggdist.config.errors import RequestError
+from vggdist.config.inference import place
+from vggdist.inference.trained import read
+from vggdist.models.layers import NETWORK_PREFIX, Layer, parameter_shapes
+from vggdist.models.model import PREFIX, Model
+from vggdist.models.spec import ModelSpec
+from vggdist.weights.files import opened
+from vggdist.weights.fit import Fit, fit
+from vggdist.weights.stored import StoredArray
+from vggdist.world.process import World
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that were asked for, and what they were trained with.
+
+    Attributes:
+        path: of the checkpoint or the file.
+        mean, std: by which the images were normalised, on a scale from 0 to 1.
+        class_names: of the output layer; None: the file does not say.
+        parameters: of a checkpoint, by their names there; None: they are in the file.
+    """
+
+    path: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] | None = None
+    parameters: Mapping[str, np.ndarray] | None = None
+
+
+def find(path: str | None, world: World) -> Pretrained | None:
+    """Look at what ``model.pretrained`` names; every rank must call this, and rank 0 alone gets the parameters.
+
+    Files of other programs are taken for networks of torchvision or Gluon's model zoo, which normalise by ImageNet's mean and
+    deviation.
+
+    Raises:
+        RequestError: on every rank, when it is a folder without a whole checkpoint.
+    """
+    if path is None:
+        return None
+    found = world.together(lambda: _find(path) if world.is_root else None)
+    mean, std = world.gather((found.mean, found.std) if found else None)[0]
+    return found or Pretrained(path, tuple(mean), tuple(std))
+
+
+def load(pretrained: Pretrained | None, model: Model, world: World) -> tuple[str, ...]:
+    """Give the network on rank 0 those layers that fit; every rank must call this.
+
+    Returns:
+        On every rank, the names of the rows that were loaded.
+
+    Raises:
+        RequestError: on every rank, when nothing fits, a frozen layer does not, or the file cannot be read.
+    """
+    if pretrained is None:
+        return ()
+    loaded = world.together(lambda: _load(pretrained, model) if world.is_root else None)
+    return tuple(world.gather(loaded)[0])
+
+
+def parameters_of(loaded: Sequence[str], model: Model) -> set[str]:
+    """The names of the parameters of some rows."""
+    prefixes = tuple(f"{NETWORK_PREFIX}{row.prefix}" for row in model.spec.layers() if row.name in loaded)
+    return {name for name in model.parameters if name.startswith(prefixes)}
+
+
+def _find(path: str) -> Pretrained:
+    if not Path(path).expanduser().is_dir():
+        return Pretrained(path, *IMAGENET)
+    trained = read(place(path, None))
+    spec = trained.spec
+    parameters = {name.removeprefix(PREFIX): array for name, array in trained.parameters.items()}
+    return Pretrained(trained.path, spec.mean, spec.std, spec.class_names, parameters)
+
+
+def _load(pretrained: Pretrained, model: Model) -> tuple[str, ...]:
+    spec = model.spec
+    rows = spec.layers()
+    with _arrays(pretrained) as arrays:
+        same_classes = pretrained.class_names in (None, spec.class_names)
+        found = fit(rows, parameter_shapes(spec.architecture, rows, spec.channels), arrays, same_classes)
+        _require_frozen(rows, found, pretrained.path)
+        values = found.values(rows)
+    for name, value in values.items():
+        model.parameters[name].set_data(mx.nd.array(value, ctx=model.device, dtype="float32"))
+    _report(found, spec, pretrained.path)
+    return tuple(found.taken)
+
+
+def _arrays(pretrained: Pretrained) -> AbstractContextManager[Mapping[str, StoredArray]]:
+    if pretrained.parameters is None:
+        return opened(Path(pretrained.path).expanduser())
+    parameters = pretrained.parameters.items()
+    return nullcontext(
+        {name: StoredArray(name, one.shape, str(one.dtype), partial(np.asarray, one)) for name, one in parameters}
+    )
+
+
+def _require_frozen(rows: Sequence[Layer], found: Fit, path: str) -> None:
+    """What stays as it is must be something that was trained."""
+    if missing := [row.name for row in rows if row.frozen and row.name in found.anew]:
+        raise RequestError(f"model.freeze keeps {missing[0]} as it is, which {path} does not have: {found.difference}")
+
+
+def _report(found: Fit, spec: ModelSpec, path: str) -> None:
+    logger.info("from %s: %s", path, ", ".join(found.taken))
+    if found.anew:
+        logger.info("not from there, but initialised: %s (%s)", ", ".join(found.anew), found.difference)
+    if found.left:
+        logger.info("not used of it: %s", ", ".join(found.left))
+    logger.info("images are normalised as these weights expect it: mean %s, deviation %s", spec.mean, spec.std)

@@ -1,0 +1,73 @@
+"""Files of parameters that other programs have written: recognised by their content, and read without trust."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+from vggdist.config.errors import RequestError
+from vggdist.config.files import open_regular
+from vggdist.weights.mxnet_file import BEGINNING as MXNET_BEGINNING
+from vggdist.weights.mxnet_file import read_mxnet
+from vggdist.weights.safetensors_file import is_safetensors, read_safetensors
+from vggdist.weights.stored import StoredArray
+from vggdist.weights.torch_file import OLD_BEGINNING, ZIP_BEGINNING, read_old, read_zip
+
+_PUBLISHED = re.compile(r"vgg\d\d(_bn)?-(?P<digits>[0-9a-f]{8})\.(?P<ending>params|pth)")
+_HASHES = {"params": "sha1", "pth": "sha256"}
+"""Of the published files of Gluon's model zoo and of torchvision, which have its first eight digits in their names."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Mapping[str, StoredArray]]:
+    """The arrays of a file by name, whose values can be read within the context.
+
+    Raises:
+        RequestError: it cannot be read, is damaged, or of an unknown format; also for an error within the context that shows
+            it. The message names the file.
+    """
+    with _naming(path), open_regular(path) as file:
+        _check_hash(path, file)
+        with _arrays(path, file) as arrays:
+            yield arrays
+
+
+def _arrays(path: Path, file: BinaryIO) -> AbstractContextManager[dict[str, StoredArray]]:
+    file.seek(0)
+    beginning = file.read(16)
+    if beginning.startswith(ZIP_BEGINNING):
+        return read_zip(file)
+    if beginning.startswith(OLD_BEGINNING):
+        return nullcontext(read_old(file))
+    if beginning.startswith(MXNET_BEGINNING):
+        return nullcontext(read_mxnet(file))
+    if is_safetensors(beginning):
+        return read_safetensors(path)
+    raise ValueError("it is neither a .params file of MXNet, a file of torch.save, nor a .safetensors file")
+
+
+def _check_hash(path: Path, file: BinaryIO) -> None:
+    """Refuse a published file that differs from the hash in its own name."""
+    if named := _PUBLISHED.fullmatch(path.name):
+        algorithm = _HASHES[named["ending"]]
+        if not hashlib.file_digest(file, algorithm).hexdigest().startswith(named["digits"]):  # type: ignore[arg-type]
+            raise ValueError(f"its content does not have the {algorithm.upper()} in its name; fetch it again, or rename it")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever reading a damaged or hostile file raises into an error that names the file."""
+    try:
+        yield
+    except (MemoryError, RequestError):
+        raise  # too little memory is no damage
+    except ImportError as error:
+        raise RequestError(f"{path}: {error}; install this package's dependencies again") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # the parsers of zip and safetensors raise what they like
+        raise RequestError(f"{path}: {error or type(error).__name__}") from None
