@@ -25,21 +25,24 @@ def _is_name(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class ExecutionConfig:
+class DeviceConfig:
     """On what a command computes."""
 
-    seed: int = 0
-    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
     deterministic: bool = True
     """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
+
+
+@dataclass(frozen=True)
+class ExecutionConfig(DeviceConfig):
+    """On what a command computes, and how several ranks are watched."""
+
     timeout: UnboundedFloat = 120.0
     """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
     first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
 
 
@@ -47,6 +50,8 @@ class ExecutionConfig:
 class RunConfig(ExecutionConfig):
     """Where a run lives, how it starts, and on what it computes."""
 
+    seed: int = 0
+    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
     name: str = ""
     """Name of the run; its folder is <run.directory>/<run.name>. Empty: that of the configuration file without its ending,
     else <model.name>-<data.name>."""
@@ -72,6 +77,7 @@ class RunConfig(ExecutionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.name == "" or _is_name(self.name), "run.name", self.name, _NAME)
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
         if self.max_time is not None:
