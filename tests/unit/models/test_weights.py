@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -36,7 +37,7 @@ def zoo_network(name: str, size: int) -> mx.gluon.HybridBlock:
     return network
 
 
-def our_network(size: int, name: str = "vgg11", batch_norm: bool = True, seed: int = 3) -> VGG:
+def our_network(size: int, name: Any = "vgg11", batch_norm: bool = True, seed: int = 3) -> VGG:
     model = ModelConfig(name=name, batch_norm=batch_norm, initializer="xavier")  # Drawn faster than a normal one.
     return build_vgg(model, channels=3, image_size=size, num_classes=CLASSES, seed=seed)
 
