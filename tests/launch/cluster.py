@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -61,7 +62,7 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def submit(self, folder: Path, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: str) -> Job:
+    def submit(self, folder: Path, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: Any) -> Job:
         """Submit a batch script from a folder, with options that replace those in its head."""
         edited = ["--parsable", "--account=test", "--partition=main", "--output=job-%A-%a.log", *options]
         told = self.run("sbatch", *edited, script, *arguments, folder=folder, **environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
 
 def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path) -> None:
     """As where Horovod was built without the launcher's MPI: each is rank 0 of 1."""
-    alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+    alone: dict[str, Any] = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
     finished = run("mpirun", 2, ["-m", "vggdist.doctor"], tmp_path, **alone)
     assert finished.code == 2, finished.output
     assert finished.output.count("mpirun started 2 processes, but Horovod connects 1") == 1

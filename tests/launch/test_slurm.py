@@ -74,7 +74,7 @@ def training(cluster: Cluster, folder: Path, script: str, steps: int, *options: 
     return cluster.submit(folder, f"launch/slurm/{script}.sh", *options, arguments=arguments, **environment)
 
 
-def own(cluster: Cluster, folder: Path, text: str, *options: str, **environment: str) -> Job:
+def own(cluster: Cluster, folder: Path, text: str, *options: str, **environment: Any) -> Job:
     """Submit a batch script of a test's own."""
     (folder / "own.sh").write_text(f"#!/usr/bin/env bash\n{text}\n")
     return cluster.submit(folder, "own.sh", *options, **environment)
@@ -82,7 +82,7 @@ def own(cluster: Cluster, folder: Path, text: str, *options: str, **environment:
 
 def documented(cluster: Cluster, folder: Path, command: str) -> Job:
     """A command as it stands; what its user edits in the script's head comes by the environment, and it is cut short."""
-    edited = {"ACCOUNT": "test", "PARTITION": "main", "GPUS_PER_NODE": "1", "OUTPUT": "job-%A-%a.log"}
+    edited: dict[str, Any] = {"ACCOUNT": "test", "PARTITION": "main", "GPUS_PER_NODE": "1", "OUTPUT": "job-%A-%a.log"}
     if "one_node" in command:
         edited["GPUS_PER_NODE"] = "2"
     cut = " ".join(f"'{word}'" for word in (*TINY, "--train.steps", "20"))

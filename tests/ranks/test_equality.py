@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_three_ranks_repeat_bit_for_bit(how: list[str], tmp_path: Path) -> None:
 def test_buckets_arrive_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
     def early(cap: str, patience: float) -> list[str]:
         flags = [*SMALL, "--train.bucket_cap_mb", cap]
-        arguments = {"flags": flags, "patience": patience}
+        arguments: dict[str, Any] = {"flags": flags, "patience": patience}
         first, second = call("horovodrun --gloo", 2, "gradients_before_the_end_of_a_backward_pass", tmp_path, **arguments)
         assert first == second
         return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def test_a_fine_tuning_that_is_stopped_and_continued_without_its_file_ends_with_
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     torch_file(file := tmp_path / "vgg.pth")
-    arguments = {"flags": [*FLAGS, "--model.pretrained", str(file)]}
+    arguments: dict[str, Any] = {"flags": [*FLAGS, "--model.pretrained", str(file)]}
     expected = call("horovodrun --gloo", 2, "training_that_is_stopped", whole, stop_at=None, **arguments)
     assert len({rank["sha256"] for rank in expected}) == 1
     stopped = call("horovodrun --gloo", 2, "training_that_is_stopped", parts, stop_at=7, stop_rank=1, **arguments)

@@ -55,7 +55,7 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
-    arguments = {"flags": [*TINY, *flags]}
+    arguments: dict[str, Any] = {"flags": [*TINY, *flags]}
     expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
     stopped = call(launcher, size, "training_that_is_stopped", parts, stop_at=stop_at, stop_rank=size - 1, **arguments)
     assert all(rank["stopped"] and stop_at < rank["step"] <= stop_at + 2 for rank in stopped)
@@ -72,7 +72,7 @@ def test_a_run_that_stops_while_its_loss_scale_is_lowered_ends_with_the_same_bit
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     flags = [*TINY, *EVERYTHING, "--train.loss_scale", "dynamic", "--run.log_every", "1"]
-    arguments = {"flags": flags, "overflows": [3, 9, 10, 11]}
+    arguments: dict[str, Any] = {"flags": flags, "overflows": [3, 9, 10, 11]}
     expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
     call(launcher, size, "training_that_is_stopped", parts, stop_at=10, stop_rank=size - 1, **arguments)
     continued = call(launcher, size, "training_that_is_stopped", parts, stop_at=None, **arguments)
@@ -101,7 +101,7 @@ def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_start(t
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     # 60 steps an epoch; the wish of step 59 is read when step 60 has been handed over.
-    arguments = {"flags": [*TINY, "--evaluation.every_epochs", "1", "--train.steps", "70"]}
+    arguments: dict[str, Any] = {"flags": [*TINY, "--evaluation.every_epochs", "1", "--train.steps", "70"]}
     call("python", 1, "training_that_is_stopped", whole, stop_at=None, **arguments)
     told = call("python", 1, "training_that_is_stopped", parts, stop_at=58, **arguments)
     assert told[0]["step"] == 60

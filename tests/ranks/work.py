@@ -122,7 +122,7 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
         own = block(layer, *rest)
         return vgg._chain(f"gated_{layer.name}_", [own, gate]) if layer.name == "stage1.pool" else own
 
-    vgg._block = gated
+    vgg._block = gated  # type: ignore[assignment]
     training = prepare(load("train", flags), world)
     batch = training.inputs.training_view.batch(0, *training.inputs.plan.part(training.inputs.plan.order(0), 0, world.rank))
     late = threading.Timer(patience, Gate.opened.set)
@@ -274,7 +274,7 @@ def _drift() -> None:
             weight[:] = weight * (1 + 1e-6)
         return outcome
 
-    TrainStep.__call__ = with_a_flipped_bit  # type: ignore[method-assign]
+    TrainStep.__call__ = with_a_flipped_bit  # type: ignore[method-assign, assignment]
 
 
 def _overflow(steps: Sequence[int]) -> None:
@@ -289,7 +289,7 @@ def _overflow(steps: Sequence[int]) -> None:
             self._summed["vgg_output_bias"].grad()[0] = np.inf
         return reduce(self, ballot)
 
-    TrainStep.__call__, Reduction.__call__ = noted, with_an_infinity  # type: ignore[method-assign]
+    TrainStep.__call__, Reduction.__call__ = noted, with_an_infinity  # type: ignore[method-assign, assignment]
 
 
 def _hang() -> None:
@@ -347,9 +347,9 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     told = {"first": {**_held(first), "loads": len(loads)}}
     told["joined"] = _held(host.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None))
     if world.rank == 1:
-        host._Parcel.open = forbidden  # type: ignore[method-assign]
+        host._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
     told["not mapped"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
-    os.memfd_create = forbidden
+    os.memfd_create = forbidden  # type: ignore[assignment]
     told["not shared"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
     host._host, host._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
     host._host = lambda: f"host {world.rank % 2}"

@@ -182,7 +182,7 @@ class Machine:
         return act
 
 
-def kills(original: Path | None, tmp_path: Path, work: Callable[[CheckpointStore], None]) -> Iterator[CheckpointStore]:
+def kills(original: Path | None, tmp_path: Path, work: Callable[[CheckpointStore], object]) -> Iterator[CheckpointStore]:
     """Do some work on a fresh copy, killed before its first action, its second, ...; yields what each kill leaves."""
     for last in count():
         directory = tmp_path / str(last) / "checkpoints"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ def tasks(count: int, started: list[int]) -> Iterator[Callable[[], Batch]]:
     """Tasks that give their number; it is noted when the loader takes one."""
     for number in range(count):
         started.append(number)
-        yield lambda number=number: numbered(number)
+        yield partial(numbered, number)
 
 
 def loader_threads() -> list[str]:

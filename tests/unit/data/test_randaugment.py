@@ -35,7 +35,7 @@ _PILLOW: dict[str, tuple[Callable[[Image.Image, float, int], Image.Image], int]]
     "contrast": (lambda image, m, sign: ImageEnhance.Contrast(image).enhance(1 + sign * 0.9 * m / 30), 1),
     "sharpness": (lambda image, m, sign: ImageEnhance.Sharpness(image).enhance(1 + sign * 0.9 * m / 30), 1),
     "posterize": (lambda image, m, sign: ImageOps.posterize(image, 8 - round(m / 30 * 4)), 0),
-    "solarize": (lambda image, m, sign: ImageOps.solarize(image, 255 - 255 * m / 30), 0),
+    "solarize": (lambda image, m, sign: ImageOps.solarize(image, 255 - 255 * m / 30), 0),  # type: ignore[arg-type]
     "autocontrast": (lambda image, m, sign: ImageOps.autocontrast(image), 0),
     "equalize": (lambda image, m, sign: ImageOps.equalize(image), 0),
 }

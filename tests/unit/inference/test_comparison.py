@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_without_images_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_to_compare_on_are_always_the_same(channels: int) -> None:
+def test_images_to_compare_on_are_always_the_same(channels: Literal[1, 3]) -> None:
     spec = replace(MODEL, channels=channels, mean=(0.5,) * channels, std=(0.2,) * channels)
     made = samples(spec)
     assert made.shape == (26, 8, 8, channels) and made.dtype == np.uint8 and len(np.unique(made, axis=0)) == 26

@@ -46,6 +46,7 @@ def test_programs_that_use_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: dict[str, Any] = {}
     exec(prepare, seen)
     ((_, expected),) = framed(SPEC, [Path("photograph.jpg")], ReadingConfig())
+    assert isinstance(expected, np.ndarray)
     np.testing.assert_array_equal(seen["images"], expected)
     for program, form, output in ((onnx, "onnx", "digits.onnx"), (symbol, "symbol", "digits")):
         if form == "onnx" and importlib.util.find_spec("onnxruntime") is None:

@@ -38,7 +38,7 @@ needs_onnx = pytest.mark.skipif(
     reason="onnx and onnxruntime are not installed (the extra vggdist[onnx])",
 )
 FORMATS = [pytest.param("onnx", marks=needs_onnx), "symbol"]
-COLOUR = {"channels": 3, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+COLOUR: dict[str, Any] = {"channels": 3, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
 SPEC = replace(
     MODEL,
     architecture=ModelConfig(name="custom", stages=((1, 4),), hidden=(6,), batch_norm=True),
@@ -187,7 +187,7 @@ def test_another_result_is_removed_and_what_was_there_stays(form: str, tmp_path:
 def _writes_another_network(write: Any) -> Any:
     def changed(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
         wrong = dict(found.parameters)
-        wrong["parameter/vgg_output_bias"] = wrong["parameter/vgg_output_bias"] + np.float32([0.01, 0, 0])
+        wrong["parameter/vgg_output_bias"] = wrong["parameter/vgg_output_bias"] + np.array([0.01, 0, 0], np.float32)
         write(replace(found, parameters=wrong), files, metadata)
 
     return changed

@@ -142,7 +142,7 @@ def test_files_are_taken_as_they_are_needed(model: Model, odd: list[Path]) -> No
             yield odd[0]
 
     measuring, reading = MeasuringConfig(batch_size=2), ReadingConfig(prefetch=3)
-    batches = predictions(model, endless(), measuring, reading, failed=pytest.fail)
+    batches = predictions(model, endless(), measuring, reading, failed=lambda error: pytest.fail(str(error)))
     assert len(next(batches)) == 2 and taken <= 2 + 3 * 2 + 1
     batches.close()  # type: ignore[attr-defined]
 

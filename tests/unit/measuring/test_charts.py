@@ -25,7 +25,7 @@ def scaling(ranks: int, rate: float) -> dict[str, Any]:
 
 
 SHARED = {key: series(value) for key, value in zip(SHARES, (2, 70, 20, 10, -2))}
-MEASURED = {
+MEASURED: dict[str, dict[str, Any]] = {
     "step": {"bare": series(210, 220), "training": series(200, 209), "ratio": series(0.95), "shares": [SHARED, SHARED]},
     "input": {"threads": [{"threads": n, "images_per_s": series(n), "core_ms_per_image": series(1)} for n in (1, 2)]},
     "scaling": {mode: [scaling(1, 100), scaling(2, 190)] for mode in ("weak", "strong")},

@@ -32,7 +32,7 @@ SMALL = [
 def test_a_gradient_is_ready_when_the_backward_pass_is_through_the_layer() -> None:
     # 3 s: 1 s forward, 2 s backward, a quarter of which is the output's.
     each = Workload(SMALL, 3.0, 1, bytes_per_gradient=2, exchange=Exchange(cap=0))
-    assert each.gradients() == [Gradient(pytest.approx(1.5), 10), Gradient(pytest.approx(3.0), 20)]
+    assert each.gradients() == [Gradient(pytest.approx(1.5), 10), Gradient(pytest.approx(3.0), 20)]  # type: ignore[arg-type]
     together = Workload(SMALL, 3.0, 1, bytes_per_gradient=2)
     assert together.gradients() == [Gradient(3.0, 30)]
 

@@ -18,7 +18,12 @@ from vggdist.reporting.hyper_parameters import hyper_parameters
 from vggdist.reporting.pictures import Mistake
 from vggdist.reporting.report import Report, SilentReport
 
-HYPER_PARAMETERS = {"optimizer.learning_rate": 0.05, "model.batch_norm": True, "ranks": 2, "model.name": "vgg11"}
+HYPER_PARAMETERS: dict[str, bool | float | str] = {
+    "optimizer.learning_rate": 0.05,
+    "model.batch_norm": True,
+    "ranks": 2,
+    "model.name": "vgg11",
+}
 CONFUSION = np.array([[3, 1], [0, 4]])
 
 

@@ -54,7 +54,7 @@ def _evaluated(crops: int, ranks: int = 1, batch_size: int = 30) -> np.ndarray:
 
     spec: Any = SimpleNamespace(class_names=tuple("abcdefg"))
     model: Any = SimpleNamespace(spec=spec, forward=forward, device=mx.cpu())
-    total = 0
+    total: Any = 0
     for rank in range(ranks):
         world: Any = OneOfSeveral(rank, ranks)
         found = evaluate(model, _view(crops), world, batch_size, ReadingConfig())

@@ -16,7 +16,7 @@ from vggdist.training.step import StepOutcome
 from vggdist.world.process import World
 
 
-def interval_of(*losses: float, earlier: dict[str, list[Any]] | None = None) -> Interval:
+def interval_of(*losses: float, earlier: Any = None) -> Interval:
     interval = Interval(World(), first_step=10, earlier=earlier)
     for loss in losses:
         finite = mx.nd.array([math.isfinite(loss)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ MODEL: dict[str, Any] = {"name": "custom", "stages": ((1, 4), (2, 6)), "hidden":
 def stored(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredArray]:
     random = np.random.default_rng(0)
     arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return {name: StoredArray(name, shape, "float32", lambda name=name: arrays[name]) for name, shape in shapes.items()}
+    return {name: StoredArray(name, shape, "float32", partial(arrays.__getitem__, name)) for name, shape in shapes.items()}
 
 
 def fitted(

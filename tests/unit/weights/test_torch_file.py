@@ -26,7 +26,7 @@ BY_TORCH = (
     b"\x001q\x0fh\x07K\x02tq\x10QK\x00K\x02\x85q\x11K\x01\x85q\x12\x89h\x00)Rq\x13tq\x14Rq\x15u}q\x16X\t\x00\x00\x00_metadataq\x17"
     b"h\x00)Rq\x18X\x00\x00\x00\x00q\x19}q\x1aX\x07\x00\x00\x00versionq\x1bK\x01sssb."
 )
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "features.0.weight": np.arange(24, dtype=np.float32).reshape(4, 3, 1, 2),
     "features.0.bias": np.array([1.5, -2, 3, 0], np.float16),
     "features.1.num_batches_tracked": np.array(7, np.int64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -56,7 +57,8 @@ def test_a_file_of_the_zoo_gives_the_same_scores_however_its_parameters_are_name
     if kind == "unordered":
         arrays = mx.nd.load(str(path))
         mx.nd.save(str(path), {key: arrays[key] for key in sorted(arrays, reverse=True)})
-    architecture = ModelConfig(name=name.removesuffix("_bn"), batch_norm=name.endswith("_bn"), initializer="xavier")
+    plain: Any = name.removesuffix("_bn")
+    architecture = ModelConfig(name=plain, batch_norm=name.endswith("_bn"), initializer="xavier")
     spec = ModelSpec(architecture, NAMES, channels=3, image_size=size, resize=size, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = Model(spec, mx.cpu(), seed=3)
     model.network(images(size)).wait_to_read()  # leaves the weights in oneDNN's layout

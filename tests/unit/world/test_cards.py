@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ TWO = [ONE, replace(ONE, address="0000:b1:00.0")]
 WHOLE = Build(cuda=True, nccl=True)
 
 
-def found(ranks: list[Card | None], build: Build = WHOLE, elastic: bool = False) -> list[tuple[str, str]]:
+def found(ranks: Sequence[Card | None], build: Build = WHOLE, elastic: bool = False) -> list[tuple[str, str]]:
     findings = list(judge(ranks, build, elastic))
     assert all(one.cure for one in findings)
     return [(one.level, one.what) for one in findings]

@@ -113,7 +113,9 @@ def test_only_horovod_s_library_takes_the_address_for_the_host_s_name_and_only_m
     buffer = ctypes.create_string_buffer(65)
 
     def called(slot: gloo._Slot, size: int) -> int:
-        return gloo._GETHOSTNAME(ctypes.c_void_p.from_address(slot.address).value)(ctypes.addressof(buffer), size)
+        function = ctypes.c_void_p.from_address(slot.address).value
+        assert function is not None
+        return gloo._GETHOSTNAME(function)(ctypes.addressof(buffer), size)
 
     with gloo.on_requested_interface({**RANK, "HOROVOD_GLOO_IFACE": "eth0"}):
         assert [called(slot, 65) for slot in slots] == [0] * len(slots) and buffer.value == b"10.0.0.2"

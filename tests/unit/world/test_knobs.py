@@ -171,7 +171,7 @@ def test_a_library_reads_the_variable(name: str) -> None:
         assert content.find(f"\0{name}\0".encode()) >= 0
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) % 2, reason="the cores cannot be divided by two")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) % 2 == 1, reason="the cores cannot be divided by two")
 def test_a_run_tells_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None:
     flags = ["--config", "quick.yaml", "--data.name", "synthetic", "--model.width_divisor", "8"]
     (tmp_path / "quick.yaml").write_text(
