@@ -7,7 +7,10 @@ import sys
 
 COMMANDS = {
     "train": "train a network, or continue a run",
-    "evaluate": "measure a run's newest checkpoint on the test set",
+    "evaluate": "measure a trained network: every metric, each class, each image",
+    "predict": "name the class of images",
+    "export": "write a trained network for ONNX runtimes, or for MXNet without this package",
+    "runs": "list the runs in a folder with what came of them, or compare two",
     "supervise": "start a training, and start it again from its newest checkpoint when it dies",
     "doctor": "tell whether a run would work here: devices, cores, disk, network",
     "rendezvous": "connect the ranks that SLURM's srun starts, without MPI and ssh",

@@ -37,7 +37,7 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
         knobs.apply(config)  # before anything imports MXNet
     meeting.arrive()
     from vggdist.inference import evaluation
-    from vggdist.reporting.figures import confusion_matrix, save
+    from vggdist.reporting.pictures import confusion_matrix
     from vggdist.world.process import World
 
     world = World()
@@ -51,7 +51,7 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
         write_json(folder / "evaluation.json", found.result)
         write_whole(folder / "predictions.csv", evaluation.as_csv(found.source, found.predictions))
         title = f"{config.data.part} set after step {found.result['checkpoint']['step']}"
-        save(confusion_matrix(found.result["confusion"], found.source.class_names, title), folder / "confusion.png")
+        confusion_matrix(found.result["confusion"], found.source.class_names, title).save(folder / "confusion.png")
 
     world.together(write, acts=world.is_root)
     if world.is_root:

@@ -31,7 +31,7 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
     shares = result["shares"]
     assert len(shares) == size and all((rank["allreduce(%)"]["median"] == 0) == (size == 1) for rank in shares)
     assert all(sum(series["repeats"][0] for series in rank.values()) == pytest.approx(100) for rank in shares)
-    assert {path.name for path in folder.iterdir()} == {"bench-step.json", "bench-step.png", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == {"bench-step.json", "bench-step.png", "bench"}
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
@@ -100,7 +100,7 @@ def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
     result = json.loads((folder / "bench-scaling.json").read_text())
     assert result["controller"] == "Gloo" and [row["ranks"] for row in result["weak"]] == [2]
     assert len(result["weak"][0]["shares"]) == 2 and result["weak"][0]["efficiency(%)"]["repeats"] == [100]
-    assert {path.name for path in folder.iterdir()} == {"bench-scaling.json", "bench-scaling.png", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == {"bench-scaling.json", "bench-scaling.png", "bench"}
 
 
 def test_scaling_that_is_terminated_ends_its_job(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.launching import LAUNCHERS, result_of, run, train
 
@@ -31,10 +32,10 @@ def test_a_run_leaves_a_complete_folder(launcher: str, tmp_path: Path) -> None:
         "config.yaml",
         "log.txt",
         "metrics.jsonl",
-        "tensorboard",
         "checkpoints",
         "result.json",
     }
+    assert len(list(run_directory.glob("events.out.tfevents.*"))) == 1
     lines = [json.loads(line) for line in (run_directory / "metrics.jsonl").read_text().splitlines()]
     assert {key for line in lines for key in line} >= {
         "train/loss",
@@ -76,6 +77,38 @@ def test_a_checkpoint_of_two_ranks_continues_on_one(tmp_path: Path) -> None:
     finished = train("python", 1, tmp_path, "--train.steps", "8")
     assert finished.code == 0 and "continuing from the checkpoint at step 5" in finished.output, finished.output
     assert result_of(tmp_path)["step"] == 8
+
+
+def test_a_run_that_is_over_says_why_and_which_setting_makes_it_go_on(tmp_path: Path) -> None:
+    flags = ["--data.name", "digits", "--model.name", "custom", "--model.stages", "[[1, 4]]", "--model.hidden", "[]"]
+    flags += [
+        "--run.name",
+        "a",
+        "--optimizer.learning_rate",
+        "1e-12",
+        "--train.epochs",
+        "5",
+        "--train.global_batch_size",
+        "100",
+    ]
+    first = train("python", 1, tmp_path, *flags, "--data.validation", "0.1", "--train.patience", "1")
+    assert first.code == 0, first.output
+    why = "no evaluation since step 13 was better; raise train.patience to train longer"
+    assert f"ended at step 26 of 65: {why}" in first.output and "finished in" in first.output
+    before = result_of(tmp_path, "a")
+    again = train("python", 1, tmp_path, *flags, "--data.validation", "0.1", "--train.patience", "1")
+    assert again.code == 0 and f"already finished at step 26: {why}" in again.output, again.output
+    assert "finished in" not in again.output and "set after epoch" not in again.output
+    after = result_of(tmp_path, "a")
+    assert (
+        after["sha256"] == before["sha256"] and after["metrics"] == before["metrics"] and after["best"]["part"] == "validation"
+    )
+    assert "eval/top1(%)" in after["metrics"]
+    events = EventAccumulator(str(tmp_path / "runs" / "a"), {"images": 0, "tensors": 0})
+    events.Reload()
+    assert len(events.Tensors("configuration")) == 1 and "_hparams_/session_start_info" in events.summary_metadata
+    assert [picture.step for picture in events.Images("confusion/validation")] == [13, 26]
+    assert [picture.step for picture in events.Images("mistakes")] == [26]
 
 
 def test_resume_never_refuses_to_overwrite_without_being_told(tmp_path: Path) -> None:

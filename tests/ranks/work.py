@@ -323,9 +323,10 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
     """Evaluate a network that was just initialised; tell every integer of the sums."""
     training = prepare(load("train", flags), world)
     view = training.inputs.evaluation_views["eval"]
-    sums = evaluate(training.model, view, world, training.config.evaluation.batch_size, training.config.data)
-    assert sums is not None
-    return {"samples": len(view), "sums": sums.as_array().tolist(), "result": sums.result()}
+    found = evaluate(training.model, view, world, training.config.evaluation.batch_size, training.config.data)
+    assert found is not None
+    worst = [one._replace(image=one.image.tolist()) for one in found.mistakes.of_all_ranks(world, training.model.spec)]
+    return {"samples": len(view), "sums": found.sums.as_array().tolist(), "result": found.metrics, "worst": worst}
 
 
 def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:

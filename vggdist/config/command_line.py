@@ -73,7 +73,7 @@ class SettingsParser(argparse.ArgumentParser):
             RequestError: an option is unknown or has no value, or a word is no option.
             SystemExit: with code 0 after ``--help``.
         """
-        found, rest = self.parse_known_args(arguments)
+        found, rest = self.parse_known_intermixed_args(arguments)
         if rest:
             raise RequestError(self._unknown(rest[0]))
         return found

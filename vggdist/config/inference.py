@@ -11,7 +11,7 @@ from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError
 from vggdist.config.images import ReadingConfig, SourceConfig
 from vggdist.config.load import RUN_FILE, resolve, settings_of_run
-from vggdist.config.schema import ArithmeticConfig, ExecutionConfig, MeasuringConfig, WorldConfig
+from vggdist.config.schema import ArithmeticConfig, DeviceConfig, ExecutionConfig, MeasuringConfig, WorldConfig
 
 BEST, LATEST = "best", "latest"
 
@@ -20,7 +20,7 @@ BEST, LATEST = "best", "latest"
 class InferenceConfig:
     """How a trained network computes. What is not given is as in the configuration of its run, where that is there."""
 
-    run: ExecutionConfig = field(default_factory=ExecutionConfig)
+    run: DeviceConfig = field(default_factory=DeviceConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     data: ReadingConfig = field(default_factory=ReadingConfig)
     train: ArithmeticConfig = field(default_factory=ArithmeticConfig)
@@ -39,10 +39,24 @@ class MeasuredDataConfig(SourceConfig):
 class EvaluateConfig(InferenceConfig):
     """How a trained network is measured."""
 
+    run: ExecutionConfig = field(default_factory=ExecutionConfig)
     data: MeasuredDataConfig = field(default_factory=MeasuredDataConfig)
 
 
-Schema = TypeVar("Schema", bound=InferenceConfig)
+@dataclass(frozen=True)
+class ExportConfig:
+    """How an export is checked. It computes on the CPU, whose float32 is not rounded to TF32 as that of a GPU."""
+
+    world: WorldConfig = field(default_factory=WorldConfig)
+    data: ReadingConfig = field(default_factory=ReadingConfig)
+
+    @property
+    def run(self) -> DeviceConfig:
+        """The device."""
+        return DeviceConfig(device="cpu")
+
+
+Schema = TypeVar("Schema")
 
 
 class Place(NamedTuple):
@@ -86,6 +100,12 @@ def place(run: str, checkpoint: str | None) -> Place:
     if not (Path(chosen) / "state.json").is_file():
         raise RequestError(f"--checkpoint {chosen} is neither best, latest, a step nor the folder of a checkpoint")
     return Place(folder, chosen)
+
+
+def require_one_process(command: str, processes: int) -> None:
+    """Refuse a launcher that starts several processes, of which each would do all of the work."""
+    if processes > 1:
+        raise RequestError(f"{command} computes in one process, and a launcher started {processes}; start it without one")
 
 
 def _run_of(checkpoint: Path) -> Path | None:

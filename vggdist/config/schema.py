@@ -26,21 +26,24 @@ def _is_name(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class ExecutionConfig:
+class DeviceConfig:
     """On what a command computes."""
 
-    seed: int = 0
-    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
     deterministic: bool = True
     """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
+
+
+@dataclass(frozen=True)
+class ExecutionConfig(DeviceConfig):
+    """On what a command computes, and how several ranks are watched."""
+
     timeout: UnboundedFloat = 120.0
     """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
     first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
 
 
@@ -48,6 +51,8 @@ class ExecutionConfig:
 class RunConfig(ExecutionConfig):
     """Where a run lives, how it starts, and on what it computes."""
 
+    seed: int = 0
+    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
     name: str = ""
     """Name of the run; its folder is <run.directory>/<run.name>. Empty: that of the configuration file without its ending,
     else <model.name>-<data.name>."""
@@ -66,11 +71,14 @@ class RunConfig(ExecutionConfig):
     elastic: bool = False
     """Go on in the surviving processes when ranks die, join or leave (docs/elastic.md). Needs horovodrun with
     --host-discovery-script, and Gloo; takes twice the memory of network and optimizer on each rank's host."""
+    layer_norms: bool = False
+    """Report with the training metrics the norm of each layer's gradient and weights, for TensorBoard."""
     drift_steps: int | None = None
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
         require(self.name == "" or _is_name(self.name), "run.name", self.name, _NAME)
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
         if self.max_time is not None:
@@ -218,10 +226,11 @@ class TrainConfig(ArithmeticConfig):
     doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression
     fp16."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: samples of rare classes count more in the loss, so that each class has the same share of it."""
+    """balanced: samples of rare classes count more in the training loss, so that each class has the same share of it: the loss
+    of a sample is multiplied by N / (K n) for n of N training samples in its class, and K classes."""
     patience: float | None = None
     """Epochs without a better evaluation (checkpoint.best_metric, of the validation set where there is one) after which the
-    run ends early. null: it goes to its end."""
+    run ends, at the next evaluation (evaluation.every_epochs). null: it goes to its end."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
     step's update on all ranks."""
@@ -324,3 +333,6 @@ class Config:
         begins_at_random = self.model.pretrained is None
         require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
         require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")
+        expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
+        waits = self.train.patience is not None
+        require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)

@@ -145,6 +145,7 @@ def _explanation(error: yaml.YAMLError, content: str) -> str:
     if mark is None:
         return f": it is not YAML: {' '.join(problem.split())}"
     where = f", line {mark.line + 1}"
-    if content.split("\n")[mark.line][mark.column : mark.column + 1] == "\t":
+    lines = content.split("\n")  # the mark of a file that is cut short may stand behind the last one
+    if mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
         return f"{where}: there is a tab; indent by spaces, as YAML requires"
     return f"{where}: it is not YAML: {' '.join(problem.split())}"

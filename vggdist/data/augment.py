@@ -160,6 +160,15 @@ class TrainingView:
         return images
 
 
+def require_room(crops: int, resize: int, image_size: int) -> None:
+    """Refuse several crops of an image that was scaled to the size of one: ``RequestError``."""
+    if crops > 1 and resize == image_size:
+        raise RequestError(
+            f"evaluation.crops {crops} takes corners of what augment.resize leaves around data.image_size {image_size}; "
+            f"train with augment.resize above {image_size}, or set evaluation.crops to 1"
+        )
+
+
 class EvaluationView:
     """A source as it is measured: scaled and cropped, always the same."""
 
@@ -174,11 +183,7 @@ class EvaluationView:
         Raises:
             RequestError: the scaled images have nothing around ``image_size`` for several crops.
         """
-        if crops > 1 and resize == image_size:
-            raise RequestError(
-                f"evaluation.crops {crops} takes corners of what augment.resize leaves around data.image_size {image_size}; "
-                f"train with augment.resize above {image_size}, or set evaluation.crops to 1"
-            )
+        require_room(crops, resize, image_size)
         self.source, self.crops = source, crops
         self._short_side, self._size = resize, image_size
 

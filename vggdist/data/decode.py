@@ -48,7 +48,15 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class DamagedImageError(RequestError):
-    """An image that cannot be decoded: its content is damaged, or has too many pixels."""
+    """An image that cannot be decoded: its content is damaged, or has too many pixels.
+
+    Attributes:
+        fault: what is wrong, without the advice for a data set that follows it in the message.
+    """
+
+    def __init__(self, fault: str, advice: str = "") -> None:
+        super().__init__(f"{fault}; {advice}" if advice else fault)
+        self.fault = printable(fault)
 
 
 @dataclass(frozen=True)
@@ -158,14 +166,15 @@ class Photograph:
             raise
         except Image.DecompressionBombError as error:  # it may well be whole
             raise DamagedImageError(
-                f"{name} ({len(content)} bytes) has more than {_MAX_PIXELS} pixels, the most that are decoded; scale it down, "
-                f"or leave it out with --data.damaged skip"
+                f"{name} ({len(content)} bytes) has more than {_MAX_PIXELS} pixels, the most that are decoded",
+                "scale it down, or leave it out with --data.damaged skip",
             ) from error
         except Exception as error:  # Pillow answers damage with whatever its parsers run into: SyntaxError, KeyError
             reason = "its content is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DamagedImageError(
-                f"{name} ({len(content)} bytes) does not decode: {reason}; replace or remove it, or leave out all that is "
-                f"damaged with --data.damaged skip; vggdist prepare --check lists them"
+                f"{name} ({len(content)} bytes) does not decode: {reason}",
+                "replace or remove it, or leave out all that is damaged with --data.damaged skip; vggdist prepare --check "
+                "lists them",
             ) from error
         self._decoded = pixels.reshape(*pixels.shape[:2], -1)
         self.height, self.width = self._decoded.shape[:2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,6 +171,34 @@ def scan_classes(place: Path) -> tuple[tuple[str, ...], Listing]:
     return tuple(classes), _list(place, classes, tuple(classes), ignored)
 
 
+def walk(root: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path | RequestError]:
+    """The images below a folder, at any depth, in the order of the names' bytes; for a folder that cannot be read its error.
+
+    What is no image is left out as in :func:`scan`, but a link to nothing that has the name of one. A link to a folder that it
+    lies in is not followed.
+
+    Args:
+        above: device and inode of each folder that ``root`` lies in.
+    """
+    try:
+        status = root.stat()
+        entries = _entries(root)
+    except OSError as error:
+        yield RequestError(f"{root} cannot be read: {error.strerror}")
+        return
+    except RequestError as error:
+        yield error
+        return
+    if (here := (status.st_dev, status.st_ino)) in above:
+        return
+    for entry in entries:
+        kind = _kind(entry)
+        if kind == _FOLDERS:
+            yield from walk(Path(entry.path), (*above, here))
+        elif kind == _IMAGES or _is_dead_image(entry, kind):
+            yield Path(entry.path)
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, in the order of the names' bytes: the same in every locale."""
     try:
@@ -210,6 +238,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return _DEAD_LINKS if not os.path.exists(entry.path) else "special files"
     suffix = os.path.splitext(name)[1]
     return _IMAGES if suffix in _SUFFIXES else printable(suffix) or "other files"
+
+
+def _is_dead_image(entry: os.DirEntry[str], kind: str) -> bool:
+    return kind == _DEAD_LINKS and entry.name.lower().endswith(_SUFFIXES)
 
 
 def _classes(folder: Path, entries: Iterable[os.DirEntry[str]]) -> tuple[dict[str, Path], Counter[str]]:
@@ -261,7 +293,7 @@ def _list(folder: Path, classes: Mapping[str, Path], class_names: tuple[str, ...
                 images.append(Path(entry.path))
                 continue
             kinds[kind] += 1
-            if kind == _DEAD_LINKS and entry.name.lower().endswith(_SUFFIXES):
+            if _is_dead_image(entry, kind):
                 dead_links.append(printable(entry.path))
         if not images:
             raise RequestError(_empty(place, kinds))

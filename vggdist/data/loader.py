@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from vggdist.data.augment import Batch, TrainingView
 from vggdist.data.sampler import SamplePlan
+
+_Made = TypeVar("_Made")
 
 
 def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable[int]) -> Iterator[partial[Batch]]:
@@ -25,18 +28,18 @@ def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable
 
 
 def prefetch(
-    tasks: Iterable[Callable[[], Batch]], threads: int, ahead: int, done: Callable[[Batch], None] | None = None
-) -> Generator[Batch]:
+    tasks: Iterable[Callable[[], _Made]], threads: int, ahead: int, done: Callable[[_Made], None] | None = None
+) -> Generator[_Made]:
     """Run tasks in threads and yield their results in order, at most ``ahead`` of them waiting.
 
     libjpeg-turbo, OpenCV, Pillow and numpy release the interpreter while they work, so threads suffice; a fork would not
-    survive MXNet's engine. A task's error is raised where its batch would have come.
+    survive MXNet's engine. A task's error is raised where its result would have come.
 
     Args:
-        done: told of each batch when the next one is asked for. Then nobody may use its images any more.
+        done: called with each result when the next one is asked for. Then nobody may use it any more.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[_Made]] = deque()
     try:
         for task in tasks:
             waiting.append(pool.submit(task))
@@ -48,7 +51,7 @@ def prefetch(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _hand_over(batch: Batch, done: Callable[[Batch], None] | None) -> Iterator[Batch]:
-    yield batch
+def _hand_over(made: _Made, done: Callable[[_Made], None] | None) -> Iterator[_Made]:
+    yield made
     if done is not None:
-        done(batch)
+        done(made)

@@ -99,20 +99,29 @@ def load_part(data: DataConfig, seed: int, part: str, class_names: Sequence[str]
     """One part of a data set, to be measured by a network that knows some classes; the other parts' files are not needed.
 
     Args:
-        part: ``train`` or ``test``.
+        part: ``test``, ``validation`` (what data.validation holds out of the training set), or ``train`` (the rest of it).
         class_names: of the network, in the order of its scores; the labels of the result refer to them.
         whole: where the folder has no parts, all of its images are meant, and not those that a training would hold out.
 
     Raises:
-        RequestError: as :func:`load`, or the data have a class that the network does not know.
+        RequestError: as :func:`load`, the data have a class that the network does not know, or there is no validation part.
     """
     if whole and data.name == "folder" and folder.has_no_parts(Path(data.root)):
         names, listing = folder.scan_classes(Path(data.root))
         loaded = in_files(listing, names, data, len(listing.paths))
     else:
-        loaded = load_parts(data, seed, [part])[part]
-    _report(part, loaded)
+        loaded = _part(data, seed, part)
+    _report(NAMES[part], loaded)
     return _relabelled(loaded.source, class_names)
+
+
+def _part(data: DataConfig, seed: int, part: str) -> LoadedPart:
+    if part == "validation" and not data.validation:
+        raise RequestError("data.validation is 0, so there is no validation part; set it, or measure --data.part test")
+    if part == "test" or not data.validation:
+        return load_parts(data, seed, [part])[part]
+    train, validation = hold_out(load_parts(data, seed, ["train"])["train"], data.validation, seed, "validation")
+    return validation if part == "validation" else train
 
 
 def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

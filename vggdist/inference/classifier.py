@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
-from scipy.special import softmax
 
 from vggdist.config.errors import RequestError
 from vggdist.data.decode import convert_channels
 from vggdist.data.framing import frame_crops
+from vggdist.inference.prediction import probabilities
 from vggdist.inference.trained import Trained
 from vggdist.models.model import Model
 
@@ -57,8 +57,7 @@ class Classifier:
         for start in range(0, len(source), _IMAGES_AT_ONCE):
             samples = np.arange(start, min(start + _IMAGES_AT_ONCE, len(source)))
             framed = frame_crops(source, samples, self.spec.resize, self.spec.image_size)
-            scores = self._model.forward(mx.nd.array(framed, ctx=self._model.device, dtype="uint8")).asnumpy()
-            found.append(softmax(scores.astype(np.float64), axis=1).astype(np.float32))
+            found.append(probabilities(self._model, framed).astype(np.float32))
         return np.concatenate(found)
 
 

@@ -19,9 +19,9 @@ from vggdist.data.augment import EvaluationView
 from vggdist.data.sources import load_part
 from vggdist.inference.trained import Trained, on_all_ranks
 from vggdist.models.model import Model
+from vggdist.reporting.metric_names import named
 from vggdist.training.evaluation import scored_batches
 from vggdist.training.metrics import EvaluationSums
-from vggdist.training.progress import metric_name
 from vggdist.world.process import World, choose_device
 from vggdist.world.watch import Watch
 
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: Wo
         "checkpoint": {"path": found.path, "step": found.step, "sha256": found.sha256},
         "data": {"name": data.name, "root": data.root, "part": data.part, "left_out": source.left_out},
         "images": len(source),
-        "metrics": {metric_name(data.part, name): value for name, value in sums.result().items()},
+        "metrics": named(data.part, sums.result()),
         "classes": per_class(sums.confusion(), spec.class_names),
         "confusion": sums.confusion().tolist(),
         "world_size": world.size,

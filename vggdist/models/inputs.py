@@ -19,13 +19,19 @@ class Normalize(gluon.HybridBlock):
         """Take the statistics of each channel on a scale from 0 to 1."""
         super().__init__(prefix="normalize_")
         with self.name_scope():
-            self.shift = self.params.get_constant("shift", _column(mean) * 255)
-            self.factor = self.params.get_constant("factor", 1 / (_column(std) * 255))
+            shift, factor = constants(mean, std)
+            self.shift = self.params.get_constant("shift", shift)
+            self.factor = self.params.get_constant("factor", factor)
 
     def hybrid_forward(self, F: Any, images: Any, shift: Any, factor: Any) -> Any:
         """Normalise a batch."""
         floats = F.cast(F.transpose(images, axes=(0, 3, 1, 2)), dtype="float32")
         return F.broadcast_mul(F.broadcast_sub(floats, shift), factor)
+
+
+def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """What is subtracted from pixels from 0 to 255, and what they are then multiplied by: both ``(1, C, 1, 1) float32``."""
+    return _column(mean) * 255, 1 / (_column(std) * 255)
 
 
 def _column(values: Sequence[float]) -> np.ndarray:

@@ -46,7 +46,8 @@ class Model:
         self.inputs.initialize(ctx=device)
         self.parameters: dict[str, Parameter] = dict(self.network.collect_params().items())
         self.forward = nn.HybridSequential(prefix="forward_")
-        self.forward.add(self.inputs, self.network, nn.HybridLambda(lambda F, scores: F.cast(scores, dtype="float32")))
+        scores = nn.HybridLambda(lambda F, scores: F.cast(scores, dtype="float32"), prefix="scores_")
+        self.forward.add(self.inputs, self.network, scores)
         self.forward.hybridize(static_alloc=True, static_shape=True)
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ tensorboardX's own writer hands events to a thread, which ends when the disk is 
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import struct
@@ -12,12 +13,18 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from PIL import Image
+from tensorboardX.proto.api_pb2 import Status
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.record_writer import masked_crc32c
 
 from vggdist.reporting.appended import AppendedFile
 
+PATTERN = "events.out.tfevents.*"
+"""Of the files' names."""
 _VERSION = "brain.Event:2"
 
 
@@ -47,15 +54,50 @@ class EventFile:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Append a point to each of several curves, under exactly these names."""
-        self.summary(step, Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]))
+        self._append(step, *(Summary.Value(tag=name, simple_value=value) for name, value in values.items()))
 
-    def summary(self, step: int, summary: Summary) -> None:
-        """Append a summary."""
-        self._file.append(_record(Event(wall_time=time.time(), step=step, summary=summary)))
+    def image(self, step: int, name: str, picture: Image.Image) -> None:
+        """Append a picture in RGB."""
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        width, height = picture.size
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content.getvalue())
+        self._append(step, Summary.Value(tag=name, image=image))
+
+    def text(self, step: int, name: str, lines: str) -> None:
+        """Append text that stands as it is, in a block of code."""
+        markdown = "\n".join(f"    {line}" for line in lines.splitlines())
+        tensor = TensorProto(dtype="DT_STRING", string_val=[markdown.encode()])
+        self._append(step, Summary.Value(tag=name, metadata=_metadata("text"), tensor=tensor))
+
+    def hyper_parameters(self, step: int, values: Mapping[str, bool | float | str]) -> None:
+        """Say by what TensorBoard's HParams page compares this run with others. The first ones of a run count."""
+        start = SessionStartInfo(start_time_secs=time.time())
+        for name, value in values.items():
+            kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+            setattr(start.hparams[name], kind, value)
+        self._session(step, "start", HParamsPluginData(session_start_info=start))
+
+    def finished(self, step: int) -> None:
+        """Say on the HParams page that the run has come to its end."""
+        end = SessionEndInfo(status=Status.Value("STATUS_SUCCESS"), end_time_secs=time.time())
+        self._session(step, "end", HParamsPluginData(session_end_info=end))
+
+    def _session(self, step: int, kind: str, data: HParamsPluginData) -> None:
+        metadata = _metadata("hparams", data.SerializeToString())
+        tensor = TensorProto(dtype="DT_FLOAT", tensor_shape={"dim": [{"size": 0}]})  # it has to have some
+        self._append(step, Summary.Value(tag=f"_hparams_/session_{kind}_info", metadata=metadata, tensor=tensor))
+
+    def _append(self, step: int, *values: Summary.Value) -> None:
+        self._file.append(_record(Event(wall_time=time.time(), step=step, summary=Summary(value=values))))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
+    return SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
 
 
 def _record(event: Event) -> bytes:

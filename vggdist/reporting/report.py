@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +18,18 @@ from vggdist.config.errors import RequestError
 from vggdist.reporting.chance import advice, is_at_chance
 from vggdist.reporting.console import Console
 from vggdist.reporting.events import EventFile
+from vggdist.reporting.metric_names import metric_name
 from vggdist.reporting.metrics_file import MetricsFile
+from vggdist.reporting.pictures import Mistake, confusion_matrix, mistakes
 
 logger = logging.getLogger(__name__)
 
 OnReport = Callable[[int, float, Mapping[str, float]], object]
 """Called with step, epoch and metrics."""
 
-LOG, METRICS, TENSORBOARD = "log.txt", "metrics.jsonl", "tensorboard"
+LOG, METRICS, EVENTS = "log.txt", "metrics.jsonl", "events.out.tfevents"
+_MOST_CLASSES = 200
+"""Of a confusion matrix that is drawn at each evaluation."""
 
 
 def require_usable(directory: Path) -> None:
@@ -37,8 +41,6 @@ def require_usable(directory: Path) -> None:
     for name in (LOG, METRICS):
         if os.path.lexists(directory / name) and not (directory / name).is_file():
             raise RequestError(f"{directory / name} is not a regular file; move it away, or use another --run.name")
-    if os.path.lexists(directory / TENSORBOARD) and not (directory / TENSORBOARD).is_dir():
-        raise RequestError(f"{directory / TENSORBOARD} is not a folder; move it away, or use another --run.name")
 
 
 class Report:
@@ -49,13 +51,20 @@ class Report:
     """
 
     def __init__(
-        self, directory: Path, first_step: int, total_steps: int, bar: bool = False, on_report: OnReport | None = None
+        self,
+        directory: Path,
+        first_step: int,
+        total_steps: int,
+        class_names: Sequence[str] | None = None,
+        bar: bool = False,
+        on_report: OnReport | None = None,
     ) -> None:
         """Open the record.
 
         Args:
             first_step: the step at which the run stands; what an earlier process recorded after it is taken back, so
                 that curves of a continued run do not double.
+            class_names: for pictures; None: the classes' numbers.
             bar: show a progress bar on a terminal.
             on_report: called with each record, too.
 
@@ -65,7 +74,8 @@ class Report:
         require_usable(directory)
         self._directory, self._on_report = directory, on_report
         self._metrics = MetricsFile(directory / METRICS, first_step)
-        self._events = EventFile(directory / TENSORBOARD, purge_step=first_step + 1)
+        self._events = EventFile(directory, purge_step=first_step + 1)
+        self._step, self._class_names = first_step, class_names
         self._unwritten: set[str] = set()  # confusion matrices
         self._warned_of_chance = False
         self.console = Console(first_step, total_steps, bar)
@@ -73,11 +83,17 @@ class Report:
     @property
     def lost(self) -> dict[str, int]:
         """How many records of which file could not be written so far; empty when all is there."""
-        counts = {METRICS: self._metrics.lost, TENSORBOARD: self._events.lost, **dict.fromkeys(self._unwritten, 1)}
+        counts = {METRICS: self._metrics.lost, EVENTS: self._events.lost, **dict.fromkeys(self._unwritten, 1)}
         return {name: count for name, count in counts.items() if count}
 
+    def introduce(self, configuration: str, hyper_parameters: Mapping[str, bool | float | str]) -> None:
+        """Show in TensorBoard what is trained: the whole configuration, and that by which runs are compared."""
+        self._events.text(self._step, "configuration", configuration)
+        self._events.hyper_parameters(self._step, hyper_parameters)
+
     def advance(self, step: int) -> None:
-        """Tell that a step was handed to the device."""
+        """Note that a step was handed to the device."""
+        self._step = step
         self.console.advance(step)
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
@@ -91,10 +107,28 @@ class Report:
         matrix = {"step": step, "rows": "true class", "counts": confusion.tolist()}
         self._replace(f"confusion-{part}.json", json.dumps(matrix))
         self.console.evaluation(step, epoch, part, metrics)
+        if len(confusion) <= _MOST_CLASSES:
+            names = self._class_names or [str(number) for number in range(len(confusion))]
+            title = f"{part} set after epoch {epoch:.4g}"
+            self._events.image(step, f"confusion/{part}", confusion_matrix(confusion, names, title))
         loss = metrics.get(f"{part}/loss", math.nan)
         if epoch >= 1 and not self._warned_of_chance and is_at_chance(confusion, loss):
             self._warned_of_chance = True
             logger.warning("%s", advice(loss, len(confusion)))
+
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        """Record in TensorBoard what the best evaluation so far measured; None: none has measured anything.
+
+        Its name does not say of which part, so that the HParams page compares runs with and without a validation part.
+        """
+        if value is not None:
+            self._events.scalars(step, {metric_name("best", metric): value})
+
+    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
+        """Show in TensorBoard what a network is most wrong about, the worst first."""
+        if found:
+            title = "worst mistakes: true class (blue), predicted class with its probability (red)"
+            self._events.image(step, "mistakes", mistakes(found, title))
 
     def sync(self) -> None:
         """Force the lines of ``metrics.jsonl`` to the disk, before a checkpoint that counts on them. For any thread."""
@@ -127,6 +161,8 @@ class Report:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.console.close()
+        if kind is None:
+            self._events.finished(self._step)
         self._events.close()
         self._metrics.close()
 
@@ -149,6 +185,12 @@ class SilentReport(Report):
         pass
 
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+        pass
+
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        pass
+
+    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
         pass
 
     def sync(self) -> None:

@@ -13,16 +13,20 @@ from types import TracebackType
 
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
-from vggdist.config.load import as_yaml
+from vggdist.config.files import read_text
+from vggdist.config.load import RUN_FILE, as_yaml
 from vggdist.config.schema import Config
+from vggdist.config.yaml_file import MAX_BYTES
+from vggdist.reporting import events
 from vggdist.reporting.report import require_usable
 from vggdist.reporting.result import write_whole
 
 _LOCK = ".lock"
 _PATIENCE = 10.0
 """Seconds that a process which continues an elastic run waits for the end of the one that was rank 0 before."""
-_WRITTEN = ("config.yaml", "log.txt", "metrics.jsonl", "result.json", "evaluation.json", "confusion-*.json")
-_EVENTS = "events.out.tfevents.*"
+_EARLIER_EVENTS = "tensorboard"
+"""The folder in which earlier versions wrote their curves."""
+_WRITTEN = (RUN_FILE, "log.txt", "metrics.jsonl", "result.json", "evaluation.json", "confusion-*.json", events.PATTERN)
 
 
 class RunDirectory:
@@ -67,16 +71,21 @@ class RunDirectory:
             )
         self.store.tidy()
 
-    def open(self, config: Config, continues: bool = False) -> None:
+    def open(self, config: Config, continues: bool = False) -> bool:
         """Take the folder over: remove the earlier run where that was asked for, and write the configuration.
+
+        Returns:
+            Whether the folder had another configuration, or none.
 
         Raises:
             OSError: when it cannot be written.
         """
         if config.run.resume == "never" and not continues and self.store.directory.exists():
             self._remove_earlier_run()
-        write_whole(self.path / "config.yaml", as_yaml(config))
+        former, now = _content(self.path / RUN_FILE), as_yaml(config)
+        write_whole(self.path / RUN_FILE, now)
         self.is_open = True
+        return former != now
 
     def release(self) -> None:
         """Let other processes train the run."""
@@ -114,7 +123,7 @@ class RunDirectory:
         for path in self._written():
             path.unlink(missing_ok=True)
         self.store.remove_all()
-        for folder in (self.path / "tensorboard", self.store.directory):
+        for folder in (self.path / _EARLIER_EVENTS, self.store.directory):
             try:
                 folder.rmdir()
             except OSError:
@@ -123,7 +132,15 @@ class RunDirectory:
     def _written(self) -> Iterator[Path]:
         for pattern in _WRITTEN:
             yield from self.path.glob(pattern)
-        yield from (self.path / "tensorboard").glob(_EVENTS)
+        yield from (self.path / _EARLIER_EVENTS).glob(events.PATTERN)
+
+
+def _content(path: Path) -> str | None:
+    """Of a text file; None where there is none that can be read."""
+    try:
+        return read_text(path, MAX_BYTES)
+    except OSError:
+        return None
 
 
 def _locked(path: Path, patience: float) -> int:

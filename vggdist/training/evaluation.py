@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import mxnet as mx
@@ -17,10 +18,28 @@ from vggdist.data.loader import prefetch
 from vggdist.data.sampler import evaluation_batches
 from vggdist.models.model import Model
 from vggdist.training.metrics import EvaluationSums
+from vggdist.training.mistakes import Mistakes
 from vggdist.world.process import World
 
 # Of MXNet's pools and cudaMalloc, of cuBLAS and of cuDNN.
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of measuring a view.
+
+    Attributes:
+        metrics: by their names without the part.
+        confusion: ``(K, K)`` counts, a row for each true class.
+        sums: from which both were computed.
+        mistakes: of this rank alone.
+    """
+
+    metrics: dict[str, float]
+    confusion: np.ndarray
+    sums: EvaluationSums
+    mistakes: Mistakes
 
 
 def evaluate(
@@ -30,8 +49,8 @@ def evaluate(
     images_at_once: int,
     reading: ReadingConfig,
     stopped: Callable[[], bool] = lambda: False,
-) -> EvaluationSums | None:
-    """Sums over the whole of a view, the same on every rank and for any number of ranks.
+) -> Evaluation | None:
+    """Measure the whole of a view; the sums are the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
@@ -39,14 +58,16 @@ def evaluate(
         images_at_once: of a rank; with several crops, each counts.
         stopped: asked at each batch, equally often on every rank; once it says yes, to all, the result is None.
     """
-    sums = EvaluationSums(len(model.spec.class_names))
+    sums, mistakes = EvaluationSums(len(model.spec.class_names)), Mistakes()
     for scored in scored_batches(model, view, world, images_at_once, reading):
         if stopped():
             return None
         if scored is not None:
             batch, scores = scored
             sums.add(scores, batch.labels, batch.mask)
-    return EvaluationSums.from_array(sums.num_classes, world.sum(sums.as_array()))
+            mistakes.add(batch, scores)
+    total = EvaluationSums.from_array(sums.num_classes, world.sum(sums.as_array()))
+    return Evaluation(total.result(), total.confusion(), total, mistakes)
 
 
 def scored_batches(

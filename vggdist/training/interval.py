@@ -134,6 +134,11 @@ class Interval:
             "memory/device(GiB)": _memory(device) / 2**30,
         }
 
+    def layer_norms(self) -> dict[str, float]:
+        """Those of the newest step, where they were asked for; waits for the device."""
+        norms = self._outcomes[-1].layer_norms
+        return dict(zip(norms, _read([*norms.values()]).tolist())) if norms else {}
+
     def _read(self, stop_at_nonfinite: bool) -> StepSums:
         """The steps that this process made, summed over the ranks; waits for the device."""
         count = len(self._outcomes)

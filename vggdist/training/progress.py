@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vggdist.checkpoints.schema import IntervalState, ProgressState
+from vggdist.reporting.metric_names import LOWER_IS_BETTER, metric_name
 from vggdist.training.metrics import MovingAverage
-
-_LOWER_IS_BETTER = {"loss"}
-_UNITS = {"top1": "top1(%)", "top5": "top5(%)"}
-
-
-def metric_name(part: str, metric: str) -> str:
-    """The name of an evaluation's metric with its unit: ``eval/top1(%)``."""
-    return f"{part}/{_UNITS.get(metric, metric)}"
 
 
 @dataclass
@@ -44,11 +37,16 @@ class Progress:
     def note_best(self, part: str, metric: str) -> bool:
         """Compare the newest evaluation of a part with the best so far; reports whether it is better."""
         value = self.evaluation_metrics[metric_name(part, metric)]
-        sign = -1 if metric in _LOWER_IS_BETTER else 1
+        sign = -1 if metric in LOWER_IS_BETTER else 1
         if math.isnan(value) or self.best_value is not None and not sign * value > sign * self.best_value:
             return False
         self.best_value, self.best_step = value, self.step
         return True
+
+    def forget(self, parts: Iterable[str]) -> None:
+        """Drop the metrics of parts of the data set: they are of an earlier end of the run."""
+        metrics = self.evaluation_metrics.items()
+        self.evaluation_metrics = {name: value for name, value in metrics if name.partition("/")[0] not in {*parts}}
 
     def as_state(self) -> ProgressState:
         """JSON values that :meth:`restore` reads; a metric that is not a number is null."""

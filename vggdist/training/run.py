@@ -9,15 +9,16 @@ from typing import Any
 
 from vggdist.checkpoints.state import digest
 from vggdist.config.duration import parse_duration
-from vggdist.config.load import run_directory
+from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import open_log, start_logging
+from vggdist.reporting.hyper_parameters import hyper_parameters
 from vggdist.reporting.report import OnReport, Report, SilentReport
 from vggdist.reporting.result import ResultFile
 from vggdist.training.directory import RunDirectory
 from vggdist.training.elastic import Memory
-from vggdist.training.setup import Training, prepare
+from vggdist.training.setup import Training, TrainingState, prepare
 from vggdist.training.trainer import Trainer
 from vggdist.world import slurm
 from vggdist.world.job import this_job
@@ -75,29 +76,44 @@ class Run:
             self._introduce(world, environment)
             training = prepare(config, world, memory.data, start)
             result = ResultFile(directory.path / "result.json", world.gather(this_job())[0])
-            world.together(lambda: self._open(result, start is not None) if world.is_root else None)
+            is_new = world.together(lambda: self._open(result, start is not None) if world.is_root else False)
         self._handler.result = result
         memory.data = training.inputs.data
-        first_step, total_steps = training.state.progress.step, training.state.calendar.total_steps
-        report = world.together(
-            lambda: (
-                Report(directory.path, first_step, total_steps, bar=world.size == 1, on_report=self._on_report)
-                if world.is_root
-                else SilentReport()
-            )
-        )
+        state = training.state
+        if was_finished := training.is_finished:
+            logger.info("already finished at step %d%s", state.progress.step, how_to_go_on(state))
+        report = world.together(lambda: self._report(training, is_new) if world.is_root else SilentReport())
         with report:
             self._stop.begin_training()
             Trainer(training, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
         watch.rest()
-        return self._result(training) | {"environment": environment, "lost_records": report.lost}
+        reached = self._result(training)
+        if not was_finished:
+            self._conclude(state)
+        return reached | {"environment": environment, "lost_records": report.lost}
 
-    def _open(self, result: ResultFile, continues: bool) -> None:
-        """Everything is checked: from now on this job's log, configuration and result are those of the run."""
-        if not self._directory.is_open:
-            self._directory.open(self.config, continues)
-            open_log(self._directory.path / "log.txt")
-            result.begin()
+    def _open(self, result: ResultFile, continues: bool) -> bool:
+        """Everything is checked: from now on this job's log, configuration and result are those of the run.
+
+        Returns:
+            Whether the configuration is another than the folder had.
+        """
+        if self._directory.is_open:
+            return False
+        is_new = self._directory.open(self.config, continues)
+        open_log(self._directory.path / "log.txt")
+        result.begin()
+        return is_new
+
+    def _report(self, training: Training, is_new: bool) -> Report:
+        """The record of the run, on rank 0."""
+        step, total = training.state.progress.step, training.state.calendar.total_steps
+        names, alone = training.model.spec.class_names, training.world.size == 1
+        report = Report(self._directory.path, step, total, names, bar=alone, on_report=self._on_report)
+        if is_new:
+            compared = hyper_parameters(self.config, training.inputs.plan.global_batch_size, training.world.size)
+            report.introduce(as_yaml(self.config), compared)
+        return report
 
     def _introduce(self, world: World, environment: dict[str, Any]) -> None:
         """Log on what this run is made."""
@@ -109,23 +125,42 @@ class Run:
         if job := slurm.job(os.environ):
             logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
 
+    def _conclude(self, state: TrainingState) -> None:
+        """Log how this job has come to the end of the run."""
+        if state.is_out_of_patience:
+            logger.info("ended at step %d of %d%s", state.progress.step, state.calendar.total_steps, how_to_go_on(state))
+        seconds = time.monotonic() - self._started
+        logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
+
     def _result(self, training: Training) -> dict[str, Any]:
         """What was reached; every rank must call this."""
         world, progress = training.world, training.state.progress
         sha256 = digest(training.state.arrays)
         world.require_same("its final parameters", sha256)
-        seconds = time.monotonic() - self._started
-        logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
         best_metric = self.config.checkpoint.best_metric
         return {
             "step": progress.step,
             "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
-            "best": {"metric": best_metric, "value": progress.best_value, "step": progress.best_step},
+            "best": {
+                "part": training.inputs.chosen_by,
+                "metric": best_metric,
+                "value": progress.best_value,
+                "step": progress.best_step,
+            },
             "left_out": training.inputs.data.left_out,
-            "seconds": round(seconds, 3),
+            "seconds": round(time.monotonic() - self._started, 3),
             "sha256": sha256,
             "world_size": world.size,
             "controller": world.controller,
             "device": str(training.device),
             "versions": versions(),
         }
+
+
+def how_to_go_on(state: TrainingState) -> str:
+    """Which setting would make a run that is over go on; with the reason where it ended before its last step."""
+    if state.is_out_of_patience:
+        best = state.progress.best_step or 0
+        return f": no evaluation since step {best} was better; raise train.patience to train longer"
+    key = "train.epochs" if state.calendar.config.train.steps is None else "train.steps"
+    return f"; raise {key} to train longer"

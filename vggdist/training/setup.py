@@ -66,11 +66,16 @@ class TrainingState:
 
     @property
     def is_over(self) -> bool:
-        """Whether no step is left, or the newest evaluation has run out of patience."""
-        progress = self.progress
-        waited = progress.step - progress.best_step if progress.best_step is not None else 0
-        impatient = self.patience is not None and waited >= self.patience * self.calendar.steps_per_epoch
-        return progress.step >= self.calendar.total_steps or impatient and progress.evaluated_step == progress.step
+        """Whether no step is left, or none is worth making."""
+        return self.progress.step >= self.calendar.total_steps or self.is_out_of_patience
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the evaluation at this step, before the last one, was not better, nor any in the epochs of patience."""
+        progress, calendar = self.progress, self.calendar
+        if self.patience is None or progress.evaluated_step != progress.step or progress.step >= calendar.total_steps:
+            return False
+        return progress.step - (progress.best_step or 0) >= self.patience * calendar.steps_per_epoch
 
 
 @dataclass
@@ -85,6 +90,19 @@ class Training:
     state: TrainingState
     step: TrainStep
     store: CheckpointStore
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the evaluation after the newest step was made; after the last one, with what is measured only then."""
+        progress = self.state.progress
+        parts = self.inputs.final_views if self.state.is_over else ()
+        measured = {name.partition("/")[0] for name in progress.evaluation_metrics}
+        return progress.evaluated_step == progress.step and measured.issuperset(parts)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state.is_over and self.is_measured
 
     def checkpoint_state(self) -> CheckpointState:
         """What a checkpoint holds beside the arrays."""
@@ -171,12 +189,13 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
 def _class_weights(config: Config, data: DataSet) -> np.ndarray | None:
     """Weight of each class in the loss, 1 in the mean over the training samples; None: all have the same.
 
-    ``balanced`` gives each class the same share of the loss: N / (K n_c) for the n_c of N samples of each of K classes.
+    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have any (King & Zeng 2001, as
+    in scikit-learn). So each class has the same share of the loss over the training set.
     """
     if config.train.class_weights == "none":
         return None
     counts = np.bincount(data.train.labels, minlength=len(data.train.class_names))
-    return (len(data.train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+    return (len(data.train) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 def _state(

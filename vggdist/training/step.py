@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import mxnet as mx
@@ -20,6 +20,7 @@ from vggdist.models.dense import fully_connected
 from vggdist.models.layers import readable_bytes
 from vggdist.models.model import Model
 from vggdist.training.loss_scale import LossScale
+from vggdist.training.norms import layer_norms
 from vggdist.training.optimizer import Guard, Optimizer, all_finite, clip, global_norm
 from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
@@ -32,19 +33,24 @@ class Objective(gluon.HybridBlock):
 
     The target of a sample is ``weight`` on its label and the rest on its mixup partner's (Zhang et al. 2018), each smoothed
     over the classes (Szegedy et al. 2016, section 7).
+
+    With class weights, the cross-entropy with each of the two smoothed targets is multiplied by the weight of that label's
+    class, as if its samples were so many more. The step divides the sum by the number of samples in the global batch, not by
+    the sum of their weights: the weights are 1 in the mean over the training set, so the gradient of a batch stays an
+    unbiased estimate of the gradient over the whole set, whatever classes the batch holds.
     """
 
     def __init__(self, model: Model, label_smoothing: float, class_weights: np.ndarray | None = None) -> None:
         """Take the parts of the graph.
 
         Args:
-            class_weights: ``(num_classes,) float32`` factor of each class's share of the loss; None: 1.
+            class_weights: ``(num_classes,) float32`` factor of the loss of each class's samples; None: 1.
         """
         super().__init__(prefix="objective_")
         self._smoothing = label_smoothing
         with self.name_scope():
             if class_weights is not None:
-                self.class_weights = self.params.get_constant("class_weights", class_weights[None])
+                self.class_weights = self.params.get_constant("class_weights", class_weights)
                 self.class_weights.initialize(ctx=model.device)
             self.inputs = model.inputs
             self.network = model.network
@@ -69,7 +75,7 @@ class Objective(gluon.HybridBlock):
 
         Returns:
             order: of no use outside the graph; see :meth:`_last_layer_first`.
-            loss: ``(1,)`` sum of the cross-entropies under the mask.
+            loss: ``(1,)`` sum of the cross-entropies, times their class weights, under the mask.
             hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
             inputs: ``(B, in_units)`` of each layer that gives factors.
         """
@@ -80,10 +86,12 @@ class Objective(gluon.HybridBlock):
         for layer in factored:
             layer.offset = None  # the network has other graphs, too
         logarithms = F.log_softmax(scores)
+        own, others, spread = weights, 1 - weights, F.mean(logarithms, axis=1)
         if class_weights is not None:
-            logarithms = F.broadcast_mul(logarithms, class_weights)
-        chosen = weights * F.pick(logarithms, labels) + (1 - weights) * F.pick(logarithms, partners)
-        likelihood = (1 - self._smoothing) * chosen + self._smoothing * F.mean(logarithms, axis=1)
+            own, others = own * F.take(class_weights, labels), others * F.take(class_weights, partners)
+            spread = (own + others) * spread
+        chosen = own * F.pick(logarithms, labels) + others * F.pick(logarithms, partners)
+        likelihood = (1 - self._smoothing) * chosen + self._smoothing * spread
         predicted = F.argmax(scores, axis=1)
         agreement = weights * F.broadcast_equal(predicted, F.cast(labels, "float32")) + (1 - weights) * F.broadcast_equal(
             predicted, F.cast(partners, "float32")
@@ -114,6 +122,8 @@ class StepOutcome:
         gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
         finite: where a step can be left out, ``(1,)``: 1 if all gradients are finite, 0 if the update was left out; else None.
         ballot: the ballot that was given, on its way to become the sum over the ranks.
+        layer_norms: by the names of metrics, where they were asked for (:func:`~vggdist.training.norms.layer_norms`): of the
+            mean gradient before clipping, and of the weights before the update.
     """
 
     loss: mx.nd.NDArray
@@ -121,6 +131,7 @@ class StepOutcome:
     gradient_norm: mx.nd.NDArray | None
     finite: mx.nd.NDArray | None
     ballot: mx.nd.NDArray
+    layer_norms: Mapping[str, mx.nd.NDArray] = field(default_factory=dict)
 
 
 class TrainStep:
@@ -183,7 +194,8 @@ class TrainStep:
             step: global step from 0; everything random in the step depends on it alone.
             num_valid: samples of the global batch that are not fill.
             ballot: small array that is summed over the ranks along with the gradients, in place.
-            measure: ask for the gradient's norm (it costs a pass over all gradients).
+            measure: ask for the gradient's norm, and with ``run.layer_norms`` for each layer's (it costs a pass over all
+                gradients).
         """
         if self._draws:  # a CPU needs milliseconds for it
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
@@ -197,12 +209,17 @@ class TrainStep:
             finite = all_finite(gradients.values())
             guard.restore_unless(finite)
             self.loss_scale.note(finite)
+        layers = self._layer_norms(gradients, scale) if measure and self._config.run.layer_norms else {}
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit, 1 / scale) if limit is not None else global_norm(gradients) / scale if measure else None
         self._optimizer.update(gradients, step, learning_rate, 1 / scale, finite)
         if self._config.train.accumulation > 1:
             self._reduction.clear()
-        return StepOutcome(losses, hits, norm, finite, ballot)
+        return StepOutcome(losses, hits, norm, finite, ballot, layers)
+
+    def _layer_norms(self, gradients: Mapping[str, mx.nd.NDArray], scale: float) -> dict[str, mx.nd.NDArray]:
+        weights = {name: parameter.data() for name, parameter in self._trained.items()}
+        return layer_norms(weights, gradients, scale, self._objective.network.prefix)
 
     def _accumulate(self, batch: Batch, num_valid: int, scale: float) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
         """Forward and backward over the parts of a batch; gradients become ``scale`` times this rank's share of the mean."""

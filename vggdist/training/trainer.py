@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
@@ -13,12 +14,13 @@ from vggdist.checkpoints.writer import CheckpointWriter
 from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import batch_tasks, prefetch
+from vggdist.reporting.metric_names import named
 from vggdist.reporting.report import Report
 from vggdist.training.calendar import Due
 from vggdist.training.elastic import Memory, RanksChange
-from vggdist.training.evaluation import evaluate
+from vggdist.training.evaluation import Evaluation, evaluate
 from vggdist.training.interval import Interval
-from vggdist.training.progress import Progress, metric_name
+from vggdist.training.progress import Progress
 from vggdist.training.setup import Training
 from vggdist.world.agreement import Agreement
 from vggdist.world.signals import StopRequests
@@ -109,11 +111,11 @@ class Trainer:
             self._evaluate_and_save(due, interval)
 
     def _make_up_for(self, interval: Interval) -> None:
-        """Measure and save what a stop left out at the step at which the run stands."""
-        step = self.training.state.progress.step
-        due = self.training.state.calendar.due(step) if step > 0 else Due()
-        if due.evaluation and self.training.state.progress.evaluated_step != step:
-            self._evaluate_and_save(due, interval)
+        """Measure and save what a stop left out at the step at which the run stands, or what is due since it ends here."""
+        state, step = self.training.state, self.training.state.progress.step
+        due = state.calendar.due(step) if step > 0 else Due()
+        if step > 0 and (due.evaluation or state.is_over) and not self.training.is_measured:
+            self._evaluate_and_save(replace(due, evaluation=True), interval)
 
     def _evaluate_and_save(self, due: Due, interval: Interval) -> None:
         if due.checkpoint:
@@ -143,33 +145,37 @@ class Trainer:
         metrics = interval.metrics(learning_rate, progress.moving_average, self._stops_at_nonfinite, training.device)
         metrics |= training.step.loss_scale.metrics()
         progress.training_metrics = metrics
-        self.report.training(progress.step, training.state.calendar.epoch(progress.step), metrics)
+        self.report.training(progress.step, training.state.calendar.epoch(progress.step), metrics | interval.layer_norms())
         # The ranks agree on a stop within two steps, and saving it takes as long as saving did before.
         self.stop.reserve = 3 * metrics["time/step(ms)"] / 1000 + 2 * (self.writer.seconds if self.writer else 0)
 
     def _evaluate(self, interval: Interval) -> bool:
-        """Measure what is due; reports whether the metric by which the best checkpoint is chosen improved."""
+        """Measure what is due; returns whether the metric by which the best checkpoint is chosen improved."""
         training, progress = self.training, self.training.state.progress
-        for part, view in training.inputs.evaluation_views.items():
-            self._measure(part, view, interval)
+        found = self._measure(training.inputs.evaluation_views, interval)
         progress.evaluated_step = progress.step
         improved = progress.note_best(training.inputs.chosen_by, training.config.checkpoint.best_metric)
-        if training.state.is_over:
-            for part, view in training.inputs.final_views.items():
-                self._measure(part, view, interval)
+        progress.forget(training.inputs.final_views)
+        if is_last := training.state.is_over:
+            found |= self._measure(training.inputs.final_views, interval)
+        epoch = training.state.calendar.epoch(progress.step)
+        for part, one in found.items():
+            self.report.evaluation(progress.step, epoch, part, named(part, one.metrics), one.confusion)
+        self.report.best(progress.step, training.config.checkpoint.best_metric, progress.best_value)
+        if is_last:
+            self.report.mistakes(progress.step, found["eval"].mistakes.of_all_ranks(training.world, training.model.spec))
         return improved
 
-    def _measure(self, part: str, view: EvaluationView, interval: Interval) -> None:
-        training, progress = self.training, self.training.state.progress
-        config = training.config
-        sums = evaluate(training.model, view, training.world, config.evaluation.batch_size, config.data, self._stopped)
-        if sums is None:
-            progress.evaluated_step = None
-            self._stop(interval)
-        metrics = {metric_name(part, name): value for name, value in sums.result().items()}
-        progress.evaluation_metrics.update(metrics)
-        epoch = training.state.calendar.epoch(progress.step)
-        self.report.evaluation(progress.step, epoch, part, metrics, sums.confusion())
+    def _measure(self, views: Mapping[str, EvaluationView], interval: Interval) -> dict[str, Evaluation]:
+        training, config, found = self.training, self.training.config, {}
+        for part, view in views.items():
+            one = evaluate(training.model, view, training.world, config.evaluation.batch_size, config.data, self._stopped)
+            if one is None:
+                training.state.progress.evaluated_step = None
+                self._stop(interval)
+            training.state.progress.evaluation_metrics.update(named(part, one.metrics))
+            found[part] = one
+        return found
 
     def _stopped(self) -> bool:
         """Asked before each batch of an evaluation, by every rank."""

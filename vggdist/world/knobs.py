@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vggdist.config.errors import RequestError
-from vggdist.config.schema import Config, ExecutionConfig, WorldConfig
+from vggdist.config.schema import Config, DeviceConfig, WorldConfig
 from vggdist.world import gpus, slurm
 from vggdist.world.binding import bind, bind_near
 from vggdist.world.cores import find_cores, own_cores
@@ -23,7 +23,7 @@ class Request(Protocol):
     """What this module reads of a command's settings."""
 
     @property
-    def run(self) -> ExecutionConfig:
+    def run(self) -> DeviceConfig:
         """The device."""
 
     @property

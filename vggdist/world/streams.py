@@ -73,6 +73,14 @@ def protect() -> None:
         sys.stderr = _text(_error, sys.stderr)
 
 
+def results() -> TextIO:
+    """Standard output for what a command was asked to print. Nothing is dropped: writing waits for a slow reader, and raises
+    ``OSError`` where there is no reader (``BrokenPipeError``) or no room."""
+    former = sys.__stdout__
+    encoding = former.encoding if former is not None and os.isatty(1) else "utf-8"
+    return open(1, "w", encoding=encoding, errors="backslashreplace", newline="", closefd=False)
+
+
 def say(text: str) -> None:
     """Write a line to standard error, past Python's stream: another thread may hang with the stream's lock."""
     _error.write(f"{text}\n".encode(errors="backslashreplace"))

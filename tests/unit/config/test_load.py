@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "run.max_time": "12:00:00",
     "run.drift_steps": 0,
     "run.elastic": True,
+    "run.layer_norms": True,
     "world.preset": "none",
     "world.bind": False,
     "model.name": "vgg16",
@@ -440,7 +441,7 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
         (["--train.epochs"], "write --train.epochs 0.1"),
         (["--augment.crop_scale"], r"write --augment.crop_scale \[0.1,0.1\]"),
-        (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.seed"),
+        (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.device"),
         (["--config"], "expected one argument"),
     ],
 )

@@ -145,6 +145,21 @@ def test_validation_is_a_share_of_each_class_of_the_training_set_and_the_test_se
     assert data.identity["validation"]["images"] == len(data.validation)
 
 
+def test_a_part_alone_is_what_a_training_makes_of_it() -> None:
+    config, names = DataConfig(validation=0.25), tuple("0123456789")
+    data = load(config, 3)
+    for part, trained_on in data.parts.items():
+        alone = load_part(config, 3, part, names)
+        assert isinstance(alone, ArraySource) and isinstance(trained_on, ArraySource)
+        np.testing.assert_array_equal(alone.images, trained_on.images)
+        np.testing.assert_array_equal(alone.labels, trained_on.labels)
+
+
+def test_a_validation_part_that_there_is_not_cannot_be_measured() -> None:
+    with pytest.raises(RequestError, match="data.validation is 0, so there is no validation part; set it"):
+        load_part(DataConfig(), 0, "validation", tuple("0123456789"))
+
+
 def test_validation_of_one_image_a_class_is_refused(tmp_path: Path) -> None:
     _write_mnist(tmp_path / "mnist")
     with pytest.raises(RequestError, match="data.validation 0.1 holds out no image: each class has one"):

@@ -12,8 +12,8 @@ import pytest
 
 import vggdist
 from tests.images import noise
-from tests.states import MODEL, training_state
-from vggdist.checkpoints.store import CheckpointStore
+from tests.states import MODEL
+from tests.trained import parameters, store
 from vggdist.config.images import ReadingConfig
 from vggdist.config.schema import ModelConfig
 from vggdist.data.arrays import ArraySource
@@ -29,9 +29,7 @@ SPEC = replace(MODEL, architecture=ModelConfig(name="custom", stages=((1, 4),), 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    network = Model(SPEC, mx.cpu(), seed=1)
-    arrays = [(f"parameter/{name}", parameter.data().asnumpy()) for name, parameter in network.parameters.items()]
-    CheckpointStore(folder / "checkpoints").save(arrays, training_state(10, model=SPEC.as_json(), best_step=10))
+    store(folder, SPEC)
     return folder
 
 
@@ -39,7 +37,9 @@ def test_probabilities_are_those_of_an_evaluation(run: Path) -> None:
     found, images = vggdist.load_model(run), noise(150, 12, 10, 1)
     probabilities = found.predict(images)
     source = ArraySource(images, np.zeros(150, np.int32), SPEC.class_names)
-    _, expected = measure(Model(SPEC, mx.cpu(), seed=1), EvaluationView(source, 9, 8), World(), 150, ReadingConfig())
+    network = Model(SPEC, mx.cpu())
+    network.load(parameters(SPEC))
+    _, expected = measure(network, EvaluationView(source, 9, 8), World(), 150, ReadingConfig())
     np.testing.assert_allclose(probabilities[:, 0], expected.probability_of_true, atol=1e-6)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), expected.predicted)
     assert probabilities.dtype == np.float32 and found.class_names == ("round", "square") and found.step == 10

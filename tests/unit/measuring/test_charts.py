@@ -78,6 +78,6 @@ def test_a_table_tells_every_row(kind: str) -> None:
 def test_a_figure_is_published_as_a_file_and_in_tensorboard(tmp_path: Path) -> None:
     path = publish(CHARTS["input"]({"world_size": 1, **MEASURED["input"]}), tmp_path, "bench-input")
     assert path == tmp_path / "bench-input.png" and path.read_bytes().startswith(b"\x89PNG")
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "bench"))
     events.Reload()
     assert len(events.Images("bench-input")) == 1

@@ -52,7 +52,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows: (step, value) of each curve."""
-    events = EventAccumulator(str(directory / "tensorboard"))
+    events = EventAccumulator(str(directory))
     events.Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -130,7 +130,7 @@ def test_what_could_not_be_written_is_told_at_the_end(tmp_path: Path, monkeypatc
     with Report(tmp_path, 0, 10) as report:
         for step in range(1, 4):
             report.training(step, step / 4, training_metrics(step))
-    assert report.lost == {"metrics.jsonl": 3, "tensorboard": 3}
+    assert report.lost == {"metrics.jsonl": 3, "events.out.tfevents": 4}  # one says that the run has finished
 
 
 def test_a_confusion_matrix_is_whole_or_the_former_one(
@@ -152,7 +152,7 @@ def test_a_confusion_matrix_is_whole_or_the_former_one(
         assert report.lost == {} and not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "log.txt", "tensorboard"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "log.txt"])
 @pytest.mark.parametrize("kind", ["folder", "file", "FIFO", "zeros", "loop"])
 def test_what_stands_in_the_place_of_a_report_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / name
@@ -163,10 +163,10 @@ def test_what_stands_in_the_place_of_a_report_is_refused(tmp_path: Path, name: s
         "zeros": lambda: path.symlink_to("/dev/zero"),
         "loop": lambda: path.symlink_to(name),
     }[kind]()
-    if kind == ("folder" if name == "tensorboard" else "file"):
+    if kind == "file":
         require_usable(tmp_path)
         return
-    with pytest.raises(RequestError, match=f"{name} is not a (folder|regular file); move it away"):
+    with pytest.raises(RequestError, match=f"{name} is not a regular file; move it away"):
         require_usable(tmp_path)
 
 
@@ -175,7 +175,8 @@ def test_what_a_kill_left_of_a_confusion_matrix_is_replaced(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "confusion-test.json.tmp")
     run(tmp_path, 0, 2)
     assert json.loads((tmp_path / "confusion-test.json").read_text())["step"] == 2
-    assert sorted(os.listdir(tmp_path)) == ["confusion-test.json", "metrics.jsonl", "tensorboard"]
+    names = sorted(name.partition(".out.")[0] for name in os.listdir(tmp_path))
+    assert names == ["confusion-test.json", "events", "metrics.jsonl"]
 
 
 def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:

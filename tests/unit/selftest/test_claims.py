@@ -127,6 +127,6 @@ def test_a_gpu_is_timed_with_sixty_four_images_and_a_cpu_with_few() -> None:
 
 
 def test_a_network_of_a_check_is_made_as_a_run_makes_it() -> None:
-    config = Network(TINY.small.model, 16, 10, 8).config("gpu", seed=3)
-    assert (config.run.device, config.run.seed, config.train.global_batch_size) == ("gpu", 3, 8)
+    config = Network(TINY.small.model, 16, 10, 8).config("gpu", loss_scale=2.0)
+    assert (config.run.device, config.train.loss_scale, config.train.global_batch_size) == ("gpu", 2, 8)
     assert config.run.resume == "never"

@@ -90,10 +90,27 @@ def test_overwriting_removes_the_earlier_run(tmp_path: Path) -> None:
     for folder in ("checkpoints/step-00000010", "checkpoints/.step-00000020.writing.1-1.ab", "tensorboard"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tensorboard" / "events.out.tfevents.1.host").touch()
-    for file in ("metrics.jsonl", "log.txt", "result.json", "confusion-eval.json", "checkpoints/latest"):
+    files = ("metrics.jsonl", "log.txt", "result.json", "confusion-eval.json", "checkpoints/latest")
+    for file in (*files, "events.out.tfevents.1795750618.165990.host.353"):
         (tmp_path / file).write_text("{}")
     opened(tmp_path, ANEW)
     assert tree(tmp_path) == {".lock", "config.yaml"}
+
+
+def test_it_says_whether_the_configuration_is_another_than_before(tmp_path: Path) -> None:
+    configs = (Config(), Config(), Config(run=RunConfig(seed=1)), Config(run=RunConfig(seed=1)))
+    found = []
+    for config in configs:
+        directory = RunDirectory(tmp_path)
+        directory.hold(config)
+        found.append(directory.open(config))
+        directory.release()
+    assert found == [True, False, True, False]
+    (tmp_path / "config.yaml").write_bytes(b"\xff")
+    directory = RunDirectory(tmp_path)
+    directory.hold(Config())
+    assert directory.open(Config()) is True
+    directory.release()
 
 
 def test_overwriting_removes_nothing_before_it_is_sure_to_train(tmp_path: Path) -> None:
@@ -105,7 +122,14 @@ def test_overwriting_removes_nothing_before_it_is_sure_to_train(tmp_path: Path) 
 
 
 def test_overwriting_keeps_what_the_run_did_not_write(tmp_path: Path) -> None:
-    kept = ["analysis/plot.py", "tensorboard/notes.txt", "checkpoints/mine/weights", "paper.pdf", "other/checkpoints/latest"]
+    kept = [
+        "analysis/plot.py",
+        "tensorboard/notes.txt",
+        "bench/events.out.tfevents.2",
+        "checkpoints/mine/weights",
+        "paper.pdf",
+        "other/checkpoints/latest",
+    ]
     for file in [*kept, "checkpoints/step-00000010/state.json", "tensorboard/events.out.tfevents.1", "metrics.jsonl"]:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x")

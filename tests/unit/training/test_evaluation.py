@@ -57,9 +57,9 @@ def _evaluated(crops: int, ranks: int = 1, batch_size: int = 30) -> np.ndarray:
     total = 0
     for rank in range(ranks):
         world: Any = OneOfSeveral(rank, ranks)
-        sums = evaluate(model, _view(crops), world, batch_size, ReadingConfig())
-        assert sums is not None
-        total = total + sums.as_array()
+        found = evaluate(model, _view(crops), world, batch_size, ReadingConfig())
+        assert found is not None
+        total = total + found.sums.as_array()
     assert shapes == {(max(1, batch_size // crops) * crops, 8, 8, 3)}  # one shape, for the network's static graph
     return total
 

@@ -53,6 +53,13 @@ def test_a_number_is_better_than_a_first_value_that_is_none() -> None:
     assert (run.best_value, run.best_step) == (0.5, 2) and better == [False, True, False]
 
 
+def test_metrics_of_an_earlier_end_are_forgotten_and_others_stay() -> None:
+    run = progress(top1=81.5)
+    run.evaluation_metrics |= {"eval_train/top1(%)": 99.0, "validation/loss": 0.5}
+    run.forget(["eval"])
+    assert run.evaluation_metrics == {"eval_train/top1(%)": 99.0, "validation/loss": 0.5}
+
+
 def test_progress_survives_its_checkpoint() -> None:
     run = progress(top1=81.5, loss=0.3)
     run.step, run.training_metrics = 12, {"train/loss": 1 / 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -83,3 +84,27 @@ def test_a_reader_that_does_not_read_holds_up_only_once(tmp_path: Path) -> None:
     finally:
         process.kill()
         os.close(reading)
+
+
+_RESULTS = """
+import sys
+from vggdist.world import streams
+streams._PATIENCE = 0.05  # of what is only reported
+streams.protect()
+output = streams.results()
+try:
+    for number in range(2000):
+        output.write(f"{number:0100}\\n")
+        output.flush()
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+def test_results_wait_for_a_slow_reader_and_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "results.py").write_text(_RESULTS)
+    command = f"{sys.executable} results.py"
+    slow = shell(f"{command} | (sleep 0.5; cat); exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert slow.returncode == 0 and slow.stdout.decode().splitlines() == [f"{number:0100}" for number in range(2000)]
+    for redirection, code in ((">/dev/full", errno.ENOSPC), ("| head -1", errno.EPIPE)):
+        assert shell(f"{command} {redirection}; exit ${{PIPESTATUS[0]}}", tmp_path).returncode == code

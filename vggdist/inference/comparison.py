@@ -1,0 +1,67 @@
+"""Whether an exported network computes what the network computes from which it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vggdist.data.framing import resize
+from vggdist.models.spec import ModelSpec
+
+LARGEST = 1e-4
+"""Largest difference of two probabilities that is rounding."""
+_TIE = 1e-5
+"""Two classes whose probabilities differ by no more are equally probable: either may come first."""
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""``(N, S, S, C) uint8`` to ``(N, num_classes)`` probabilities."""
+
+
+@dataclass
+class Comparison:
+    """What was found on some images.
+
+    Attributes:
+        largest: difference of probabilities; nan where there is one.
+        changed: images of which another class is the most probable.
+    """
+
+    images: int = 0
+    largest: float = 0.0
+    changed: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether there were images, and all differences are rounding."""
+        return self.images > 0 and self.largest <= LARGEST and self.changed == 0
+
+    def __str__(self) -> str:
+        top = "the same top-1" if not self.changed else f"another top-1 of {self.changed}"
+        return f"{self.images} images, largest difference of probabilities {self.largest:.2g}, {top}"
+
+
+def compare(network: Network, exported: Network, batches: Iterable[np.ndarray]) -> Comparison:
+    """Compare two networks on batches of ``(N, S, S, C) uint8``."""
+    found = Comparison()
+    for images in batches:
+        expected, values = network(images), exported(images)
+        first = np.take_along_axis(expected, values.argmax(axis=1)[:, None], axis=1)[:, 0]
+        found.images += len(images)
+        found.largest = float(np.maximum(found.largest, np.abs(values - expected).max()))  # keeps nan
+        found.changed += int(np.count_nonzero(expected.max(axis=1) - first > _TIE))
+    return found
+
+
+def samples(spec: ModelSpec) -> np.ndarray:
+    """``(26, S, S, C) uint8``: noise, noise of black and white, smooth pictures, and single colours; always the same."""
+    size, channels = spec.image_size, spec.channels
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (8, size, size, channels), np.uint8)
+    extreme = random.integers(0, 2, (4, size, size, channels), np.uint8) * 255
+    coarse = random.integers(0, 256, (8, 4, 4, channels), np.uint8)
+    smooth = np.stack([resize(image, size, size) for image in coarse])
+    flat = np.empty((6, size, size, channels), np.uint8)
+    flat[:3], flat[3:] = np.reshape([0, 128, 255], (3, 1, 1, 1)), random.integers(0, 256, (3, 1, 1, channels))
+    return np.concatenate([noise, extreme, smooth, flat])

@@ -1,0 +1,90 @@
+"""The images of an evaluation that a network is most wrong about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.special import softmax
+
+from vggdist.data.augment import Batch
+from vggdist.models.spec import ModelSpec
+from vggdist.reporting.pictures import THUMBNAIL, Mistake
+from vggdist.world.process import World
+
+KEPT = 24
+"""Images on each rank, and in the end."""
+
+
+class _Candidate(NamedTuple):
+    """A mistake of this rank; the lowest is the worst.
+
+    Attributes:
+        likelihood: probability of the true class; -1 where the scores are not finite.
+        probability: of the predicted class.
+        image: ``(S, S, C) uint8`` as the network saw it, the first crop.
+    """
+
+    likelihood: float
+    sample: int
+    true: int
+    predicted: int
+    probability: float
+    image: np.ndarray
+
+
+class Mistakes:
+    """Keeps this rank's worst mistakes, few of them, while an evaluation goes on."""
+
+    def __init__(self) -> None:
+        self._worst: list[_Candidate] = []
+
+    def add(self, batch: Batch, scores: np.ndarray) -> None:
+        """Look at a batch with its logits, ``(B, K)``."""
+        predicted = scores.argmax(axis=1)
+        wrong = np.flatnonzero((batch.mask > 0) & (predicted != batch.labels))
+        if not wrong.size:
+            return
+        with np.errstate(invalid="ignore"):
+            probabilities = softmax(scores[wrong].astype(np.float64), axis=1)
+        rows, true, predicted = np.arange(len(wrong)), batch.labels[wrong], predicted[wrong]
+        columns = (
+            np.nan_to_num(probabilities[rows, true], nan=-1),
+            batch.samples[wrong],
+            true,
+            predicted,
+            probabilities[rows, predicted],
+        )
+        crops = len(batch.images) // len(batch.labels)
+        worst = np.lexsort((columns[1], columns[0]))[:KEPT]
+        images = [image.copy() for image in batch.images[wrong[worst] * crops]]
+        here = zip(*(column[worst].tolist() for column in columns), images)
+        self._worst = sorted([*self._worst, *map(_Candidate._make, here)])[:KEPT]  # no two are of one sample
+
+    def of_all_ranks(self, world: World, spec: ModelSpec) -> list[Mistake]:
+        """The worst of all ranks, the worst first; every rank must call this, and gets the same.
+
+        Each rank first learns which they are, then gives the images that it has, scaled down to what a picture shows.
+        """
+        facts = world.gather([candidate[:-1] for candidate in self._worst])
+        ranked = sorted(tuple(one) for ones in facts for one in ones)[:KEPT]
+        side = min(spec.image_size, THUMBNAIL)
+        images = np.zeros((len(ranked), side, side, spec.channels), np.int32)
+        own = {candidate.sample: candidate.image for candidate in self._worst}
+        for slot, (_, sample, *_) in enumerate(ranked):
+            if sample in own:
+                images[slot] = _scaled(own[sample], side)
+        if ranked:
+            images = world.sum(images)
+        names = spec.class_names
+        return [
+            Mistake(image.astype(np.uint8), names[true], names[predicted], probability)
+            for image, (_, _, true, predicted, probability) in zip(images, ranked)
+        ]
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    if len(image) == side:
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
