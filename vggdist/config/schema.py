@@ -329,10 +329,10 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
+        waits = self.train.patience is not None
+        require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)
         rate = self.optimizer.backbone_rate
         begins_at_random = self.model.pretrained is None
         require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
         require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")
-        expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
-        waits = self.train.patience is not None
-        require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)
