@@ -22,6 +22,10 @@ from typing import Any, TypeVar
 
 import mxnet as mx
 import numpy as np
+
+# Horovod opens MXNet's library, in which there is another libjpeg, to all that is loaded later. Pillow must be there before:
+# else it calls that one, and no JPEG decodes.
+import PIL._imaging  # noqa: F401
 from mxnet.base import c_handle_array, c_str, check_call
 
 from vggdist.config.errors import BeforeStart, Dismissed, RequestError, RunError, agreed

@@ -75,3 +75,10 @@ def test_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
     with pytest.raises(RequestError, match="MXNet sees none"):
         choose_device("gpu", local_rank=0)
+
+
+def test_pillow_decodes_though_horovod_shows_it_another_libjpeg() -> None:
+    program = "import vggdist.world.process; from sklearn.datasets import load_sample_image; load_sample_image('flower.jpg')"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment)
+    assert finished.returncode == 0, finished.stderr
