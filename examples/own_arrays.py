@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -23,7 +25,7 @@ def main() -> None:
     print(f"top-1 on images that were held out: {result['metrics']['eval/top1(%)']:.2f} %")
 
 
-def report(step: int, epoch: float, metrics: dict[str, float]) -> None:
+def report(step: int, epoch: float, metrics: Mapping[str, float]) -> None:
     """Rank 0 gets the metrics of each report and evaluation here."""
     if "validation/loss" in metrics:
         print(f"epoch {epoch:g}: validation loss {metrics['validation/loss']:.4f}")

@@ -8,10 +8,10 @@ import mxnet as mx
 import numpy as np
 
 from tests.states import training_state
+from vggdist.checkpoints import trained
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.checkpoints.trained import Trained
 from vggdist.config.inference import Place
-from vggdist.inference import trained
-from vggdist.inference.trained import Trained
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
 

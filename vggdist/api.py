@@ -85,8 +85,8 @@ def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: st
     where = place(os.fspath(run), checkpoint)
     if not _MXNET_CAME_FIRST and "mxnet" not in sys.modules:
         knobs.apply(InferenceConfig(world=WorldConfig(bind=False)))
+    from vggdist.checkpoints.trained import read
     from vggdist.inference.classifier import Classifier
-    from vggdist.inference.trained import read
     from vggdist.world.process import choose_device
 
     return Classifier(read(where), choose_device(device, local_rank=0))

@@ -39,7 +39,8 @@ def export(arguments: Sequence[str], processes: int) -> dict[str, Any]:
         where = place(asked.run, asked.checkpoint)
         config = settings(where, asked.settings, ExportConfig)
         knobs.apply(config)  # before anything imports MXNet
-    from vggdist.inference import exporting, trained
+    from vggdist.checkpoints import trained
+    from vggdist.inference import exporting
 
     form = exporting.format_of(asked.format)
     found = trained.read(where)

@@ -43,7 +43,8 @@ def predict(arguments: Sequence[str], processes: int) -> dict[str, Any]:
         where = place(asked.run, asked.checkpoint)
         config = settings(where, asked.settings, InferenceConfig)
         knobs.apply(config)  # before anything imports MXNet
-    from vggdist.inference import prediction, trained
+    from vggdist.checkpoints import trained
+    from vggdist.inference import prediction
     from vggdist.world.process import choose_device
 
     found = trained.read(where)

@@ -9,11 +9,11 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
 
+from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
 from vggdist.data.decode import convert_channels
 from vggdist.data.framing import frame_crops
 from vggdist.inference.prediction import probabilities
-from vggdist.inference.trained import Trained
 from vggdist.models.model import Model
 
 _IMAGES_AT_ONCE = 128

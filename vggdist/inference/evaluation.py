@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from vggdist.checkpoints.trained import Trained, on_all_ranks
 from vggdist.config.images import DataConfig, ReadingConfig
 from vggdist.config.inference import EvaluateConfig, Place
 from vggdist.data.arrays import Source
 from vggdist.data.augment import EvaluationView
 from vggdist.data.sources import load_part
-from vggdist.inference.trained import Trained, on_all_ranks
 from vggdist.models.model import Model
 from vggdist.reporting.metric_names import named
 from vggdist.training.evaluation import scored_batches

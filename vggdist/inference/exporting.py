@@ -12,13 +12,13 @@ from typing import Protocol
 import mxnet as mx
 import numpy as np
 
+from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.images import ReadingConfig
 from vggdist.data.decode import DamagedImageError
 from vggdist.data.image_names import files
 from vggdist.inference.comparison import Comparison, Network, compare, samples
 from vggdist.inference.prediction import framed, probabilities
-from vggdist.inference.trained import Trained
 from vggdist.models.spec import ModelSpec
 
 _AT_ONCE = 32  # images of a comparison

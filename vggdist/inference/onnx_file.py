@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import ModelConfig
-from vggdist.inference.trained import Trained
 from vggdist.models.inputs import constants
 from vggdist.models.layers import Layer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from vggdist.inference.trained import Trained
+from vggdist.checkpoints.trained import Trained
 from vggdist.models.model import Model
 
 SUFFIX = ""

@@ -15,10 +15,10 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
+from vggdist.checkpoints.trained import read
 from vggdist.config.data_sets import IMAGENET
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import place
-from vggdist.inference.trained import read
 from vggdist.models.layers import NETWORK_PREFIX, Layer, parameter_shapes
 from vggdist.models.model import PREFIX, Model
 from vggdist.models.spec import ModelSpec

@@ -23,6 +23,7 @@ from tests.images import noise
 from tests.states import MODEL
 from tests.trained import store
 from vggdist import export
+from vggdist.checkpoints.trained import Trained
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.images import ReadingConfig
@@ -30,7 +31,6 @@ from vggdist.config.schema import ModelConfig
 from vggdist.inference import exporting, symbol_file
 from vggdist.inference.comparison import Network, compare
 from vggdist.inference.prediction import probabilities
-from vggdist.inference.trained import Trained
 from vggdist.models.spec import ModelSpec
 
 needs_onnx = pytest.mark.skipif(

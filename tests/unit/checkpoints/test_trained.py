@@ -9,9 +9,9 @@ import pytest
 
 from tests.states import training_state
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.checkpoints.trained import read
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import EvaluateConfig, Place, place, settings
-from vggdist.inference.trained import read
 
 
 def saved(run: Path, *steps: int, best: int | None) -> CheckpointStore:
