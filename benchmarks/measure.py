@@ -64,7 +64,8 @@ def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int
 
 def reported(folder: Path) -> float:
     """Images per second that a run of ours reports, without its first report."""
-    lines = map(json.loads, (folder / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines())
+    (path,) = folder.glob("runs/*/metrics.jsonl")
+    lines = map(json.loads, path.read_text().splitlines())
     reports = [(line["step"], line["throughput/images_per_s"]) for line in lines if "throughput/images_per_s" in line]
     steps = [step - earlier for (earlier, _), (step, _) in zip(reports, reports[1:])]
     return statistics.harmonic_mean([speed for _, speed in reports[1:]], weights=steps)

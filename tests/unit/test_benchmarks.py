@@ -41,7 +41,7 @@ def test_our_trainings_are_asked_for_as_it_is_said(name: str) -> None:
 
 
 def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "quickstart"
+    folder = tmp_path / "runs" / "vgg11-synthetic"
     folder.mkdir(parents=True)
     lines = [{"step": 8, "throughput/images_per_s": 1.0}, {"step": 8, "eval/loss": 0.0}]
     lines += [{"step": 16, "throughput/images_per_s": 8.0}, {"step": 18, "throughput/images_per_s": 1.0}]
@@ -197,7 +197,7 @@ def test_the_steps_of_ours_and_of_a_peer_are_read_on_the_way(tmp_path: Path) -> 
     assert network.steps_told(tmp_path) == 0
     output.write_text("a warning\nsteps 4\nsteps 16\n")
     assert network.steps_told(tmp_path) == 16
-    folder = tmp_path / "runs" / "quickstart"
+    folder = tmp_path / "runs" / "vgg11-synthetic"
     folder.mkdir(parents=True)
     lines = [{"step": 4, "throughput/images_per_s": 1.0}, {"step": 9, "eval/loss": 0.0}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 8, "throughput')
