@@ -253,3 +253,11 @@ def test_help_lists_every_option_with_its_text() -> None:
 def test_a_training_knows_no_plan() -> None:
     with pytest.raises(RequestError, match="unknown key plan.ranks"):
         load("train", ["--plan.ranks", "3"])
+
+
+def test_a_step_that_may_be_left_out_takes_a_copy_of_what_it_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    def states(*flags: str) -> str:
+        return next(line for line in printed(capsys, *VGG16, *flags) if "optimizer state" in line).split(maxsplit=2)[2]
+
+    assert states() == "527.79 MiB"
+    assert states("--train.nonfinite", "skip") == states("--train.loss_scale", "dynamic") == "1.55 GiB"

@@ -238,6 +238,12 @@ class TrainConfig(ArithmeticConfig):
     """Weight of the newest step in the moving average of the loss (train/loss_moving_average). It starts at the loss of the
     first step, as in the MXNet tutorials, so with the default it stands near that for about a hundred steps."""
 
+    @property
+    def can_skip(self) -> bool:
+        """Whether a step may be left out, which takes a copy of what it changes."""
+        is_dynamic = self.loss_scale == "dynamic" or self.loss_scale is None and self.precision == "float16"
+        return self.nonfinite == "skip" or is_dynamic
+
     def __post_init__(self) -> None:
         require(0 < self.epochs < float("inf"), "train.epochs", self.epochs, "a positive number")
         require(self.steps is None or self.steps >= 1, "train.steps", self.steps, "at least 1 step")

@@ -83,6 +83,8 @@ class Job:
         request, batch_size = self.request, self.samples.batch_size
         asked, at_once = request.plan, batch_size // request.train.accumulation
         states, gathered = len(request.optimizer.states), self._gathered_bytes()
+        if request.train.can_skip:  # what a step changes is there twice
+            states += states + 1
         fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
         images = self.images
 

@@ -8,7 +8,7 @@ waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import mxnet as mx
 from mxnet.ndarray import NDArray
@@ -17,25 +17,6 @@ from vggdist.config.schema import OptimizerConfig
 
 # One-dimensional parameters: weight decay would pull scales and offsets to 0, to no use (He et al. 2019, section 3.1).
 UNDECAYED = ("_bias", "_gamma", "_beta")
-
-
-def all_finite(arrays: Iterable[NDArray]) -> NDArray:
-    """``(1,) float32`` on the device: 1 where every value is finite, else 0; nothing waits."""
-    found = [*arrays]
-    return mx.nd.multi_all_finite(*found, num_arrays=len(found))
-
-
-class Guard:
-    """Arrays as they are now, to be restored after a step that is left out. The device decides; nothing waits."""
-
-    def __init__(self, arrays: Iterable[NDArray]) -> None:
-        """Copy them."""
-        self._before = [(array, array.copy()) for array in arrays]
-
-    def restore_unless(self, finite: NDArray) -> None:
-        """Where ``finite``, ``(1,)`` on the device, is 0, the arrays get their bits back, in place."""
-        for array, before in self._before:
-            mx.nd.where(finite.broadcast_to((len(array),)), array, before, out=array)
 
 
 class Optimizer:
@@ -70,7 +51,6 @@ class Optimizer:
         step: int,
         learning_rate: float,
         scale: float = 1.0,
-        finite: NDArray | None = None,
     ) -> None:
         """Update every parameter once, in place, without waiting for the device.
 
@@ -78,18 +58,13 @@ class Optimizer:
             gradients: an array for each parameter.
             step: 0-based global step, from which Adam corrects its bias.
             scale: factor of each gradient.
-            finite: ``(1,)`` on the device; where it is 0, parameters and states keep their bits. None: it is 1.
 
         Raises:
             KeyError: a parameter has no gradient.
         """
         for name, parameter in self.parameters.items():
             weight, gradient = parameter.data(), gradients[name]
-            states = [self.states[f"{name}/{kind}"] for kind in self.config.states]
-            guard = Guard([weight, *states] if finite is not None else [])
             self._update_one(name, weight, gradient, step, learning_rate * self._factors[name], scale)
-            if finite is not None:
-                guard.restore_unless(finite)
 
     def decay(self, name: str) -> float:
         """Weight decay of a parameter: 0 for biases and batch-norm parameters unless ``optimizer.decay_all``."""

@@ -19,9 +19,10 @@ from vggdist.data.randomness import step_seed
 from vggdist.models.dense import fully_connected
 from vggdist.models.layers import readable_bytes
 from vggdist.models.model import Model
+from vggdist.training.guard import Guard, all_finite
 from vggdist.training.loss_scale import LossScale
 from vggdist.training.norms import layer_norms
-from vggdist.training.optimizer import Guard, Optimizer, all_finite, clip, global_norm
+from vggdist.training.optimizer import Optimizer, clip, global_norm
 from vggdist.training.reduction import Reduction
 from vggdist.world.process import World
 
@@ -155,7 +156,6 @@ class TrainStep:
         self._config = config
         self._device = device
         self.loss_scale = LossScale(config.train)
-        self._can_skip = config.train.nonfinite == "skip" or self.loss_scale.is_dynamic
         self._draws = _has_dropout(objective)
         parameters = list(objective.collect_params().items())  # in the order of the layers
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
@@ -163,6 +163,9 @@ class TrainStep:
         self._offsets = [offset for offset in offsets.values() if offset in self._trained]  # frozen statistics do not move
         self._statistics = [parameter.data() for name, parameter in parameters if offsets.get(name) in self._trained]
         self._all = [mx.nd.ones_like(statistic) for statistic in self._statistics]
+        weights = [parameter.data() for parameter in self._trained.values()]
+        changed = [*weights, *optimizer.states.values(), *self._statistics]
+        self._guard = Guard(changed) if config.train.can_skip else None
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
                 parameter.grad_req = "add"
@@ -200,19 +203,20 @@ class TrainStep:
         if self._draws:  # a CPU needs milliseconds for it
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         scale = self.loss_scale.value
-        guard = Guard(self._statistics if self._can_skip else [])
+        if self._guard is not None:
+            self._guard.keep()
         losses, hits = self._accumulate(batch, num_valid, scale)
         self._settle_statistics()
         gradients = self._reduction(ballot)
-        finite = None
-        if self._can_skip:  # the reduced gradients are equal on all ranks, so all of them skip the step, or none
-            finite = all_finite(gradients.values())
-            guard.restore_unless(finite)
-            self.loss_scale.note(finite)
+        # The reduced gradients are equal on all ranks, so all of them leave a step out, or none.
+        finite = all_finite(gradients.values()) if self._guard is not None else None
         layers = self._layer_norms(gradients, scale) if measure and self._config.run.layer_norms else {}
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit, 1 / scale) if limit is not None else global_norm(gradients) / scale if measure else None
-        self._optimizer.update(gradients, step, learning_rate, 1 / scale, finite)
+        self._optimizer.update(gradients, step, learning_rate, 1 / scale)
+        if self._guard is not None and finite is not None:
+            self._guard.restore_unless(finite)
+            self.loss_scale.note(finite)
         if self._config.train.accumulation > 1:
             self._reduction.clear()
         return StepOutcome(losses, hits, norm, finite, ballot, layers)
