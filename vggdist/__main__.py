@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from vggdist.world.signals import ignore_stop_signals
+
 COMMANDS = {
     "train": "train a network, or continue a run",
     "evaluate": "measure a trained network: every metric, each class, each image",
@@ -12,7 +14,7 @@ COMMANDS = {
     "export": "write a trained network for ONNX runtimes, or for MXNet without this package",
     "runs": "list the runs in a folder with what came of them, or compare two",
     "supervise": "start a training, and start it again from its newest checkpoint when it dies",
-    "doctor": "tell whether a run would work here: devices, cores, disk, network",
+    "doctor": "report whether a run would work here: devices, cores, disk, network",
     "rendezvous": "connect the ranks that SLURM's srun starts, without MPI and ssh",
     "prepare": "put images into record files, or take them out, or check either",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
@@ -25,7 +27,10 @@ def main() -> int:
     """Hand over to a command."""
     command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if command in COMMANDS:
-        return int(importlib.import_module(f"vggdist.{command}").main(arguments))
+        code = int(importlib.import_module(f"vggdist.{command}").main(arguments))
+        if command == "train":
+            ignore_stop_signals()
+        return code
     lines = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
     print(f"usage: vggdist COMMAND [--config FILE] [--section.key value ...]\n\n{lines}")
     return 0 if command in ("-h", "--help") else 2

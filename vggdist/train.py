@@ -12,7 +12,7 @@ from vggdist.config.errors import before_start
 from vggdist.config.load import load
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
-from vggdist.world.signals import StopRequests
+from vggdist.world.signals import StopRequests, ignore_stop_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,4 +36,6 @@ def train(arguments: Sequence[str], handler: ExitHandler, stop: StopRequests, st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    ignore_stop_signals()
+    sys.exit(code)

@@ -185,3 +185,17 @@ def test_a_run_is_evaluated_the_same_by_any_number_of_ranks_and_without_its_trai
     assert metrics.items() <= trained["metrics"].items()
     assert told[1][0]["checkpoint"]["sha256"] == trained["sha256"] and told[1][0]["images"] == 10
     assert not (run_folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("module", ["vggdist.train", "vggdist"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_while_a_finished_process_ends_does_not_make_a_failure_of_it(name: str, module: str, tmp_path: Path) -> None:
+    words = [*(["train"] if module == "vggdist" else []), "--train.steps", "1"]
+    script = (
+        "import atexit, os, runpy, signal, sys\n"
+        f"atexit.register(os.kill, os.getpid(), signal.{name})\n"
+        f"sys.argv[1:] = {words!r}\n"
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+    )
+    ended = run("python", 1, ["-c", script], tmp_path)
+    assert ended.code == 0 and result_of(tmp_path)["exit_code"] == 0, ended.output

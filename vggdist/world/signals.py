@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
+def ignore_stop_signals() -> None:
+    """For a process whose outcome is recorded and which only has to end: a signal would make a failure of it."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopRequests:
     """While it is entered, SIGTERM, SIGUSR1 and SIGINT ask for a stop instead of ending this process.
 
