@@ -234,9 +234,9 @@ class Watch:
                 logger.warning("no connection to the watch of rank 0 on %s (a firewall?); this rank watches only itself", host)
         if self._verdict is not None and not self._elastic or self._end_at < math.inf:
             return
-        if moved_at == math.inf:
+        if self._beat[1] == math.inf:
             faulthandler.cancel_dump_traceback_later()
-        else:
+        if self._beat[1] < math.inf:  # read anew: a beat may have armed it since, and what follows keep Python's lock
             self._arm_backstop()
         root_judges = self._rank > 0 and 0 in self._peers.ranks and self._roster.audible(0, now)
         if not root_judges and (finding := self._roster.judge(now)):
