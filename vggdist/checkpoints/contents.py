@@ -24,7 +24,7 @@ import numpy as np
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, fault
 from vggdist.config.archives import stored_archive
 from vggdist.config.errors import RequestError
-from vggdist.config.files import open_regular, read_regular
+from vggdist.config.files import naming, open_regular, read_regular
 
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 _LONGEST_MANIFEST, _LONGEST_STATE = 2**14, 2**28
@@ -147,7 +147,7 @@ def _write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
 @contextmanager
 def _verified(path: Path, expected: Mapping[str, str | int], limit: int | None = None) -> Iterator[BinaryIO]:
     """The file, open at its beginning, once its content is what the manifest says."""
-    with _naming(path), open_regular(path, limit) as file:
+    with naming(f"checkpoint file {path}"), open_regular(path, limit) as file:
         if _size(file) != expected["bytes"] or _fingerprint(file) != expected:
             raise ValueError("it does not match its SHA-256")
         file.seek(0)
@@ -207,7 +207,7 @@ def _read_state(file: BinaryIO, folder: Path, step: int | None) -> CheckpointSta
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """SHA-256 and size of each of the other files, by name."""
-    with _naming(path):
+    with naming(f"checkpoint file {path}"):
         manifest = _parse(read_regular(path, _LONGEST_MANIFEST))
         if not isinstance(manifest, dict) or set(manifest) != {_ARRAYS, _STATE}:
             raise ValueError("it does not name the checkpoint's files")
@@ -227,16 +227,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text:.40} is not a finite number")
     return value
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged or hostile file raises into an error that names the file."""
-    try:
-        yield
-    except (MemoryError, RequestError):
-        raise  # too little memory is no damage
-    except OSError as error:
-        raise RequestError(f"checkpoint file {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # the parsers of zip, npy and JSON raise what they like
-        raise RequestError(f"checkpoint file {path} is damaged: {error or type(error).__name__}") from None

@@ -9,7 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
+
+from vggdist.config.errors import RequestError
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -86,3 +90,21 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 def _too_large(path: str | os.PathLike[str], found: str, limit: int) -> OSError:
     return OSError(errno.EFBIG, f"{found}; expected at most {limit}", os.fspath(path))
+
+
+@contextmanager
+def naming(what: str, fault: str = " is damaged: ") -> Iterator[None]:
+    """Turn whatever reading a damaged or hostile file raises into a ``RequestError`` that names it.
+
+    Args:
+        what: the file, as the message begins.
+        fault: before the text of an error that is not the system's.
+    """
+    try:
+        yield
+    except (MemoryError, RequestError):
+        raise  # too little memory is no damage
+    except OSError as error:
+        raise RequestError(f"{what} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # the parsers of zip, npy, JSON and others raise what they like
+        raise RequestError(f"{what}{fault}{error or type(error).__name__}") from None

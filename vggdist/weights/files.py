@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from vggdist.config.errors import RequestError
-from vggdist.config.files import open_regular
+from vggdist.config.files import naming, open_regular
 from vggdist.weights.mxnet_file import BEGINNING as MXNET_BEGINNING
 from vggdist.weights.mxnet_file import read_mxnet
 from vggdist.weights.safetensors_file import is_safetensors, read_safetensors
@@ -30,7 +29,7 @@ def opened(path: Path) -> Iterator[Mapping[str, StoredArray]]:
         RequestError: it cannot be read, is damaged, or of an unknown format; also for an error within the context that shows
             it. The message names the file.
     """
-    with _naming(path), open_regular(path) as file:
+    with naming(str(path), fault=": "), open_regular(path) as file:
         _check_hash(path, file)
         with _arrays(path, file) as arrays:
             yield arrays
@@ -56,18 +55,3 @@ def _check_hash(path: Path, file: BinaryIO) -> None:
         algorithm = _HASHES[named["ending"]]
         if not hashlib.file_digest(file, algorithm).hexdigest().startswith(named["digits"]):  # type: ignore[arg-type]
             raise ValueError(f"its content does not have the {algorithm.upper()} in its name; fetch it again, or rename it")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged or hostile file raises into an error that names the file."""
-    try:
-        yield
-    except (MemoryError, RequestError):
-        raise  # too little memory is no damage
-    except ImportError as error:
-        raise RequestError(f"{path}: {error}; install this package's dependencies again") from None
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # the parsers of zip and safetensors raise what they like
-        raise RequestError(f"{path}: {error or type(error).__name__}") from None
