@@ -239,10 +239,14 @@ class TrainConfig(ArithmeticConfig):
     first step, as in the MXNet tutorials, so with the default it stands near that for about a hundred steps."""
 
     @property
+    def has_dynamic_loss_scale(self) -> bool:
+        """Whether the loss scale follows what overflows."""
+        return self.loss_scale == "dynamic" or self.loss_scale is None and self.precision == "float16"
+
+    @property
     def can_skip(self) -> bool:
         """Whether a step may be left out, which takes a copy of what it changes."""
-        is_dynamic = self.loss_scale == "dynamic" or self.loss_scale is None and self.precision == "float16"
-        return self.nonfinite == "skip" or is_dynamic
+        return self.nonfinite == "skip" or self.has_dynamic_loss_scale
 
     def __post_init__(self) -> None:
         require(0 < self.epochs < float("inf"), "train.epochs", self.epochs, "a positive number")

@@ -13,7 +13,6 @@ from vggdist.checkpoints.schema import LossScaleState
 from vggdist.config.errors import RunError, agreed
 from vggdist.config.schema import TrainConfig
 
-_DYNAMIC = "dynamic"
 FIRST, SMALLEST, LARGEST = 2.0**16, 2.0**-14, 2.0**24
 """Of a dynamic scale. The first and the largest one are those of MXNet's AMP."""
 COMPRESSED = 1024.0
@@ -32,10 +31,9 @@ class LossScale:
 
     def __init__(self, train: TrainConfig) -> None:
         """Begin with what the configuration asks for."""
-        compressed = train.compression == "fp16"
-        wanted = train.loss_scale or (_DYNAMIC if train.precision == "float16" else COMPRESSED if compressed else 1.0)
-        self.is_dynamic = wanted == _DYNAMIC
-        self.value = (COMPRESSED if compressed else FIRST) if wanted == _DYNAMIC else float(wanted)
+        self.is_dynamic = train.has_dynamic_loss_scale
+        first = COMPRESSED if train.compression == "fp16" else FIRST if self.is_dynamic else 1.0
+        self.value = float(train.loss_scale) if isinstance(train.loss_scale, int | float) else first
         self._good_steps = 0
         self._unread: mx.nd.NDArray | bool | None = None
 
