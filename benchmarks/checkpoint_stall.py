@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-SETTINGS = knobs.apply()  # before anything imports MXNet
+SETTINGS = variables.apply()  # before anything imports MXNet
 
 import mxnet as mx  # noqa: E402
 from measure import in_words, machine  # noqa: E402

@@ -15,7 +15,7 @@ from pathlib import Path
 from measure import Program, ProgramFailed, in_words, machine, ours, take_turns
 
 GLOO, MPI = "horovodrun --gloo -np 2", "horovodrun -np 2"
-# Without vggdist/world/scheduling.py.
+# Without vggdist/environment/scheduling.py.
 IMPATIENT = "import os, runpy; os.SCHED_BATCH = os.SCHED_OTHER; runpy.run_module('vggdist.train', run_name='__main__')"
 
 

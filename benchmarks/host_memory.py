@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-knobs.apply()
+variables.apply()
 
 import psutil  # noqa: E402
 
+from vggdist.collectives.shared_arrays import once_per_host  # noqa: E402
+from vggdist.collectives.world import World  # noqa: E402
 from vggdist.config.images import DataConfig  # noqa: E402
-from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
-from vggdist.data.sources import DataSet, load  # noqa: E402
+from vggdist.data.dataset import DataSet, load  # noqa: E402
+from vggdist.data.serialization import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.statistics import value_counts  # noqa: E402
-from vggdist.world.host import once_per_host  # noqa: E402
-from vggdist.world.process import World  # noqa: E402
 
 CIFAR_SIZED = DataConfig(name="synthetic", synthetic_samples=48_000, image_size=32)  # and 12,000 test images
 

@@ -27,9 +27,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-knobs.apply()  # before anything imports MXNet
+variables.apply()  # before anything imports MXNet
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -39,13 +39,13 @@ from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 
 from vggdist.config.images import AugmentConfig, DataConfig  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
-from vggdist.data.boxes import box_draws, random_box  # noqa: E402
+from vggdist.data.crop_boxes import box_draws, random_box  # noqa: E402
+from vggdist.data.dataset import load  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
-from vggdist.data.framing import divisor_for  # noqa: E402
 from vggdist.data.loader import batch_tasks, prefetch  # noqa: E402
 from vggdist.data.randomness import Draws  # noqa: E402
+from vggdist.data.resize_crop import divisor_for  # noqa: E402
 from vggdist.data.sampler import SamplePlan  # noqa: E402
-from vggdist.data.sources import load  # noqa: E402
 from vggdist.prepare import main as prepare  # noqa: E402
 
 SIZE, BATCH, EPOCHS = 224, 25, 4

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from vggdist.measuring.series import Series, in_turn
+from vggdist.benchmarking.series import Series, in_turn
 
 MODEL = ("--model.name", "vgg11", "--model.batch_norm", "true", "--model.hidden", "[]")
 DATA = ("--data.name", "synthetic", "--data.image_size", "32", "--data.synthetic_samples", "8192")

@@ -38,13 +38,13 @@ from hosts import INTERFACE, address, cores_of, hosts, missing, on, sent_by
 from measure import AUGMENTATION, DATA, MODEL, ProgramFailed, end, in_words, machine, reported, started
 from run import HERE, PYTORCH, told
 
+from vggdist.benchmarking.series import Series, in_turn
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.load import training_settings
 from vggdist.config.plan import PlanRequest
-from vggdist.measuring.series import Series, in_turn
 from vggdist.planning.job import Job, plan_job
 from vggdist.planning.scaling import step_seconds
-from vggdist.training.exchange import GIGABIT
+from vggdist.training.gradient_exchange import GIGABIT
 
 NETWORKS = {"vgg11": MODEL, "vgg16": ("--model.name", "vgg16", "--model.hidden", "[4096,4096]")}
 BUCKETS = ("--train.bucket_cap_mb", "1", "--train.factors")

@@ -13,15 +13,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-SETTINGS = knobs.apply()  # before anything imports MXNet
+SETTINGS = variables.apply()  # before anything imports MXNet
 
 import mxnet as mx  # noqa: E402
 from measure import in_words, machine  # noqa: E402
 
+from vggdist.benchmarking.series import in_turn  # noqa: E402
 from vggdist.config.schema import ModelConfig  # noqa: E402
-from vggdist.measuring.series import in_turn  # noqa: E402
 from vggdist.models.vgg import VGG, build_vgg  # noqa: E402
 
 MODEL = ModelConfig(name="vgg11", batch_norm=True, hidden=())

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from measure import WARMUP, Program, ProgramFailed, in_words, machine, ours, take_turns
 
+from vggdist.benchmarking.series import Series
 from vggdist.config.schema import ModelConfig
-from vggdist.measuring.series import Series
 from vggdist.models.layers import Layer, describe
 
 HERE = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measure import ProgramFailed, end, in_words, machine, started
 
-from vggdist.measuring.series import in_turn
+from vggdist.benchmarking.series import in_turn
 
 TRAINING = ("python", "-m", "vggdist.train", "--train.steps", "1", "--evaluation.every_epochs", "0")
 LAUNCHERS = ("", "horovodrun --gloo -np 2", "horovodrun -np 2")

@@ -23,7 +23,7 @@ from pathlib import Path
 from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
 
 from vggdist.config.load import load
-from vggdist.world import knobs
+from vggdist.environment import variables
 
 asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 asked.add_argument("--turns", type=int, default=100, help="default: %(default)s")
@@ -35,12 +35,12 @@ if OPTIONS.turns < 2 or OPTIONS.steps < 1:
 FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]
 FOUND = machine()  # before a rank is bound to its cores
 CONFIG = load("train", FLAGS)
-SETTINGS = knobs.apply(CONFIG)  # before anything imports MXNet
+SETTINGS = variables.apply(CONFIG)  # before anything imports MXNet
 
-from vggdist.measuring.bare import bare_step, step_by_step  # noqa: E402
-from vggdist.measuring.series import Series, in_turn  # noqa: E402
+from vggdist.benchmarking.bare_step import bare_step, step_by_step  # noqa: E402
+from vggdist.benchmarking.series import Series, in_turn  # noqa: E402
+from vggdist.collectives.world import World, versions  # noqa: E402
 from vggdist.training.setup import Training, prepare  # noqa: E402
-from vggdist.world.process import World, versions  # noqa: E402
 
 WARMUP = 8
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from vggdist.data.sources import ArraySource, DataSet
+from vggdist.data.dataset import ArraySource, DataSet
 
 
 @dataclass

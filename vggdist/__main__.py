@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from vggdist.world.signals import ignore_stop_signals
+from vggdist.processes.signals import ignore_stop_signals
 
 COMMANDS = {
     "train": "train a network, or continue a run",

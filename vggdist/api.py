@@ -12,18 +12,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vggdist.collectives import initialization
 from vggdist.config.errors import before_start
 from vggdist.config.inference import InferenceConfig, place
 from vggdist.config.load import checked, run_directory
 from vggdist.config.schema import Config, WorldConfig
+from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
+from vggdist.processes.signals import StopRequests
 from vggdist.reporting.console import start_logging
-from vggdist.world import knobs, meeting
-from vggdist.world.signals import StopRequests
 
 if TYPE_CHECKING:
-    from vggdist.data.given import Given
-    from vggdist.data.sources import DataSet
+    from vggdist.data.dataset import DataSet
+    from vggdist.data.in_memory import Given
     from vggdist.inference.classifier import Classifier
     from vggdist.reporting.report import OnReport
 
@@ -63,7 +64,7 @@ def train(config: Config, data: Given | None = None, on_report: OnReport | None 
             asked = checked(_for_given_images(config) if data is not None else config)
         if data is None:
             return run_training(asked, handler, stop, started, on_report=on_report)
-        from vggdist.data.given import data_set
+        from vggdist.data.in_memory import data_set
 
         return run_training(asked, handler, stop, started, lambda: data_set(data, asked.data, asked.run.seed), on_report)
 
@@ -84,10 +85,10 @@ def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: st
     """
     where = place(os.fspath(run), checkpoint)
     if not _MXNET_CAME_FIRST and "mxnet" not in sys.modules:
-        knobs.apply(InferenceConfig(world=WorldConfig(bind=False)))
+        variables.apply(InferenceConfig(world=WorldConfig(bind=False)))
     from vggdist.checkpoints.trained import read
+    from vggdist.collectives.world import choose_device
     from vggdist.inference.classifier import Classifier
-    from vggdist.world.process import choose_device
 
     return Classifier(read(where), choose_device(device, local_rank=0))
 
@@ -114,17 +115,17 @@ def run_training(
     """
     with before_start():
         handler.can_continue = lambda: continues(config)
-        settings = knobs.apply(config)  # before anything imports MXNet
-    meeting.arrive()
-    from vggdist.training.elastic import survive
+        settings = variables.apply(config)  # before anything imports MXNet
+    initialization.announce()
+    from vggdist.collectives.world import World
+    from vggdist.elastic.generations import run_elastic
     from vggdist.training.run import Run
-    from vggdist.world.process import World
 
     world = World()
     run = Run(config, settings, stop, handler, started, on_report)
     if load is not None:
         run.memory.data = world.together(load)
-    return survive(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
+    return run_elastic(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
 
 
 def continues(config: Config) -> bool:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vggdist.benchmarking.tables import TABLES
 from vggdist.config.bench import BenchRequest
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import BeforeStart, before_start
 from vggdist.config.load import run_directory, training_settings
 from vggdist.config.options import options
+from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
-from vggdist.measuring.tables import TABLES
+from vggdist.launcher.topology import from_environment
 from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json
-from vggdist.world import knobs
-from vggdist.world.topology import from_environment
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Kind:
 
     Attributes:
         text: what it measures.
-        module: in :mod:`vggdist.measuring`; its ``measure`` does it.
+        module: in :mod:`vggdist.benchmarking`; its ``measure`` does it.
         starts_ranks: it is started once, without a launcher, and starts the ranks itself.
         environment: what it needs before Horovod starts, unless the user has set it.
     """
@@ -93,9 +93,9 @@ def on_ranks(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[
     start_logging(handler.rank)
     with before_start():
         request = _request(name, arguments)
-        settings = knobs.apply(request)  # before anything imports MXNet
-    from vggdist.measuring.load import OtherLoad
-    from vggdist.world.process import World, versions
+        settings = variables.apply(request)  # before anything imports MXNet
+    from vggdist.benchmarking.cpu_load import OtherLoad
+    from vggdist.collectives.world import World, versions
 
     world = World()
     watch = handler.watch(world, request.run.timeout)
@@ -129,7 +129,7 @@ def _kept(name: str, request: BenchRequest, measured: dict[str, Any]) -> dict[st
 
 def show(name: str, measured: dict[str, Any], directory: Path) -> None:
     """Print the table, and plot it where there is something to plot: ``bench-<kind>.png`` and TensorBoard."""
-    from vggdist.measuring.charts import CHARTS  # numpy under it reads what knobs sets
+    from vggdist.benchmarking.charts import CHARTS  # numpy under it reads what knobs sets
     from vggdist.reporting.figures import publish
 
     print("\n".join(TABLES[name](measured)), flush=True)
@@ -138,7 +138,7 @@ def show(name: str, measured: dict[str, Any], directory: Path) -> None:
 
 
 def _measure(name: str) -> Any:
-    return importlib.import_module(f"vggdist.measuring.{KINDS[name].module}").measure
+    return importlib.import_module(f"vggdist.benchmarking.{KINDS[name].module}").measure
 
 
 if __name__ == "__main__":

@@ -16,18 +16,20 @@ from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError, RunError, agreed, before_start
 from vggdist.config.load import training_settings
 from vggdist.config.schema import Config
+from vggdist.diagnosis import gpu_stack
+from vggdist.diagnosis.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
+from vggdist.environment import variables
+from vggdist.environment.network_interfaces import interface_towards
 from vggdist.exit_handling import ExitHandler
+from vggdist.launcher import slurm
+from vggdist.launcher.topology import launcher
 from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json
-from vggdist.world import cards, knobs, slurm
-from vggdist.world.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
-from vggdist.world.interfaces import interface_towards
-from vggdist.world.topology import launcher
 
 if TYPE_CHECKING:
     import mxnet as mx
 
-    from vggdist.world.process import World
+    from vggdist.collectives.world import World
 
 _PROBE_BYTES, _PROBES = 16 * 2**20, 5
 
@@ -48,16 +50,16 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     with before_start():
         asked = _parser().parse(arguments)
         config = training_settings(asked.settings, Config)
-        settings = knobs.apply(config)  # before anything imports MXNet
+        settings = variables.apply(config)  # before anything imports MXNet
     import horovod.mxnet as hvd
     import mxnet as mx
 
-    from vggdist.world.process import World
+    from vggdist.collectives.world import World
 
     world = World()
     device, mine = _examine(world, config.run.device)
     reports = [RankReport(**one) for one in world.gather(asdict(mine))]
-    of_cards = cards.findings(world, device, config.run.elastic)
+    of_cards = gpu_stack.findings(world, device, config.run.elastic)
     broken = any(finding.level == "error" for finding in of_cards)  # then a reduction on the GPUs may end the process
     free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
     findings = [
@@ -107,8 +109,8 @@ def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
     """This rank's device, and its report."""
     import mxnet as mx
 
-    from vggdist.world import gpus
-    from vggdist.world.process import choose_device, versions
+    from vggdist.collectives.world import choose_device, versions
+    from vggdist.environment import gpus
 
     refusal = None
     try:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vggdist.collectives import initialization
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import before_start
 from vggdist.config.inference import EvaluateConfig, add_run, place, settings
+from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
 from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json, write_whole
-from vggdist.world import knobs, meeting
 
 _DESCRIPTION = (
     "Measures a network of a run, or one checkpoint, on the images of its run or others with the same classes. It writes "
@@ -34,11 +35,11 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
         asked = _parser().parse(arguments)
         where = place(asked.run, asked.checkpoint)
         config = settings(where, asked.settings, EvaluateConfig)
-        knobs.apply(config)  # before anything imports MXNet
-    meeting.arrive()
+        variables.apply(config)  # before anything imports MXNet
+    initialization.announce()
+    from vggdist.collectives.world import World
     from vggdist.inference import evaluation
-    from vggdist.reporting.pictures import confusion_matrix
-    from vggdist.world.process import World
+    from vggdist.reporting.evaluation_images import confusion_matrix
 
     world = World()
     watch = handler.watch(world, config.run.timeout)

@@ -10,15 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from vggdist.collectives.lost_contact import lost_contact
 from vggdist.config.errors import BeforeStart, Dismissed, VggdistError
+from vggdist.launcher.topology import from_environment
+from vggdist.processes import streams
 from vggdist.reporting.result import ResultFile, write_outcome
-from vggdist.world import streams
-from vggdist.world.contact import lost_contact
-from vggdist.world.topology import from_environment
-from vggdist.world.watch import Verdict, Watch
+from vggdist.watchdog.watchdog import Verdict, Watchdog
 
 if TYPE_CHECKING:
-    from vggdist.world.process import World
+    from vggdist.collectives.world import World
 
 _Result = TypeVar("_Result", bound=Mapping[str, Any])
 
@@ -55,25 +55,25 @@ class ExitHandler:
         self.result: ResultFile | None = None
         self.can_continue: Callable[[], bool] | None = None
         self.release: Callable[[], None] = lambda: None
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
         self._ending: int | None = None
 
-    def watch(self, world: World, timeout: float, elastic: bool = False) -> Watch:
+    def watch(self, world: World, timeout: float, elastic: bool = False) -> Watchdog:
         """Begin to watch that all ranks live and move; ends with the command, or with the next call.
 
         Args:
             timeout: seconds.
-            elastic: see :meth:`Watch.start`.
+            elastic: see :meth:`Watchdog.start`.
         """
         self.rank, self.size = world.rank, world.size
         self.close_watch()
-        self._watch = Watch.start(
+        self._watch = Watchdog.start(
             world.rank, world.size, world.gather, timeout, on_failure=self._record_verdict, elastic=elastic
         )
         return self._watch
 
     def close_watch(self) -> str | None:
-        """Watch no more; reports which rank has failed, if one has."""
+        """Stop watching; reports which rank has failed, if one has."""
         if self._watch is None:
             return None
         verdict = self._watch.verdict(patience=0)
@@ -168,7 +168,7 @@ class ExitHandler:
 
     def _wait_for_root(self) -> None:
         """A launcher kills the other ranks when the first leaves: rank 0 must have written by then."""
-        from vggdist.world.process import World
+        from vggdist.collectives.world import World
 
         World().barrier()
 
@@ -188,7 +188,7 @@ class ExitHandler:
         self._record(exit_code, text)
         _write(f"vggdist: {text}")
         if self._watch is not None:
-            self._watch.tell(message, exit_code)
+            self._watch.report_failure(message, exit_code)
         self._leave(None, exit_code)
 
     def _record_verdict(self, verdict: Verdict) -> None:

@@ -11,8 +11,8 @@ from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import before_start
 from vggdist.config.inference import ExportConfig, add_run, place, require_one_process, settings
 from vggdist.config.text import printable
+from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
-from vggdist.world import knobs
 
 _DESCRIPTION = (
     "Writes a network that takes bytes, (batch, image_size, image_size, channels) uint8, and gives probabilities: as one ONNX "
@@ -38,7 +38,7 @@ def export(arguments: Sequence[str], processes: int) -> dict[str, Any]:
         asked = _parser().parse(arguments)
         where = place(asked.run, asked.checkpoint)
         config = settings(where, asked.settings, ExportConfig)
-        knobs.apply(config)  # before anything imports MXNet
+        variables.apply(config)  # before anything imports MXNet
     from vggdist.checkpoints import trained
     from vggdist.inference import exporting
 

@@ -13,14 +13,14 @@ from vggdist.config.options import options
 from vggdist.config.plan import PlanRequest
 from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import readable_bytes
-from vggdist.planning.best import best
-from vggdist.planning.feeding import Preparation, Rate, fitting_short_side, published_rates
+from vggdist.planning.best_exchange import best
+from vggdist.planning.collective_times import Algorithm
+from vggdist.planning.input_rate import Preparation, Rate, fitting_short_side, published_rates
 from vggdist.planning.job import Job, plan_job
 from vggdist.planning.memory import Memory
 from vggdist.planning.published import MEASUREMENTS, predicted_speed_up
-from vggdist.planning.reduction import Algorithm
 from vggdist.planning.scaling import Workload, step_seconds, worker_counts
-from vggdist.training.exchange import GIGABIT, sent_by_layer
+from vggdist.training.gradient_exchange import GIGABIT, sent_by_layer
 
 _RANKS, _GIGABITS = (8, 64, 512), (10.0, 25.0, 100.0)
 

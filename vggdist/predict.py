@@ -15,9 +15,10 @@ from vggdist.config.errors import RequestError, RunError, VggdistError, before_s
 from vggdist.config.inference import InferenceConfig, add_run, place, require_one_process, settings
 from vggdist.data.decode import DamagedImageError
 from vggdist.data.image_names import files, read_names
+from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
+from vggdist.processes import streams
 from vggdist.reporting.predictions import Lines
-from vggdist.world import knobs, streams
 
 _DESCRIPTION = (
     "Prints the most probable classes of each image, in the order of the names. A PATH is a file, a folder (all .jpg, .jpeg "
@@ -42,10 +43,10 @@ def predict(arguments: Sequence[str], processes: int) -> dict[str, Any]:
         asked = _parser().parse(arguments)
         where = place(asked.run, asked.checkpoint)
         config = settings(where, asked.settings, InferenceConfig)
-        knobs.apply(config)  # before anything imports MXNet
+        variables.apply(config)  # before anything imports MXNet
     from vggdist.checkpoints import trained
+    from vggdist.collectives.world import choose_device
     from vggdist.inference import prediction
-    from vggdist.world.process import choose_device
 
     found = trained.read(where)
     model = found.model(choose_device(config.run.device, 0), config.train.precision)

@@ -14,13 +14,13 @@ from tqdm import tqdm
 from vggdist.config.errors import RequestError, VggdistError
 from vggdist.config.text import printable
 from vggdist.data.folder import TEST_FOLDERS
-from vggdist.data.listing import check, judged, listed_parts
-from vggdist.data.preparation import Change, Outcome, Part, fingerprint, write_folder
-from vggdist.data.recording import publish_records, write_records
-from vggdist.data.records import CLASSES
-from vggdist.data.sense import Findings, part_line
-from vggdist.data.target import Target
-from vggdist.world import streams
+from vggdist.data.record_dataset import CLASSES
+from vggdist.data.sanity_checks import Findings, part_line
+from vggdist.preparation.conversion import Change, Outcome, Part, fingerprint, write_folder
+from vggdist.preparation.output_folder import OutputFolder
+from vggdist.preparation.record_writer import publish_records, write_records
+from vggdist.preparation.sources import check, judged, listed_parts
+from vggdist.processes import streams
 
 _REPORT = "prepare.json"
 
@@ -91,7 +91,7 @@ def _prepare(asked: argparse.Namespace) -> int:
     change = Change(asked.short_side, quality)
     class_names, parts = listed_parts(asked.source, asked.damaged)
     _warn(judged(class_names, parts))
-    target, to_records = Target(asked.target), asked.to == "records"
+    target, to_records = OutputFolder(asked.target), asked.to == "records"
     outcomes: dict[str, Outcome] = {}
     with target.held():
         _require_room(target, [part.name for part in parts], to_records)
@@ -112,7 +112,7 @@ def _prepare(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _require_room(target: Target, parts: Sequence[str], to_records: bool) -> None:
+def _require_room(target: OutputFolder, parts: Sequence[str], to_records: bool) -> None:
     """Refuse, before hours of work, to replace what is not ours, and to mix these parts with those of another request."""
     files = [f"{part}.{kind}" for part in parts for kind in ("rec", "idx")]
     target.require_own([_REPORT, *([CLASSES, *files] if to_records else [])])
@@ -126,7 +126,7 @@ def _require_room(target: Target, parts: Sequence[str], to_records: bool) -> Non
 
 def _report(
     asked: argparse.Namespace,
-    target: Target,
+    target: OutputFolder,
     quality: int | None,
     num_classes: int,
     parts: Sequence[Part],

@@ -1,7 +1,7 @@
 """Horovod on Gloo for ranks that SLURM starts: ``vggdist rendezvous -- srun --mpi=none python -m vggdist.train ...``.
 
 Needs neither MPI nor ssh. It serves Horovod's rendezvous, at which the ranks learn each other's addresses, while the command
-runs; the ranks find their place in ``SLURM_*`` and the server on the node that ran srun (``vggdist.world.slurm``).
+runs; the ranks find their place in ``SLURM_*`` and the server on the node that ran srun (``vggdist.launcher.slurm``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from vggdist.config.errors import RequestError
-from vggdist.world import streams
-from vggdist.world.slurm import tasks_per_node
+from vggdist.launcher.slurm import tasks_per_node
+from vggdist.processes import streams
 
 USAGE = "usage: vggdist rendezvous -- srun --mpi=none [OPTIONS] python -m vggdist.train [ARGUMENTS]  (in a SLURM allocation)"
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from vggdist.config.errors import RequestError, VggdistError, written
 from vggdist.config.text import printable
+from vggdist.processes import streams
 from vggdist.reporting.run_record import RunRecord, is_run, read_run, runs_in, settings
-from vggdist.world import streams
 
 _DEFAULT = Path("runs")
 _SHORTEST_NAME = 12

@@ -10,11 +10,11 @@ from typing import Any
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.load import training_settings
 from vggdist.config.plan import PlanRequest
-from vggdist.data.outline import outline
+from vggdist.data.data_shape import data_shape
 from vggdist.data.sampler import global_batch_size
 from vggdist.exit_handling import ExitHandler
 from vggdist.models.layers import describe, summary_table
-from vggdist.training.exchange import sent_by_layer
+from vggdist.training.gradient_exchange import sent_by_layer
 
 _SHOWN = (
     *("model", "data.name", "data.image_size", "data.channels", "data.synthetic_classes"),
@@ -32,7 +32,7 @@ def summary(arguments: Sequence[str]) -> dict[str, Any]:
     request = training_settings(_parser().parse(arguments).settings, PlanRequest)
     train, ranks = request.train, request.plan.ranks
     samples = global_batch_size(train.batch_size, train.global_batch_size, ranks, train.accumulation) // ranks
-    layers = describe(request.model, **asdict(outline(request.data)))
+    layers = describe(request.model, **asdict(data_shape(request.data)))
     print(summary_table(layers, sent_by_layer(train, ranks, samples)))
     print(f"sent: by each of {ranks} ranks with {samples} samples, in a step (--plan.ranks, --train.batch_size)")
     return {}

@@ -25,10 +25,10 @@ from typing import NoReturn
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError, require
 from vggdist.config.load import load, run_directory
+from vggdist.processes import streams
+from vggdist.processes.job import GRACE_S, Job, launcher_words
+from vggdist.processes.signals import STOP_SIGNALS
 from vggdist.reporting.result import OUTCOME, Outcome, read_json, read_outcome
-from vggdist.world import streams
-from vggdist.world.job import GRACE_S, Job, launcher_words
-from vggdist.world.signals import STOP_SIGNALS
 
 FINISHED, FAILED, REFUSED, STOPPED = 0, 1, 2, 75
 FINAL = (FINISHED, REFUSED, STOPPED, *(128 + number for number in STOP_SIGNALS))
@@ -131,7 +131,7 @@ class Supervisor:
                     if self.received[: handed + 1].count(signal.SIGINT) > 1:
                         told: str | None = f"second SIGINT, killed {job.end(patience=0)}"
                     else:
-                        told = job.hand_on(signal.SIGTERM if number == signal.SIGHUP else number)
+                        told = job.forward_signal(signal.SIGTERM if number == signal.SIGHUP else number)
                     if told:
                         _say(told)
                         handed += 1

@@ -11,8 +11,8 @@ from vggdist.api import run_training
 from vggdist.config.errors import before_start
 from vggdist.config.load import load
 from vggdist.exit_handling import ExitHandler
+from vggdist.processes.signals import StopRequests, ignore_stop_signals
 from vggdist.reporting.console import start_logging
-from vggdist.world.signals import StopRequests, ignore_stop_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.selftests import TINY
 from vggdist.checkpoints.snapshot import Snapshot
+from vggdist.collectives.world import World
+from vggdist.environment import gpus
 from vggdist.selftest.claims import Bench, Claim, claims
 from vggdist.selftest.selftest import selftest
 from vggdist.training.optimizer import global_norm
-from vggdist.world import gpus
-from vggdist.world.process import World
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-knobs.apply()
+variables.apply()
 
 from vggdist.checkpoints.store import CheckpointStore  # noqa: E402
 from vggdist.data.augment import Batch  # noqa: E402

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-knobs.apply()
+variables.apply()
 
 import mxnet as mx  # noqa: E402
 
 from tests.selftests import TINY  # noqa: E402
+from vggdist.collectives.world import World  # noqa: E402
 from vggdist.selftest.selftest import selftest  # noqa: E402
-from vggdist.world.process import World  # noqa: E402
 
 if __name__ == "__main__":
     findings = selftest(World(), mx.cpu(), Path(sys.argv[1]), TINY)

@@ -16,8 +16,8 @@ from typing import Any
 from tests.launching import BIN, Running, result_of, train
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.load import load
+from vggdist.data.dataset import load as load_data
 from vggdist.data.sampler import SamplePlan
-from vggdist.data.sources import load as load_data
 
 HOSTS = ("localhost", "127.0.0.1", socket.gethostname())  # this machine, thrice: a dead worker costs the job its host
 LOG_EVERY = 5

@@ -10,8 +10,8 @@ import pytest
 from tests.images import content_digest
 from tests.launching import call
 from vggdist.config.load import load
-from vggdist.data.sources import DataSet
-from vggdist.data.sources import load as load_data
+from vggdist.data.dataset import DataSet
+from vggdist.data.dataset import load as load_data
 from vggdist.data.statistics import statistics, value_counts
 
 # No array's size is a multiple of what they are aligned to.

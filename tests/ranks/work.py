@@ -14,44 +14,44 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vggdist.world import knobs
+from vggdist.environment import variables
 
-knobs.apply()
+variables.apply()
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from tests.images import content_digest  # noqa: E402
+from vggdist.benchmarking.bare_step import parts_of_bare_step, step_by_step  # noqa: E402
 from vggdist.checkpoints.state import digest  # noqa: E402
 from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
+from vggdist.collectives import shared_arrays  # noqa: E402
+from vggdist.collectives.world import World  # noqa: E402
 from vggdist.config.errors import RequestError, Stopped  # noqa: E402
 from vggdist.config.load import load, run_directory  # noqa: E402
 from vggdist.config.schema import Config  # noqa: E402
 from vggdist.data.augment import Batch  # noqa: E402
-from vggdist.data.sharing import from_arrays, to_arrays  # noqa: E402
-from vggdist.data.sources import ArraySource, DataSet  # noqa: E402
-from vggdist.data.sources import load as load_data  # noqa: E402
+from vggdist.data.dataset import ArraySource, DataSet  # noqa: E402
+from vggdist.data.dataset import load as load_data  # noqa: E402
+from vggdist.data.serialization import from_arrays, to_arrays  # noqa: E402
 from vggdist.data.statistics import statistics, value_counts  # noqa: E402
 from vggdist.exit_handling import ExitHandler  # noqa: E402
-from vggdist.measuring.bare import parts_of_bare_step, step_by_step  # noqa: E402
 from vggdist.models import vgg  # noqa: E402
 from vggdist.models.convolution import MatrixConv2D  # noqa: E402
 from vggdist.models.layers import Layer  # noqa: E402
+from vggdist.processes.signals import StopRequests  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
-from vggdist.reporting.report import Report, SilentReport  # noqa: E402
+from vggdist.reporting.report import Report, RunReport  # noqa: E402
 from vggdist.reporting.result import ResultFile  # noqa: E402
 from vggdist.training import loss_scale  # noqa: E402
-from vggdist.training.directory import RunDirectory  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
-from vggdist.training.interval import Interval  # noqa: E402
+from vggdist.training.gradient_reduction import Reduction  # noqa: E402
+from vggdist.training.metric_accumulator import MetricAccumulator  # noqa: E402
 from vggdist.training.metrics import EvaluationSums  # noqa: E402
-from vggdist.training.reduction import Reduction  # noqa: E402
+from vggdist.training.run_directory import RunDirectory  # noqa: E402
 from vggdist.training.setup import Training, prepare  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
-from vggdist.world import host  # noqa: E402
-from vggdist.world.process import World  # noqa: E402
-from vggdist.world.signals import StopRequests  # noqa: E402
 
 
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def parameters_after_training(world: World, flags: list[str], save_to: str | Non
     """
     training = prepare(load("train", flags), world)
     before = {name: array.asnumpy() for name, array in training.state.arrays.items()}
-    Trainer(training, SilentReport(), StopRequests(world.rank, world.size)).train()
+    Trainer(training, Report(), StopRequests(world.rank, world.size)).train()
     after = {name: array.asnumpy() for name, array in training.state.arrays.items()}
     if save_to and world.is_root:
         np.savez(save_to, **after)
@@ -191,10 +191,10 @@ def training_that_is_stopped(
     training.inputs.training_view.batch = noted  # type: ignore[method-assign]
     stop = StopAt(world, stop_at, stop_rank)
     stop.training = training
-    first_step, steps = training.state.progress.step, training.state.calendar.total_steps
+    first_step, steps = training.state.progress.step, training.state.triggers.total_steps
     directory = run_directory(config)
     stopped = False
-    with Report(directory, first_step, steps) if world.is_root else SilentReport() as report:
+    with RunReport(directory, first_step, steps) if world.is_root else Report() as report:
         try:
             Trainer(training, report, stop).train()
         except Stopped:
@@ -225,7 +225,7 @@ def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
     opened(config)
     training = prepare(config, world)
     os.fsync, os.rename = noted_fsync, noted_rename  # type: ignore[assignment]
-    with Report(run_directory(config), 0, training.state.calendar.total_steps) as report:
+    with RunReport(run_directory(config), 0, training.state.triggers.total_steps) as report:
         Trainer(training, report, StopRequests(world.rank, world.size)).train()
     return done
 
@@ -244,7 +244,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         watch = handler.watch(world, config.run.timeout)
         watch.rest()
         training = prepare(config, world)
-        report = Report(run_directory(config), 0, training.state.calendar.total_steps) if world.is_root else SilentReport()
+        report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
         with report, StopRequests(world.rank, world.size) as stop:
             Trainer(training, report, stop, watch.beat).train()
         return {"step": training.state.progress.step}
@@ -284,24 +284,24 @@ def _overflow(steps: Sequence[int]) -> None:
         current[0] = number
         return step(self, batch, number, *rest, **more)
 
-    def with_an_infinity(self: Reduction, ballot: mx.nd.NDArray) -> Any:
+    def with_an_infinity(self: Reduction, flags: mx.nd.NDArray) -> Any:
         if current[0] in steps:
             self._summed["vgg_output_bias"].grad()[0] = np.inf
-        return reduce(self, ballot)
+        return reduce(self, flags)
 
     TrainStep.__call__, Reduction.__call__ = noted, with_an_infinity  # type: ignore[method-assign, assignment]
 
 
 def _hang() -> None:
-    next_of, calls = Interval.next_of, itertools.count(1)
+    next_of, calls = MetricAccumulator.next_of, itertools.count(1)
 
-    def sleep(self: Interval, batches: Iterator[Batch]) -> Batch:
+    def sleep(self: MetricAccumulator, batches: Iterator[Batch]) -> Batch:
         if next(calls) == 5:  # the first steps may take longer
             Path("hangs").touch()
             time.sleep(3600)
         return next_of(self, batches)
 
-    Interval.next_of = sleep  # type: ignore[method-assign]
+    MetricAccumulator.next_of = sleep  # type: ignore[method-assign]
 
 
 def _no_space() -> None:
@@ -309,7 +309,7 @@ def _no_space() -> None:
 
 
 FAULTS = {
-    "error in a step": lambda: setattr(Interval, "next_of", _raise),
+    "error in a step": lambda: setattr(MetricAccumulator, "next_of", _raise),
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
     "drift": _drift,
@@ -331,7 +331,7 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
 
 def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     """What a rank of several holds and hears where one loads for all."""
-    config, loads, originals = load("train", flags), [], (host._host, host._Parcel.open, os.memfd_create)
+    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create)
 
     def make() -> DataSet:
         loads.append(world.rank)
@@ -343,20 +343,22 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     def forbidden(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    first = host.once_per_host(world, make, to_arrays, from_arrays)
+    first = shared_arrays.once_per_host(world, make, to_arrays, from_arrays)
     told = {"first": {**_held(first), "loads": len(loads)}}
-    told["joined"] = _held(host.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None))
+    told["joined"] = _held(
+        shared_arrays.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None)
+    )
     if world.rank == 1:
-        host._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
-    told["not mapped"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
+        shared_arrays._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
+    told["not mapped"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
     os.memfd_create = forbidden  # type: ignore[assignment]
-    told["not shared"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
-    host._host, host._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
-    host._host = lambda: f"host {world.rank % 2}"
-    told["two hosts"] = _held(host.once_per_host(world, make, to_arrays, from_arrays))
-    host._host = originals[0]
+    told["not shared"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
+    shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
+    shared_arrays._host = lambda: f"host {world.rank % 2}"
+    told["two hosts"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
+    shared_arrays._host = originals[0]
     try:
-        host.once_per_host(world, fail, to_arrays, from_arrays)
+        shared_arrays.once_per_host(world, fail, to_arrays, from_arrays)
     except RequestError as error:
         told["failed"] = {"error": str(error)}
     counts = world.sum(value_counts(first.train, world.rank, world.size))

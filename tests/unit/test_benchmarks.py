@@ -19,8 +19,8 @@ import run
 from measure import Program, ProgramFailed
 from start import seconds_to_first_step
 
+from vggdist.benchmarking.series import Series
 from vggdist.config.load import load
-from vggdist.measuring.series import Series
 
 PARAMETERS = 9_228_362
 

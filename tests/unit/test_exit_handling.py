@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 import pytest
 
 from vggdist import exit_handling
+from vggdist.collectives import world
 from vggdist.config.errors import BeforeStart, RequestError, RunError, Stopped, agreed
 from vggdist.exit_handling import ExitHandler
+from vggdist.launcher.topology import Topology
 from vggdist.reporting.result import OUTCOME, Outcome, ResultFile, read_json, read_outcome
-from vggdist.world import process
-from vggdist.world.topology import Topology
-from vggdist.world.watch import Verdict
+from vggdist.watchdog.watchdog import Verdict
 
 
 class Left(BaseException):
@@ -178,7 +178,7 @@ def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
         def barrier(self) -> None:
             written_at_barrier.append(result(tmp_path) is not None)
 
-    monkeypatch.setattr(process, "World", FakeWorld)
+    monkeypatch.setattr(world, "World", FakeWorld)
     place(monkeypatch, rank=rank, size=2)
     assert handler_of(tmp_path).run(failing(agreed(RequestError("batch too large")))) == 2
     assert capsys.readouterr().err == message and written_at_barrier == [rank == 0]

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from vggdist.config.images import DataConfig
-from vggdist.data import recording
-from vggdist.data.recordreader import RecordReader
-from vggdist.data.sources import load
+from vggdist.data.dataset import load
+from vggdist.data.record_reader import RecordReader
+from vggdist.preparation import record_writer
 from vggdist.prepare import main
 
 
@@ -150,10 +150,10 @@ def test_parts_of_any_length_are_continued_to_the_same_files(
         if len(made) == 9:
             raise Killed
 
-    again, write = tmp_path / "again", recording.RecordWriter.write
+    again, write = tmp_path / "again", record_writer.RecordWriter.write
     with monkeypatch.context() as patched:
         patched.setattr(
-            recording.RecordWriter, "write", lambda self, record: (killed_at_the_ninth(record), write(self, record))
+            record_writer.RecordWriter, "write", lambda self, record: (killed_at_the_ninth(record), write(self, record))
         )
         with pytest.raises(Killed):
             main([str(source), str(again)])
@@ -163,7 +163,9 @@ def test_parts_of_any_length_are_continued_to_the_same_files(
         os.truncate(path, path.stat().st_size - lost)
     continued: list[object] = []
     with monkeypatch.context() as patched:
-        patched.setattr(recording.RecordWriter, "write", lambda self, record: (continued.append(record), write(self, record)))
+        patched.setattr(
+            record_writer.RecordWriter, "write", lambda self, record: (continued.append(record), write(self, record))
+        )
         assert main([str(source), str(again)]) == 0
     expected, found = _contents(target), _contents(again)
     assert found == expected and len(continued) < 13 - (0 if cut[0] > 7000 else 4)
@@ -189,8 +191,8 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
 def test_a_target_that_another_process_prepares_is_refused_until_that_one_ends(
     source: Path, target: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hold = "import sys, pathlib; from vggdist.data.target import Target\n"
-    hold += "with Target(pathlib.Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    hold = "import sys, pathlib; from vggdist.preparation.output_folder import OutputFolder\n"
+    hold += "with OutputFolder(pathlib.Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", hold, str(target)], **pipes) as first:  # type: ignore[call-overload]
         assert first.stdout.readline() == "held\n"
@@ -267,15 +269,15 @@ def test_our_own_records_are_replaced_by_another_request_when_it_is_done(
     assert main([str(source), str(target)]) == 0
     before = _contents(target)
     with monkeypatch.context() as patched:
-        write, written = recording.RecordWriter.write, []
+        write, written = record_writer.RecordWriter.write, []
 
-        def killed_in_the_second_part(writer: recording.RecordWriter, record: recording.ImageRecord) -> None:
+        def killed_in_the_second_part(writer: record_writer.RecordWriter, record: record_writer.ImageRecord) -> None:
             written.append(record)
             if len(written) > 12:
                 raise KeyboardInterrupt
             write(writer, record)
 
-        patched.setattr(recording.RecordWriter, "write", killed_in_the_second_part)
+        patched.setattr(record_writer.RecordWriter, "write", killed_in_the_second_part)
         with pytest.raises(KeyboardInterrupt):
             main([str(source), str(target), "--quality", "50"])
     assert _contents(target) == before
@@ -337,16 +339,16 @@ def test_links_in_place_of_our_own_files_are_not_followed(source: Path, target: 
 def test_a_full_disk_is_named_by_the_folder_and_the_work_is_continued(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, written = recording.RecordWriter.write, []
+    write, written = record_writer.RecordWriter.write, []
 
-    def full(self: recording.RecordWriter, record: object) -> None:
+    def full(self: record_writer.RecordWriter, record: object) -> None:
         written.append(record)
         if len(written) == 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as file.write() does: without a name
         write(self, record)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(recording.RecordWriter, "write", full)
+        patched.setattr(record_writer.RecordWriter, "write", full)
         assert main([str(source), str(target)]) == 1
     assert f"vggdist: {target}: No space left on device; what is written stays" in capsys.readouterr().err
     assert main([str(source), str(target)]) == 0

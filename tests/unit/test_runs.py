@@ -15,9 +15,9 @@ import pytest
 
 from vggdist import runs
 from vggdist.config.errors import RequestError
+from vggdist.processes.job import this_job
 from vggdist.reporting.run_record import is_run, read_run
 from vggdist.runs import comparison, main, overview
-from vggdist.world.job import this_job
 
 CONFIGURATION = "run:\n  name: {name}\ntrain:\n  epochs: 2\n  steps: null\noptimizer:\n  learning_rate: {rate}\n"
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from vggdist import supervise
+from vggdist.processes import job
 from vggdist.reporting.result import Outcome
 from vggdist.supervise import Decision, Policy, decide, fewer_ranks, made_progress
-from vggdist.world import job
 
 POLICY = Policy(max_restarts=3, backoff=5)
 

@@ -24,7 +24,7 @@ Metrics = dict[str, float | None]  # null stands for a value that is not finite
 
 
 class IntervalState(TypedDict):
-    """The steps since the last report, one entry for each (:class:`~vggdist.training.interval.StepSums`)."""
+    """The steps since the last report, one entry for each (:class:`~vggdist.training.metric_accumulator.StepSums`)."""
 
     losses: list[float | None]
     hits: list[float]
@@ -55,7 +55,7 @@ class LossScaleState(TypedDict):
 
 
 class PartIdentity(TypedDict):
-    """By what a part of the data set is recognised (:func:`~vggdist.data.identity.part_identity`)."""
+    """By what a part of the data set is recognised (:func:`~vggdist.data.fingerprint.part_identity`)."""
 
     images: Steps
     classes: dict[str, int]

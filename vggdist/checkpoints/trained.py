@@ -14,12 +14,12 @@ from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint
 from vggdist.checkpoints.state import digest
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import BEST, LATEST, Place
 from vggdist.models.model import Model
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.spec import ModelSpec
-from vggdist.world.process import World
 
 logger = logging.getLogger(__name__)
 

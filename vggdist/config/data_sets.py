@@ -1,6 +1,6 @@
 """The data sets by name: one entry each, with all that is known before a file is read.
 
-A new data set is an entry here and its loader, a function in :mod:`vggdist.data.parts` (docs/extending.md).
+A new data set is an entry here and its loader, a function in :mod:`vggdist.data.readers` (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class DataSetInfo:
 
     Attributes:
         text: for ``--help``.
-        loader: name of its function in :mod:`vggdist.data.parts`.
+        loader: name of its function in :mod:`vggdist.data.readers`.
         image_size, channels, num_classes: of its images; where only the files say, what stands for them in a plan.
         training_images: in the publisher's files; None where only the files say.
         mean, std: over all pixels of the training images, each channel, on a scale from 0 to 1.

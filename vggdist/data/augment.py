@@ -10,14 +10,14 @@ import numpy as np
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data.arrays import Source
+from vggdist.data.buffer_pool import BufferPool
 from vggdist.data.colour import brightness, contrast, lighting, saturation
-from vggdist.data.erase import cutout, erase
-from vggdist.data.framing import frame_crops, frame_random, short_side
-from vggdist.data.geometry import flip, pad_crop
-from vggdist.data.mix import mix
+from vggdist.data.mixup import mix
 from vggdist.data.randaugment import randaugment
+from vggdist.data.random_erasing import cutout, erase
 from vggdist.data.randomness import Draws
-from vggdist.data.ring import Ring
+from vggdist.data.resize_crop import frame_crops, frame_random, short_side
+from vggdist.data.shift_flip import flip, pad_crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +118,14 @@ class TrainingView:
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)
         self._short_side = short_side(config, image_size)
-        self._ring = Ring()
+        self._pool = BufferPool()
 
     def __len__(self) -> int:
         return len(self._source)
 
     def give_back(self, batch: Batch) -> None:
         """Say that nobody holds the batch's images any more; a later batch may overwrite them."""
-        self._ring.give(batch.images)
+        self._pool.give(batch.images)
 
     def batch(self, epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
         """The batch of ``(B,)`` samples at an epoch; safe from several threads at once.
@@ -143,14 +143,14 @@ class TrainingView:
             partners = draws.integers("mixup partner", len(self._source))
             others = self._augmented(Draws(self._seed, epoch, partners))
             weights = mix(images, others, config.mixup, config.cutmix, draws)
-            self._ring.give(others)
+            self._pool.give(others)
         return Batch(images, labels[samples], labels[partners], weights, mask, samples)
 
     def _augmented(self, draws: Draws) -> np.ndarray:
         """``(B, S, S, C) uint8`` before samples are mixed."""
         config, size = self._config, self._size
         if config.random_resized_crop or config.scale_jitter:
-            framed = self._ring.take((len(draws.samples), size, size, self._source.channels))
+            framed = self._pool.take((len(draws.samples), size, size, self._source.channels))
             images = frame_random(self._source, config, framed, draws)
         else:
             images = frame_crops(self._source, draws.samples, self._short_side, size)

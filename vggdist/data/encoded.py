@@ -32,7 +32,7 @@ class Store(Protocol):
 
 
 class EncodedSource:
-    """One part of a data set, decoded on demand (a :class:`vggdist.data.sources.Source`)."""
+    """One part of a data set, decoded on demand (a :class:`vggdist.data.dataset.Source`)."""
 
     def __init__(
         self, store: Store, labels: np.ndarray, class_names: tuple[str, ...], channels: int, left_out: int = 0

@@ -12,7 +12,7 @@ from mxnet.gluon import HybridBlock
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
 from vggdist.data.decode import convert_channels
-from vggdist.data.framing import frame_crops
+from vggdist.data.resize_crop import frame_crops
 from vggdist.inference.prediction import probabilities
 from vggdist.models.model import Model
 

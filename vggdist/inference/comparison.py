@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggdist.data.framing import resize
+from vggdist.data.resize_crop import resize
 from vggdist.models.spec import ModelSpec
 
 LARGEST = 1e-4

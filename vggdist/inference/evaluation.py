@@ -13,17 +13,17 @@ import numpy as np
 from scipy.special import softmax
 
 from vggdist.checkpoints.trained import Trained, on_all_ranks
+from vggdist.collectives.world import World, choose_device
 from vggdist.config.images import DataConfig, ReadingConfig
 from vggdist.config.inference import EvaluateConfig, Place
 from vggdist.data.arrays import Source
 from vggdist.data.augment import EvaluationView
-from vggdist.data.sources import load_part
+from vggdist.data.dataset import load_part
 from vggdist.models.model import Model
 from vggdist.reporting.metric_names import named
 from vggdist.training.evaluation import scored_batches
 from vggdist.training.metrics import EvaluationSums
-from vggdist.world.process import World, choose_device
-from vggdist.world.watch import Watch
+from vggdist.watchdog.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluation:
     predictions: Predictions
 
 
-def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: World, watch: Watch) -> Evaluation:
+def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: World, watch: Watchdog) -> Evaluation:
     """Measure a checkpoint as it was asked for; every rank must call this, and gets the same.
 
     Args:

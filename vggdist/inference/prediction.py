@@ -16,8 +16,8 @@ from vggdist.config.schema import MeasuringConfig
 from vggdist.data.augment import require_room
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
-from vggdist.data.framing import frame_crops
 from vggdist.data.loader import prefetch
+from vggdist.data.resize_crop import frame_crops
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
 from vggdist.training.evaluation import mean_over_crops

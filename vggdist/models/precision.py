@@ -9,7 +9,7 @@ import mxnet as mx
 from mxnet.contrib import amp
 
 from vggdist.config.errors import RequestError
-from vggdist.world import gpus
+from vggdist.environment import gpus
 
 logger = logging.getLogger(__name__)
 

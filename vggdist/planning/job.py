@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from vggdist.config.errors import RequestError
 from vggdist.config.plan import PlanRequest
 from vggdist.config.schema import TrainConfig
-from vggdist.data.outline import Outline, outline, survey
+from vggdist.data.data_shape import DataShape, count_samples, data_shape
 from vggdist.data.sampler import SamplePlan, global_batch_size, make_plan
 from vggdist.models.layers import Layer, describe, readable_bytes
+from vggdist.planning.collective_times import Cluster, Link
 from vggdist.planning.memory import Memory, estimate, largest_fit, running_statistics
-from vggdist.planning.reduction import Cluster, Link
 from vggdist.planning.scaling import Exchange, Workload
-from vggdist.training.calendar import Calendar
-from vggdist.training.exchange import (
+from vggdist.training.gradient_exchange import (
     CORE_FLOPS,
     GIGABIT,
     allreduce_bytes,
@@ -26,8 +25,9 @@ from vggdist.training.exchange import (
     weights_of,
 )
 from vggdist.training.schedule import Schedule, scaled_learning_rate
+from vggdist.training.triggers import Triggers
 
-# Nodes of the backward pass in one operation, with the preset gpu (vggdist/world/presets.py).
+# Nodes of the backward pass in one operation, with the preset gpu (vggdist/environment/presets.py).
 _GPU_SEGMENT = 25
 
 
@@ -36,7 +36,7 @@ class Job:
     """A plan that can run."""
 
     request: PlanRequest
-    images: Outline
+    images: DataShape
     layers: list[Layer]
     samples: SamplePlan
     schedule: Schedule
@@ -132,13 +132,15 @@ def plan_job(request: PlanRequest) -> Job:
         RequestError: when it cannot run, with the numbers that would fit.
     """
     asked, train = request.plan, request.train
-    images, count = (outline(request.data), asked.samples) if asked.samples else survey(request.data, request.run.seed)
+    images, count = (
+        (data_shape(request.data), asked.samples) if asked.samples else count_samples(request.data, request.run.seed)
+    )
     layers = describe(request.model, **asdict(images))
     batch = global_batch_size(train.batch_size, train.global_batch_size, asked.ranks, train.accumulation)
     samples = make_plan(count, batch, asked.ranks, request.run.seed, request.data.last_batch == "drop")
-    calendar = Calendar.of(request, samples.steps_per_epoch)
+    triggers = Triggers.of(request, samples.steps_per_epoch)
     peak = scaled_learning_rate(request.optimizer, asked.ranks)
-    schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, calendar.total_steps)
+    schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, triggers.total_steps)
     workload = _workload(request, layers, samples.batch_size)
     job = Job(request, images, layers, samples, schedule, _cluster(request), workload)
     job.memory()  # refuses what does not fit

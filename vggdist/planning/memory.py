@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from math import prod
 
 from vggdist.config.schema import ModelConfig
-from vggdist.data.outline import Outline
+from vggdist.data.data_shape import DataShape
 from vggdist.models.layers import Layer, describe, suits_matrix
 
 FLOAT32 = 4
@@ -77,7 +77,7 @@ def running_statistics(model: ModelConfig, layers: Sequence[Layer]) -> int:
 
 def estimate(
     model: ModelConfig,
-    images: Outline,
+    images: DataShape,
     samples: int,
     num_states: int,
     fusion_bytes: int,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import describe
-from vggdist.planning.reduction import Cluster, Link
+from vggdist.planning.collective_times import Cluster, Link
 from vggdist.planning.scaling import Exchange, Workload, step_seconds
 
 RDMA_SHARE = 0.81  # calibrated on the first run below; the share that fits exactly is 0.8125

@@ -4,7 +4,7 @@ The work of a rank grows with its batch, which stays as it is (weak scaling), so
 ``T`` seconds a step on one rank, ``t`` on ``n``, and speed-up ``n T / t``.
 
 Assumptions, after what Horovod does (Sergeev & Del Balso 2018, "Tensor Fusion") and what our step does
-(:mod:`vggdist.training.reduction`):
+(:mod:`vggdist.training.gradient_reduction`):
 
 * A third of ``T`` is the forward pass, two thirds the backward pass: each layer's backward pass is two products of the
   forward pass's size, one for its input's gradient and one for its weights'. A layer takes its share of the FLOPs.
@@ -28,8 +28,8 @@ from functools import partial
 from math import inf
 
 from vggdist.models.layers import Layer
-from vggdist.planning.reduction import Algorithm, Cluster
-from vggdist.training.exchange import Weight, buckets, weights_of
+from vggdist.planning.collective_times import Algorithm, Cluster
+from vggdist.training.gradient_exchange import Weight, buckets, weights_of
 
 BACKWARD_SHARE = 2 / 3
 _FORWARD_AND_BACKWARD = 3  # times a forward pass's operations
@@ -48,8 +48,8 @@ class Exchange:
     """How gradients travel.
 
     Attributes:
-        cap: bytes from which a bucket is full (:func:`~vggdist.training.exchange.buckets`). None: what is ready when the links
-            are free is sent together, as far as ``fusion_threshold`` bytes hold it, as Horovod does by itself.
+        cap: bytes from which a bucket is full (:func:`~vggdist.training.gradient_exchange.buckets`). None: what is ready when
+            the links are free is sent together, as far as ``fusion_threshold`` bytes hold it, as Horovod does by itself.
         factored: names of the layers that send factors.
         segment: nodes of the backward pass in one operation.
     """

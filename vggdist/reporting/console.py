@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vggdist.reporting.appended import AppendedFile
+from vggdist.reporting.append_only_file import AppendOnlyFile
 
 logger = logging.getLogger("vggdist")
 
@@ -39,7 +39,7 @@ class _FileHandler(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file = AppendedFile(path)
+        self._file = AppendOnlyFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._file.append(f"{_encodable(self.format(record))}\n".encode())

@@ -21,7 +21,7 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.record_writer import masked_crc32c
 
-from vggdist.reporting.appended import AppendedFile
+from vggdist.reporting.append_only_file import AppendOnlyFile
 
 PATTERN = "events.out.tfevents.*"
 """Of the files' names."""
@@ -29,7 +29,7 @@ _VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """One process's curves and images; a full disk is dealt with as :class:`AppendedFile` does."""
+    """One process's curves and images; a full disk is dealt with as :class:`AppendOnlyFile` does."""
 
     def __init__(self, directory: Path, suffix: str = "", purge_step: int | None = None) -> None:
         """Begin a file in a folder of event files.
@@ -41,7 +41,7 @@ class EventFile:
         # TensorBoard reads the files of a folder in the order of their names: microseconds, since an elastic run can begin
         # anew within a second.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}{suffix}"
-        self._file = AppendedFile(directory / name)
+        self._file = AppendOnlyFile(directory / name)
         events = [Event(wall_time=time.time(), file_version=_VERSION)]
         if purge_step is not None:
             events.append(Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START)))

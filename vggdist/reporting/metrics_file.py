@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular
-from vggdist.reporting.appended import AppendedFile
+from vggdist.reporting.append_only_file import AppendOnlyFile
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _LONGEST_LINE = 2**20
 """Bytes; ours have some hundred."""
 
 
-class MetricsFile(AppendedFile):
+class MetricsFile(AppendOnlyFile):
     """The file of a run that stands at a step: what an earlier process wrote after that step is removed."""
 
     def __init__(self, path: Path, step: int) -> None:

@@ -10,17 +10,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from vggdist.config.errors import RequestError
-from vggdist.reporting.chance import advice, is_at_chance
+from vggdist.reporting.chance_level import advice, is_at_chance
 from vggdist.reporting.console import Console
+from vggdist.reporting.evaluation_images import Mistake, confusion_matrix, mistakes
 from vggdist.reporting.events import EventFile
 from vggdist.reporting.metric_names import metric_name
 from vggdist.reporting.metrics_file import MetricsFile
-from vggdist.reporting.pictures import Mistake, confusion_matrix, mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,40 @@ def require_usable(directory: Path) -> None:
 
 
 class Report:
-    """Rank 0's record of a run in its folder.
+    """Where the metrics of a run go. This one records nothing: it is what the ranks above 0 have."""
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many records of which file could not be written so far; empty when all is there."""
+        return {}
+
+    def advance(self, step: int) -> None:
+        """Record that a step was handed to the device."""
+
+    def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
+        """Record the metrics of the steps since the last report."""
+
+    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+        """Record an evaluation of one part of the data set; ``confusion`` is ``(K, K)``, a row for each true class."""
+
+    def best(self, step: int, metric: str, value: float | None) -> None:
+        """Record the best evaluation so far; None: there is none."""
+
+    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
+        """Record what a network is most wrong about, the worst first."""
+
+    def sync(self) -> None:
+        """Force what was recorded to the disk, before a checkpoint that counts on it. For any thread."""
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
+class RunReport(Report):
+    """Rank 0's record of a run: ``metrics.jsonl`` and TensorBoard's events in its folder, and the console.
 
     A disk that is full or read-only does not end the training: curves and lines are kept back until they can be written,
     within limits, and :attr:`lost` says what could not be.
@@ -82,7 +114,6 @@ class Report:
 
     @property
     def lost(self) -> dict[str, int]:
-        """How many records of which file could not be written so far; empty when all is there."""
         counts = {METRICS: self._metrics.lost, EVENTS: self._events.lost, **dict.fromkeys(self._unwritten, 1)}
         return {name: count for name, count in counts.items() if count}
 
@@ -92,17 +123,14 @@ class Report:
         self._events.hyper_parameters(self._step, hyper_parameters)
 
     def advance(self, step: int) -> None:
-        """Note that a step was handed to the device."""
         self._step = step
         self.console.advance(step)
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """Record the metrics of the steps since the last report."""
         self._record(step, epoch, metrics)
         self.console.training(step, epoch, metrics)
 
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
-        """Record an evaluation of the test or training set; ``confusion`` is ``(K, K)``, a row for each true class."""
         self._record(step, epoch, metrics)
         matrix = {"step": step, "rows": "true class", "counts": confusion.tolist()}
         self._replace(f"confusion-{part}.json", json.dumps(matrix))
@@ -117,21 +145,16 @@ class Report:
             logger.warning("%s", advice(loss, len(confusion)))
 
     def best(self, step: int, metric: str, value: float | None) -> None:
-        """Record in TensorBoard what the best evaluation so far measured; None: none has measured anything.
-
-        Its name does not say of which part, so that the HParams page compares runs with and without a validation part.
-        """
+        # The name does not contain the part, so that the HParams page compares runs with and without a validation part.
         if value is not None:
             self._events.scalars(step, {metric_name("best", metric): value})
 
     def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
-        """Show in TensorBoard what a network is most wrong about, the worst first."""
         if found:
             title = "worst mistakes: true class (blue), predicted class with its probability (red)"
             self._events.image(step, "mistakes", mistakes(found, title))
 
     def sync(self) -> None:
-        """Force the lines of ``metrics.jsonl`` to the disk, before a checkpoint that counts on them. For any thread."""
         self._metrics.sync()
 
     def _record(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
@@ -156,45 +179,9 @@ class Report:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def __enter__(self) -> Report:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.console.close()
         if kind is None:
             self._events.finished(self._step)
         self._events.close()
         self._metrics.close()
-
-
-class SilentReport(Report):
-    """What the other ranks have: nothing is written."""
-
-    def __init__(self) -> None:
-        pass
-
-    @property
-    def lost(self) -> dict[str, int]:
-        """Nothing."""
-        return {}
-
-    def advance(self, step: int) -> None:
-        pass
-
-    def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        pass
-
-    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
-        pass
-
-    def best(self, step: int, metric: str, value: float | None) -> None:
-        pass
-
-    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
-        pass
-
-    def sync(self) -> None:
-        pass
-
-    def __exit__(self, *_: Any) -> None:
-        pass

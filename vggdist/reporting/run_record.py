@@ -205,7 +205,7 @@ def _total_steps(asked: Mapping[str, Any], history: _History) -> int | None:
     epochs, steps_per_epoch = _number(asked.get("train.epochs")), history.steps_per_epoch
     if epochs is None or not steps_per_epoch:
         return None
-    return max(1, math.ceil(round(epochs * steps_per_epoch, 6)))  # as vggdist.training.calendar counts
+    return max(1, math.ceil(round(epochs * steps_per_epoch, 6)))  # as vggdist.training.triggers counts
 
 
 def _state(result: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+from vggdist.collectives.world import World
 from vggdist.config.images import DataConfig
 from vggdist.config.schema import (
     Config,
@@ -23,7 +24,6 @@ from vggdist.config.schema import (
     TrainConfig,
 )
 from vggdist.training.setup import Training, prepare
-from vggdist.world.process import World
 
 Parameters = dict[str, np.ndarray]
 
@@ -121,9 +121,9 @@ def train(training: Training, steps: range) -> None:
             training.inputs.plan.order(0), number % training.inputs.plan.steps_per_epoch, training.world.rank
         )
         batch = training.inputs.training_view.batch(0, *samples)
-        ballot = mx.nd.zeros((3,), ctx=training.device)
-        training.step(batch, number, 0.01, training.inputs.plan.num_valid(0), ballot, measure=False)
-        ballot.wait_to_read()  # the next one may have its name
+        flags = mx.nd.zeros((3,), ctx=training.device)
+        training.step(batch, number, 0.01, training.inputs.plan.num_valid(0), flags, measure=False)
+        flags.wait_to_read()  # the next one may have its name
         training.inputs.training_view.give_back(batch)
 
 

@@ -12,18 +12,18 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
+from vggdist.benchmarking.bare_step import bare_step
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.checkpoints.state import restore
-from vggdist.data.outline import Outline
-from vggdist.measuring.bare import bare_step
+from vggdist.collectives.world import World
+from vggdist.data.data_shape import DataShape
+from vggdist.environment import gpus
 from vggdist.models.layers import readable_bytes
 from vggdist.models.precision import has_half
 from vggdist.models.vgg import SeededDropout
 from vggdist.planning.memory import estimate
 from vggdist.selftest.bench import Network, Scale, bits_apart, by_itself, distance, made, train, values
 from vggdist.selftest.outcome import Measured
-from vggdist.world import gpus
-from vggdist.world.process import World
 
 # Shares of an update by which two devices may differ. float32 sums in another order leave about 1e-6 of a product, TF32's ten
 # bits of mantissa 5e-4; what adds up over the layers, and a ReLU or a maximum that falls the other way, is left room for.
@@ -235,7 +235,7 @@ def step_time(bench: Bench, world: World, precision: str = "float32") -> Measure
 def memory(bench: Bench) -> Measured:
     """GiB that a training with an evaluation takes; the note has what ``vggdist plan`` says."""
     network = bench.scale.fast
-    images = Outline(network.image_size, 3, network.classes)
+    images = DataShape(network.image_size, 3, network.classes)
     before = _used(bench.device)
     with made(network, bench.kind, by_itself(bench.world)) as training:
         train(training, range(2))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vggdist.world.findings import Finding
+from vggdist.diagnosis.findings import Finding
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import mxnet as mx
 
+from vggdist.collectives.world import World, versions
+from vggdist.diagnosis.findings import Finding
+from vggdist.environment import gpus
 from vggdist.selftest.bench import Scale
 from vggdist.selftest.claims import Bench, Claim, claims
 from vggdist.selftest.outcome import Measured, Outcome, as_json, as_text
-from vggdist.world import gpus
-from vggdist.world.findings import Finding
-from vggdist.world.process import World, versions
 
 FILES = ("selftest.json", "selftest.txt")
 

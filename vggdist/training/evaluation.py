@@ -11,6 +11,7 @@ import mxnet as mx
 import numpy as np
 from scipy.special import logsumexp
 
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.images import ReadingConfig
 from vggdist.data.augment import Batch, EvaluationView
@@ -19,7 +20,6 @@ from vggdist.data.sampler import evaluation_batches
 from vggdist.models.model import Model
 from vggdist.training.metrics import EvaluationSums
 from vggdist.training.mistakes import Mistakes
-from vggdist.world.process import World
 
 # Of MXNet's pools and cudaMalloc, of cuBLAS and of cuDNN.
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")

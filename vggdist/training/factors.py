@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import mxnet as mx
 
+from vggdist.collectives.world import Collectives
 from vggdist.models.dense import FactoredDense
-from vggdist.world.process import World
 
 # A product of matrices, on oneDNN in half the time of mx.nd.dot. Taken here, before AMP puts another function in its place.
 _multiply = mx.nd.FullyConnected
@@ -34,7 +34,7 @@ class Factors:
     """
 
     def __init__(
-        self, world: World, layers: Sequence[FactoredDense], batch_size: int, accumulation: int, compressed: bool
+        self, world: Collectives, layers: Sequence[FactoredDense], batch_size: int, accumulation: int, compressed: bool
     ) -> None:
         """Take the gradients of these layers over from the backward pass.
 
@@ -66,10 +66,10 @@ class Factors:
                 parameter.grad_req = "null"
         self.row_bytes = sum(rows.size * rows.dtype(0).itemsize for rows in self._own)
 
-    def through(self, world: World) -> Factors:
-        """The same with another view of the ranks, for measuring."""
+    def through(self, collectives: Collectives) -> Factors:
+        """The same factors by other collectives, for measurements."""
         other = copy.copy(self)
-        other._world = world
+        other._world = collectives
         return other
 
     def keep(self, inputs: Sequence[mx.nd.NDArray]) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from vggdist.collectives.shared_arrays import once_per_host
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config
 from vggdist.data.augment import EvaluationView, TrainingView
-from vggdist.data.framing import short_side
+from vggdist.data.dataset import DataSet, load, per_channel
+from vggdist.data.resize_crop import short_side
 from vggdist.data.sampler import SamplePlan, make_plan
-from vggdist.data.sharing import from_arrays, to_arrays
-from vggdist.data.sources import DataSet, load, per_channel
+from vggdist.data.serialization import from_arrays, to_arrays
 from vggdist.data.statistics import statistics, value_counts
 from vggdist.models.spec import ModelSpec
 from vggdist.training.pretrained import Pretrained
-from vggdist.world.host import once_per_host
-from vggdist.world.process import World
 
 logger = logging.getLogger(__name__)
 

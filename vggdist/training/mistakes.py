@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from scipy.special import softmax
 
+from vggdist.collectives.world import World
 from vggdist.data.augment import Batch
 from vggdist.models.spec import ModelSpec
-from vggdist.reporting.pictures import THUMBNAIL, Mistake
-from vggdist.world.process import World
+from vggdist.reporting.evaluation_images import THUMBNAIL, Mistake
 
 KEPT = 24
 """Images on each rank, and in the end."""

@@ -43,7 +43,8 @@ class Optimizer:
             for name, parameter in self.parameters.items()
             for kind in config.states
         }
-        self._update_one = getattr(self, f"_{config.name}")
+        rules = {"sgd": self._sgd, "nag": self._nag, "adam": self._adam, "adamw": self._adamw, "lars": self._lars}
+        self._update_one = rules[config.name]
 
     def update(
         self,

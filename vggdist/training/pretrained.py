@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 
 from vggdist.checkpoints.trained import read
+from vggdist.collectives.world import World
 from vggdist.config.data_sets import IMAGENET
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import place
@@ -23,9 +24,8 @@ from vggdist.models.layers import NETWORK_PREFIX, Layer, parameter_shapes
 from vggdist.models.model import PREFIX, Model
 from vggdist.models.spec import ModelSpec
 from vggdist.weights.files import opened
-from vggdist.weights.fit import Fit, fit
-from vggdist.weights.stored import StoredArray
-from vggdist.world.process import World
+from vggdist.weights.layer_matching import Fit, fit
+from vggdist.weights.stored_array import StoredArray
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ class Progress:
         training_metrics, evaluation_metrics: the newest.
         evaluated_step: the step of the newest evaluation.
         best_value, best_step: of the best evaluation so far.
-        interval: the steps since the last report, as :meth:`~vggdist.training.interval.Interval.as_state` tells them.
+        interval: the steps since the last report
+            (:meth:`~vggdist.training.metric_accumulator.MetricAccumulator.as_state`).
     """
 
     moving_average: MovingAverage

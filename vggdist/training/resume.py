@@ -5,23 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 
 from vggdist.checkpoints import state as arrays_of_checkpoints
 from vggdist.checkpoints.schema import CheckpointState
+from vggdist.checkpoints.start import Start
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError, written
 from vggdist.config.schema import Config
-from vggdist.data.identity import difference
+from vggdist.data.fingerprint import difference
 from vggdist.data.sampler import SamplePlan, global_batch_size
 from vggdist.models.spec import ModelSpec
 from vggdist.training.progress import Progress
-from vggdist.world.process import World
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +36,6 @@ _UNCHANGED_BY = (
 ) + ("train.global_batch_size", "data.root", "data.download", "data.threads", "data.prefetch", "data.damaged")
 """Beginnings of the keys whose value changes nothing in what a training computes, or is compared as a part of the model."""
 _OF_TRAINING = ("model.dropout",)
-
-
-@dataclass(frozen=True)
-class Start:
-    """The checkpoint that a run continues from, or nothing where it begins.
-
-    Attributes:
-        arrays: on the root; empty on the others.
-        state: on every rank.
-        root: the rank that has the arrays.
-        origin: where they are from, for the log.
-    """
-
-    arrays: Mapping[str, np.ndarray]
-    state: CheckpointState | None
-    root: int = 0
-    origin: str = "the checkpoint"
 
 
 def find(store: CheckpointStore | None, world: World) -> Start:

@@ -8,23 +8,23 @@ import time
 from typing import Any
 
 from vggdist.checkpoints.state import digest
+from vggdist.collectives.world import World, versions
 from vggdist.config.duration import parse_duration
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
+from vggdist.elastic.state import ElasticState
+from vggdist.environment.variables import Settings
 from vggdist.exit_handling import ExitHandler
+from vggdist.launcher import slurm
+from vggdist.processes.job import this_job
+from vggdist.processes.signals import StopRequests
 from vggdist.reporting.console import open_log, start_logging
 from vggdist.reporting.hyper_parameters import hyper_parameters
-from vggdist.reporting.report import OnReport, Report, SilentReport
+from vggdist.reporting.report import OnReport, Report, RunReport
 from vggdist.reporting.result import ResultFile
-from vggdist.training.directory import RunDirectory
-from vggdist.training.elastic import Memory
+from vggdist.training.run_directory import RunDirectory
 from vggdist.training.setup import Training, TrainingState, prepare
 from vggdist.training.trainer import Trainer
-from vggdist.world import slurm
-from vggdist.world.job import this_job
-from vggdist.world.knobs import Settings
-from vggdist.world.process import World, versions
-from vggdist.world.signals import StopRequests
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Run:
             on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
         """
         self._on_report = on_report
-        self.config, self.memory = config, Memory()
+        self.config, self.memory = config, ElasticState()
         self._directory = RunDirectory(run_directory(config))
         self._settings, self._stop, self._handler, self._started = settings, stop, handler, started
         handler.release = self._directory.release
@@ -61,7 +61,7 @@ class Run:
         """Train to the end on these ranks, from where the memory or the folder stands; returns what ``result.json`` holds.
 
         Raises:
-            As :class:`~vggdist.training.directory.RunDirectory`, :func:`~vggdist.training.setup.prepare` and
+            As :class:`~vggdist.training.run_directory.RunDirectory`, :func:`~vggdist.training.setup.prepare` and
             :meth:`~vggdist.training.trainer.Trainer.train`.
         """
         config, memory = self.config, self.memory
@@ -82,7 +82,7 @@ class Run:
         state = training.state
         if was_finished := training.is_finished:
             logger.info("already finished at step %d%s", state.progress.step, how_to_go_on(state))
-        report = world.together(lambda: self._report(training, is_new) if world.is_root else SilentReport())
+        report = world.together(lambda: self._report(training, is_new) if world.is_root else Report())
         with report:
             self._stop.begin_training()
             Trainer(training, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
@@ -107,9 +107,9 @@ class Run:
 
     def _report(self, training: Training, is_new: bool) -> Report:
         """The record of the run, on rank 0."""
-        step, total = training.state.progress.step, training.state.calendar.total_steps
+        step, total = training.state.progress.step, training.state.triggers.total_steps
         names, alone = training.model.spec.class_names, training.world.size == 1
-        report = Report(self._directory.path, step, total, names, bar=alone, on_report=self._on_report)
+        report = RunReport(self._directory.path, step, total, names, bar=alone, on_report=self._on_report)
         if is_new:
             compared = hyper_parameters(self.config, training.inputs.plan.global_batch_size, training.world.size)
             report.introduce(as_yaml(self.config), compared)
@@ -117,8 +117,8 @@ class Run:
 
     def _introduce(self, world: World, environment: dict[str, Any]) -> None:
         """Log on what this run is made."""
-        if self.memory.news is not None:
-            logger.info("%s; going on with %d rank(s)", self.memory.news, world.size)
+        if self.memory.change is not None:
+            logger.info("%s; going on with %d rank(s)", self.memory.change, world.size)
         used = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: %d rank(s), %s, %s", self.config.run.name, world.size, world.controller, used)
         logger.info("environment: %s", ", ".join(f"{name} {value}" for name, value in environment.items()))
@@ -128,7 +128,7 @@ class Run:
     def _conclude(self, state: TrainingState) -> None:
         """Log how this job has come to the end of the run."""
         if state.is_out_of_patience:
-            logger.info("ended at step %d of %d%s", state.progress.step, state.calendar.total_steps, how_to_go_on(state))
+            logger.info("ended at step %d of %d%s", state.progress.step, state.triggers.total_steps, how_to_go_on(state))
         seconds = time.monotonic() - self._started
         logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
 
@@ -162,5 +162,5 @@ def how_to_go_on(state: TrainingState) -> str:
     if state.is_out_of_patience:
         best = state.progress.best_step or 0
         return f": no evaluation since step {best} was better; raise train.patience to train longer"
-    key = "train.epochs" if state.calendar.config.train.steps is None else "train.steps"
+    key = "train.epochs" if state.triggers.config.train.steps is None else "train.steps"
     return f"; raise {key} to train longer"

@@ -12,30 +12,31 @@ import mxnet as mx
 import numpy as np
 
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, PartIdentity
+from vggdist.checkpoints.start import Start
 from vggdist.checkpoints.state import named_arrays
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.collectives.world import World, choose_device, versions
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
 from vggdist.data.augment import TrainingView
+from vggdist.data.dataset import DataSet
 from vggdist.data.sampler import SamplePlan
-from vggdist.data.sources import DataSet
+from vggdist.diagnosis.gpu_stack import require_sound
 from vggdist.models.layers import summary_table
 from vggdist.models.model import Model
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.spec import ModelSpec
 from vggdist.training import pretrained
-from vggdist.training.calendar import Calendar
 from vggdist.training.evaluation import rehearse
-from vggdist.training.exchange import sent_by_layer
+from vggdist.training.gradient_exchange import sent_by_layer
 from vggdist.training.inputs import Inputs, load_data, make_inputs, model_spec
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.optimizer import Optimizer
 from vggdist.training.progress import Progress
-from vggdist.training.resume import Start, batch_size_of, find, identity, restore, settings
+from vggdist.training.resume import batch_size_of, find, identity, restore, settings
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.step import Objective, TrainStep
-from vggdist.world.cards import require_sound
-from vggdist.world.process import World, choose_device, versions
+from vggdist.training.triggers import Triggers
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class TrainingState:
     Attributes:
         progress: how far it has come.
         arrays: of the network and the optimizer, by their names in a checkpoint.
-        calendar: what is due after which step.
+        triggers: what is due after which step.
         schedule: the learning rate of each step.
         scaled_for_ranks: the ranks at the run's beginning, which the linear scaling rule counts.
         patience: epochs without a better evaluation after which it is over; None: never.
@@ -58,7 +59,7 @@ class TrainingState:
 
     progress: Progress
     arrays: dict[str, mx.nd.NDArray]
-    calendar: Calendar
+    triggers: Triggers
     schedule: Schedule
     scaled_for_ranks: int
     patience: float | None
@@ -67,15 +68,15 @@ class TrainingState:
     @property
     def is_over(self) -> bool:
         """Whether no step is left, or none is worth making."""
-        return self.progress.step >= self.calendar.total_steps or self.is_out_of_patience
+        return self.progress.step >= self.triggers.total_steps or self.is_out_of_patience
 
     @property
     def is_out_of_patience(self) -> bool:
         """Whether the evaluation at this step, before the last one, was not better, nor any in the epochs of patience."""
-        progress, calendar = self.progress, self.calendar
-        if self.patience is None or progress.evaluated_step != progress.step or progress.step >= calendar.total_steps:
+        progress, triggers = self.progress, self.triggers
+        if self.patience is None or progress.evaluated_step != progress.step or progress.step >= triggers.total_steps:
             return False
-        return progress.step - (progress.best_step or 0) >= self.patience * calendar.steps_per_epoch
+        return progress.step - (progress.best_step or 0) >= self.patience * triggers.steps_per_epoch
 
 
 @dataclass
@@ -209,13 +210,13 @@ def _state(
 ) -> TrainingState:
     """The state with which a run begins."""
     scaled_for_ranks = start.state["scaled_for_ranks"] if start.state is not None else world_size
-    calendar = Calendar.of(config, plan.steps_per_epoch)
+    triggers = Triggers.of(config, plan.steps_per_epoch)
     peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)
     return TrainingState(
         progress=Progress(MovingAverage(config.train.loss_smoothing)),
         arrays=named_arrays(model.parameters, optimizer.states),
-        calendar=calendar,
-        schedule=Schedule(config.schedule, peak, plan.steps_per_epoch, calendar.total_steps),
+        triggers=triggers,
+        schedule=Schedule(config.schedule, peak, plan.steps_per_epoch, triggers.total_steps),
         scaled_for_ranks=scaled_for_ranks,
         patience=config.train.patience,
         loaded=loaded,

@@ -13,18 +13,18 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
+from vggdist.collectives.world import Collectives, World
 from vggdist.config.schema import Config
 from vggdist.data.augment import Batch
 from vggdist.data.randomness import step_seed
 from vggdist.models.dense import fully_connected
 from vggdist.models.layers import readable_bytes
 from vggdist.models.model import Model
+from vggdist.training.gradient_reduction import Reduction
 from vggdist.training.guard import Guard, all_finite
+from vggdist.training.layer_norms import layer_norms
 from vggdist.training.loss_scale import LossScale
-from vggdist.training.norms import layer_norms
 from vggdist.training.optimizer import Optimizer, clip, global_norm
-from vggdist.training.reduction import Reduction
-from vggdist.world.process import World
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +122,17 @@ class StepOutcome:
         hits: predictions that agree with the target.
         gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
         finite: where a step can be left out, ``(1,)``: 1 if all gradients are finite, 0 if the update was left out; else None.
-        ballot: the ballot that was given, on its way to become the sum over the ranks.
-        layer_norms: by the names of metrics, where they were asked for (:func:`~vggdist.training.norms.layer_norms`): of the
-            mean gradient before clipping, and of the weights before the update.
+        flags: the flags that were given, in flight to become the sum over the ranks.
+        layer_norms: by the names of metrics, where they were asked for
+            (:func:`~vggdist.training.layer_norms.layer_norms`): of the mean gradient before clipping, and of the weights before
+            the update.
     """
 
     loss: mx.nd.NDArray
     hits: mx.nd.NDArray
     gradient_norm: mx.nd.NDArray | None
     finite: mx.nd.NDArray | None
-    ballot: mx.nd.NDArray
+    flags: mx.nd.NDArray
     layer_norms: Mapping[str, mx.nd.NDArray] = field(default_factory=dict)
 
 
@@ -181,14 +182,14 @@ class TrainStep:
         """In words what the order of sums over the ranks depends on."""
         return str(self._reduction)
 
-    def through(self, world: World) -> TrainStep:
-        """The same step with its reductions through another view of the ranks, for measuring."""
+    def through(self, collectives: Collectives) -> TrainStep:
+        """The same step with its reductions by other collectives, for measurements."""
         step = copy.copy(self)
-        step._reduction = self._reduction.through(world)
+        step._reduction = self._reduction.through(collectives)
         return step
 
     def __call__(
-        self, batch: Batch, step: int, learning_rate: float, num_valid: int, ballot: mx.nd.NDArray, measure: bool
+        self, batch: Batch, step: int, learning_rate: float, num_valid: int, flags: mx.nd.NDArray, measure: bool
     ) -> StepOutcome:
         """Make the step.
 
@@ -196,7 +197,7 @@ class TrainStep:
             batch: this rank's part.
             step: global step from 0; everything random in the step depends on it alone.
             num_valid: samples of the global batch that are not fill.
-            ballot: small array that is summed over the ranks along with the gradients, in place.
+            flags: small array that is summed over the ranks along with the gradients, in place.
             measure: ask for the gradient's norm, and with ``run.layer_norms`` for each layer's (it costs a pass over all
                 gradients).
         """
@@ -207,7 +208,7 @@ class TrainStep:
             self._guard.keep()
         losses, hits = self._accumulate(batch, num_valid, scale)
         self._settle_statistics()
-        gradients = self._reduction(ballot)
+        gradients = self._reduction(flags)
         # The reduced gradients are equal on all ranks, so all of them leave a step out, or none.
         finite = all_finite(gradients.values()) if self._guard is not None else None
         layers = self._layer_norms(gradients, scale) if measure and self._config.run.layer_norms else {}
@@ -219,7 +220,7 @@ class TrainStep:
             self.loss_scale.note(finite)
         if self._config.train.accumulation > 1:
             self._reduction.clear()
-        return StepOutcome(losses, hits, norm, finite, ballot, layers)
+        return StepOutcome(losses, hits, norm, finite, flags, layers)
 
     def _layer_norms(self, gradients: Mapping[str, mx.nd.NDArray], scale: float) -> dict[str, mx.nd.NDArray]:
         weights = {name: parameter.data() for name, parameter in self._trained.items()}
@@ -260,7 +261,8 @@ def _release_each_gradient(objective: Objective, device: mx.Context) -> None:
     """Let the engine know of each gradient when it is there.
 
     By itself MXNet makes one operation of 15 nodes of the backward pass, the end of which all of its gradients wait for. On a
-    GPU that saves a synchronisation for each node, so there the environment's value stays (:mod:`vggdist.world.presets`).
+    GPU that saves a synchronisation for each node, so there the environment's value stays
+    (:mod:`vggdist.environment.presets`).
     """
     if device.device_type == "cpu" and "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD" not in os.environ:
         objective.hybridize(static_alloc=True, static_shape=True, backward_bulk_size=1)

@@ -13,7 +13,7 @@ from vggdist.config.files import naming, open_regular
 from vggdist.weights.mxnet_file import BEGINNING as MXNET_BEGINNING
 from vggdist.weights.mxnet_file import read_mxnet
 from vggdist.weights.safetensors_file import is_safetensors, read_safetensors
-from vggdist.weights.stored import StoredArray
+from vggdist.weights.stored_array import StoredArray
 from vggdist.weights.torch_file import OLD_BEGINNING, ZIP_BEGINNING, read_old, read_zip
 
 _PUBLISHED = re.compile(r"vgg\d\d(_bn)?-(?P<digits>[0-9a-f]{8})\.(?P<ending>params|pth)")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vggdist.weights.stored import MOST_ARRAYS, RAW, StoredArray, num_bytes
+from vggdist.weights.stored_array import MOST_ARRAYS, RAW, StoredArray, num_bytes
 
 BEGINNING = struct.pack("<QQ", 0x112, 0)
 _FIRST_KIND, _STORAGE_KIND, _NUMPY_SHAPES_KIND = 0xF993FAC8, 0xF993FAC9, 0xF993FACA

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from vggdist.weights.stored import MOST_ARRAYS, StoredArray
+from vggdist.weights.stored_array import MOST_ARRAYS, StoredArray
 
 _LONGEST_HEADER = 2**22
 """Bytes, of which an array takes about a hundred; the library allows 100 MB."""

@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from vggdist.config.archives import stored_archive
 from vggdist.config.pickles import Named, NamesError, PickleReader
-from vggdist.weights.stored import ITEM_SIZES, MOST_ARRAYS, RAW, StoredArray
+from vggdist.weights.stored_array import ITEM_SIZES, MOST_ARRAYS, RAW, StoredArray
 
 OLD_BEGINNING = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of the old format: a number."""

@@ -13,11 +13,11 @@ from scipy import stats  # type: ignore[import-untyped]
 from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
-from vggdist.data import boxes
+from vggdist.data import crop_boxes
 from vggdist.data.augment import CHANGES, Batch, EvaluationView, TrainingView
-from vggdist.data.framing import short_side
+from vggdist.data.dataset import ArraySource
 from vggdist.data.randomness import Draws
-from vggdist.data.sources import ArraySource
+from vggdist.data.resize_crop import short_side
 
 _SAMPLES = np.arange(12)
 _MASK = np.ones(12, np.float32)
@@ -179,8 +179,8 @@ def test_a_resize_below_the_image_size_names_both_keys() -> None:
 def test_a_random_crop_is_pillows_resize_of_its_box() -> None:
     source, config = mixed_sizes(), AugmentConfig(random_resized_crop=True)
     framed = _training(source, random_resized_crop=True).batch(2, _SAMPLES, _MASK).images
-    for image, result, draws in zip(source.images, framed, boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
-        top, left, height, width = boxes.random_box(image.shape[0], image.shape[1], config, draws)
+    for image, result, draws in zip(source.images, framed, crop_boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
+        top, left, height, width = crop_boxes.random_box(image.shape[0], image.shape[1], config, draws)
         pillow = Image.fromarray(image).crop((left, top, left + width, top + height))
         np.testing.assert_array_equal(result, np.asarray(pillow.resize((16, 16), Image.Resampling.BILINEAR)))
 
@@ -188,8 +188,8 @@ def test_a_random_crop_is_pillows_resize_of_its_box() -> None:
 def test_scale_jitter_is_pillows_resize_of_its_box() -> None:
     source = mixed_sizes()
     framed = _training(source, scale_jitter=(16, 40)).batch(2, _SAMPLES, _MASK).images
-    for image, result, draws in zip(source.images, framed, boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
-        top, left, height, width = boxes.jittered_box(image.shape[0], image.shape[1], 16, (16, 40), draws)
+    for image, result, draws in zip(source.images, framed, crop_boxes.box_draws(Draws(3, 2, _SAMPLES), "crop"), strict=True):
+        top, left, height, width = crop_boxes.jittered_box(image.shape[0], image.shape[1], 16, (16, 40), draws)
         pillow = Image.fromarray(image).crop((left, top, left + width, top + height))
         np.testing.assert_array_equal(result, np.asarray(pillow.resize((16, 16), Image.Resampling.BILINEAR)))
 

@@ -17,12 +17,12 @@ from PIL import Image, ImageOps
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data.augment import EvaluationView, TrainingView
-from vggdist.data.boxes import Box, box_draws, random_box
+from vggdist.data.crop_boxes import Box, box_draws, random_box
 from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
-from vggdist.data.framing import crop_photograph
 from vggdist.data.randomness import Draws
+from vggdist.data.resize_crop import crop_photograph
 
 
 def _scene(width: int = 640, height: int = 480) -> Image.Image:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
-from vggdist.data import memory
+from vggdist.data import predecoded
+from vggdist.data.dataset import ArraySource, DataSet, load
 from vggdist.data.decode import DamagedImageError, convert_channels, decode
 from vggdist.data.encoded import EncodedSource
-from vggdist.data.sources import ArraySource, DataSet, load
 
 _RED = (255, 0, 0)
 
@@ -129,9 +129,9 @@ def test_images_of_several_sizes_are_decoded_on_demand(root: Path, damaged: str)
 
 
 def test_images_above_the_memory_limit_are_decoded_on_demand(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MEMORY_LIMIT", 8 * 36)  # eight images in both parts
+    monkeypatch.setattr(predecoded, "MEMORY_LIMIT", 8 * 36)  # eight images in both parts
     assert isinstance(_load(root).train, ArraySource)
-    monkeypatch.setattr(memory, "MEMORY_LIMIT", 8 * 36 - 1)
+    monkeypatch.setattr(predecoded, "MEMORY_LIMIT", 8 * 36 - 1)
     data = _load(root, channels=3)
     assert isinstance(data.train, EncodedSource) and len(data.train) == 6
 
@@ -151,18 +151,18 @@ def test_damaged_image_stops_at_load_where_images_are_held_in_memory(root: Path)
 def test_damaged_image_stops_at_reading_where_images_are_decoded_on_demand(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(predecoded, "MEMORY_LIMIT", 0)
     path = _damage(root / "train" / "dog" / "1.png")
     data = _load(root)
     with pytest.raises(DamagedImageError, match=str(path)):
         data.train.read(4)
 
 
-@pytest.mark.parametrize("limit", [0, memory.MEMORY_LIMIT])
+@pytest.mark.parametrize("limit", [0, predecoded.MEMORY_LIMIT])
 def test_skipped_images_are_named_and_left_out_before_the_plan(
     root: Path, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(predecoded, "MEMORY_LIMIT", limit)
     paths = [_damage(root / "train" / name) for name in ("cat/0.png", "dog/1.png")]
     data = _load(root, damaged="skip")
     assert data.train.labels.tolist() == [0, 0, 1, 1]

@@ -13,9 +13,9 @@ import pytest
 
 from vggdist.config.images import AugmentConfig
 from vggdist.data.augment import Batch, TrainingView
+from vggdist.data.dataset import ArraySource
 from vggdist.data.loader import batch_tasks, prefetch
 from vggdist.data.sampler import SamplePlan
-from vggdist.data.sources import ArraySource
 
 
 def numbered(number: int) -> Batch:

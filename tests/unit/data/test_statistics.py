@@ -9,7 +9,7 @@ import pytest
 
 from tests.images import mixed_sizes, one_size
 from vggdist.config.errors import RequestError
-from vggdist.data.sources import ArraySource
+from vggdist.data.dataset import ArraySource
 from vggdist.data.statistics import statistics, value_counts
 
 

@@ -14,6 +14,7 @@ import vggdist
 from tests.images import noise
 from tests.states import MODEL
 from tests.trained import parameters, store
+from vggdist.collectives.world import World
 from vggdist.config.images import ReadingConfig
 from vggdist.config.schema import ModelConfig
 from vggdist.data.arrays import ArraySource
@@ -21,7 +22,6 @@ from vggdist.data.augment import EvaluationView
 from vggdist.data.decode import convert_channels
 from vggdist.inference.evaluation import measure
 from vggdist.models.model import Model
-from vggdist.world.process import World
 
 SPEC = replace(MODEL, architecture=ModelConfig(name="custom", stages=((1, 4),), hidden=()), resize=9)
 

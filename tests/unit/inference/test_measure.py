@@ -13,13 +13,13 @@ from scipy.special import softmax
 
 from tests.images import noise
 from tests.states import MODEL
+from vggdist.collectives.world import World
 from vggdist.config.images import ReadingConfig
 from vggdist.config.schema import ModelConfig
 from vggdist.data.arrays import ArraySource
 from vggdist.data.augment import EvaluationView
 from vggdist.inference.evaluation import Predictions, as_csv, measure, per_class
 from vggdist.models.model import Model
-from vggdist.world.process import World
 
 NAMES = ("round", "square")
 

@@ -19,6 +19,7 @@ from tests.images import noise
 from tests.states import MODEL
 from tests.trained import parameters, store
 from vggdist import predict
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError, VggdistError
 from vggdist.config.images import ReadingConfig
 from vggdist.config.schema import MeasuringConfig, ModelConfig
@@ -28,8 +29,7 @@ from vggdist.data.folder import FileStore
 from vggdist.inference.evaluation import measure
 from vggdist.inference.prediction import predictions
 from vggdist.models.model import Model
-from vggdist.world import streams
-from vggdist.world.process import World
+from vggdist.processes import streams
 
 SPEC = replace(
     MODEL,

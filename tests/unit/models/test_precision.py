@@ -14,8 +14,8 @@ import pytest
 
 from tests.launching import HAS_BFLOAT16
 from vggdist.config.errors import RequestError
+from vggdist.environment.gpus import Gpu
 from vggdist.models.precision import use_precision
-from vggdist.world.gpus import Gpu
 
 COMPARE = """
 import sys

@@ -8,16 +8,16 @@ from typing import Literal
 import pytest
 
 from vggdist.config.schema import ModelConfig
-from vggdist.data.outline import Outline
+from vggdist.data.data_shape import DataShape
 from vggdist.planning.memory import Memory, estimate, largest_fit
 
 VGG16_PARAMETERS = 138_357_544
 SMALL = ModelConfig(name="custom", stages=((1, 2),), hidden=(5,), dropout=0.5)
-IMAGES = Outline(image_size=4, channels=1, num_classes=3)
+IMAGES = DataShape(image_size=4, channels=1, num_classes=3)
 
 
 def vgg16(samples: int, num_states: int = 1) -> Memory:
-    return estimate(ModelConfig(name="vgg16"), Outline(224, 3, 1000), samples, num_states, 0, compressed=False)
+    return estimate(ModelConfig(name="vgg16"), DataShape(224, 3, 1000), samples, num_states, 0, compressed=False)
 
 
 def test_vgg16_with_momentum_holds_its_parameters_three_times() -> None:
@@ -61,7 +61,7 @@ def test_batch_normalisation_keeps_its_input_and_statistics() -> None:
 @pytest.mark.parametrize(("samples", "products"), [(63, 0), (64, 256 * 512 + 512 * 512)])
 def test_convolutions_that_become_matrix_products_count_with_enough_samples(samples: int, products: int) -> None:
     model = ModelConfig(name="custom", stages=((1, 8), (1, 256), (2, 512)), hidden=())
-    memory = estimate(model, Outline(8, 3, 10), samples, 0, 0, compressed=False)
+    memory = estimate(model, DataShape(8, 3, 10), samples, 0, 0, compressed=False)
     assert memory.matrices == 4 * 4 * 16 * products and memory.fixed == 2 * memory.parameters + memory.matrices
 
 
@@ -86,7 +86,7 @@ def test_the_estimate_is_within_two_per_cent_of_what_was_measured(
     samples: int, image_size: int, batch_norm: bool, measured: int
 ) -> None:
     model = ModelConfig(name="vgg16", batch_norm=batch_norm, dropout=0.5)
-    memory = estimate(model, Outline(image_size, 3, 1000), samples, 1, 0, compressed=False)
+    memory = estimate(model, DataShape(image_size, 3, 1000), samples, 1, 0, compressed=False)
     assert memory.total / 2**20 == pytest.approx(measured, rel=0.02)
 
 
@@ -106,7 +106,7 @@ def test_an_evaluation_is_within_fifteen_per_cent_of_what_was_measured(
     name: Literal["vgg11", "vgg16"], image_size: int, batch_norm: bool, measured: int
 ) -> None:
     model = ModelConfig(name=name, batch_norm=batch_norm)
-    memory = estimate(model, Outline(image_size, 3, 1000), 1, 1, 0, compressed=False, evaluated=64)
+    memory = estimate(model, DataShape(image_size, 3, 1000), 1, 1, 0, compressed=False, evaluated=64)
     assert memory.evaluation / 64 / 1024 == pytest.approx(measured, rel=0.15)
 
 
@@ -126,7 +126,7 @@ def test_what_fits_is_the_largest_that_fits() -> None:
 
 def test_what_fits_may_do_without_matrices() -> None:
     def needed(samples: int) -> Memory:
-        return estimate(ModelConfig(name="vgg16"), Outline(32, 3, 10), samples, 1, 0, compressed=False)
+        return estimate(ModelConfig(name="vgg16"), DataShape(32, 3, 10), samples, 1, 0, compressed=False)
 
     assert needed(64).total - needed(63).total > needed(64).matrices > 0
     assert largest_fit(needed, 128, needed(63).total) == largest_fit(needed, 128, needed(64).total - 1) == 63

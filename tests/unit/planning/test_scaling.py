@@ -9,7 +9,7 @@ import pytest
 
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
-from vggdist.planning.reduction import Algorithm, Cluster, Link
+from vggdist.planning.collective_times import Algorithm, Cluster, Link
 from vggdist.planning.scaling import Exchange, Gradient, Workload, reduced_at, step_seconds, worker_counts
 
 VGG16 = describe(ModelConfig(name="vgg16"), channels=3, image_size=224, num_classes=1000)

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 from tensorboard.plugins.hparams import metadata
 
 from vggdist.config.schema import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig
+from vggdist.reporting.evaluation_images import Mistake
 from vggdist.reporting.events import EventFile
 from vggdist.reporting.hyper_parameters import hyper_parameters
-from vggdist.reporting.pictures import Mistake
-from vggdist.reporting.report import Report, SilentReport
+from vggdist.reporting.report import Report, RunReport
 
 HYPER_PARAMETERS: dict[str, bool | float | str] = {
     "optimizer.learning_rate": 0.05,
@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
 
 
 def test_a_run_stands_under_its_own_name(tmp_path: Path) -> None:
-    with Report(tmp_path / "first", 0, 10) as report:
+    with RunReport(tmp_path / "first", 0, 10) as report:
         report.best(1, "top1", 50.0)
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     assert multiplexer is not None
@@ -56,7 +56,7 @@ def test_a_run_stands_under_its_own_name(tmp_path: Path) -> None:
 
 
 def test_the_configuration_is_text_as_it_stands_in_its_file(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.introduce("run:\n  name: a_b*c\n", {})
     found = events_of(tmp_path)
     assert found.summary_metadata["configuration"].plugin_data.plugin_name == "text"
@@ -65,7 +65,7 @@ def test_the_configuration_is_text_as_it_stands_in_its_file(tmp_path: Path) -> N
 
 
 def test_the_hparams_page_has_each_value_with_its_type(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.introduce("", HYPER_PARAMETERS)
     found = events_of(tmp_path)
     assert found.summary_metadata[metadata.SESSION_START_INFO_TAG].plugin_data.plugin_name == metadata.PLUGIN_NAME
@@ -74,17 +74,17 @@ def test_the_hparams_page_has_each_value_with_its_type(tmp_path: Path) -> None:
 
 
 def test_a_run_that_comes_to_its_end_says_so_and_one_that_fails_does_not(tmp_path: Path) -> None:
-    with Report(tmp_path / "finished", 0, 10) as report:
+    with RunReport(tmp_path / "finished", 0, 10) as report:
         report.advance(10)
     assert session(events_of(tmp_path / "finished"), metadata.SESSION_END_INFO_TAG).status == 1  # STATUS_SUCCESS
-    with pytest.raises(RuntimeError), Report(tmp_path / "failed", 0, 10) as report:
+    with pytest.raises(RuntimeError), RunReport(tmp_path / "failed", 0, 10) as report:
         report.best(1, "top1", 50.0)
         raise RuntimeError
     assert metadata.SESSION_END_INFO_TAG not in events_of(tmp_path / "failed").summary_metadata
 
 
 def test_each_evaluation_has_a_picture_of_its_confusion_matrix(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10, ("round", "square")) as report:
+    with RunReport(tmp_path, 0, 10, ("round", "square")) as report:
         for step in (2, 4):
             report.evaluation(step, step / 2, "eval", {"eval/loss": 0.5}, CONFUSION)
     first, second = events_of(tmp_path).Images("confusion/eval")
@@ -93,13 +93,13 @@ def test_each_evaluation_has_a_picture_of_its_confusion_matrix(tmp_path: Path) -
 
 
 def test_a_matrix_of_very_many_classes_is_not_drawn(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.evaluation(1, 1, "eval", {"eval/loss": 0.5}, np.eye(201, dtype=int))
     assert not events_of(tmp_path).Tags()["images"] and (tmp_path / "confusion-eval.json").is_file()
 
 
 def test_the_worst_mistakes_are_a_picture_and_without_any_there_is_none(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.mistakes(1, [])
         report.mistakes(2, [Mistake(np.zeros((8, 8, 1), np.uint8), "round", "square", 0.9)])
     (event,) = events_of(tmp_path).Images("mistakes")
@@ -107,7 +107,7 @@ def test_the_worst_mistakes_are_a_picture_and_without_any_there_is_none(tmp_path
 
 
 def test_the_best_value_is_a_curve_of_its_own(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         for step, value in ((1, None), (2, 50.0), (3, 50.0)):
             report.best(step, "top1", value)
     scalars = events_of(tmp_path).Scalars("best/top1(%)")
@@ -116,7 +116,7 @@ def test_the_best_value_is_a_curve_of_its_own(tmp_path: Path) -> None:
 
 def test_other_ranks_write_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with SilentReport() as report:
+    with Report() as report:
         report.best(1, "top1", 50.0)
         report.mistakes(1, [Mistake(np.zeros((8, 8, 1), np.uint8), "round", "square", 0.9)])
     assert not list(tmp_path.iterdir())

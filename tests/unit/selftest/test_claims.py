@@ -12,12 +12,12 @@ from mxnet.gluon import nn
 
 from tests.selftests import TINY
 from vggdist.checkpoints.snapshot import Snapshot
+from vggdist.collectives.world import World
 from vggdist.selftest import claims
 from vggdist.selftest.bench import Network, Scale, distance
 from vggdist.selftest.claims import Bench
 from vggdist.selftest.outcome import Measured
 from vggdist.training.setup import Training
-from vggdist.world.process import World
 
 Measure = Callable[[Bench], Measured]
 

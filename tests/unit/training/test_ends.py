@@ -10,16 +10,16 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.checkpoints.start import Start
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.load import load
-from vggdist.reporting.pictures import Mistake
-from vggdist.reporting.report import SilentReport
-from vggdist.training.resume import Start
+from vggdist.processes.signals import StopRequests
+from vggdist.reporting.evaluation_images import Mistake
+from vggdist.reporting.report import Report
 from vggdist.training.run import how_to_go_on
 from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
-from vggdist.world.process import World
-from vggdist.world.signals import StopRequests
 
 NETWORK = ["--model.name", "custom", "--model.stages", "[[1, 4]]", "--model.hidden", "[]", "--data.name", "digits"]
 SMALL = [*NETWORK, "--train.global_batch_size", "100", "--run.name", "a", "--run.log_every", "1000", "--data.threads", "1"]
@@ -29,7 +29,7 @@ STEPS = 13
 """Of an epoch of the 1,295 images that are left to train on."""
 
 
-class Noted(SilentReport):
+class Noted(Report):
     """Keeps what is reported."""
 
     def __init__(self) -> None:

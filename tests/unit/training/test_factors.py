@@ -8,9 +8,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.collectives.world import World
 from vggdist.models.dense import FactoredDense
 from vggdist.training.factors import Factors
-from vggdist.world.process import World
 
 SAMPLES = 24
 WIDTHS = ((6, 9), (4, 6))  # outputs, inputs

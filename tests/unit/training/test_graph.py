@@ -7,13 +7,13 @@ from typing import Any
 import mxnet as mx
 import pytest
 
+from vggdist.collectives.world import World
 from vggdist.config.load import load
 from vggdist.config.schema import ModelConfig
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
 from vggdist.training.setup import prepare
 from vggdist.training.step import Objective
-from vggdist.world.process import World
 
 MATRICES = ModelConfig(name="custom", stages=((1, 8), (1, 256), (1, 256)), batch_norm=True, hidden=(4,))
 

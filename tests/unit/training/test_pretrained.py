@@ -10,12 +10,12 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.collectives.world import World
 from vggdist.config.data_sets import DATA_SETS, IMAGENET
 from vggdist.config.errors import RequestError
 from vggdist.config.load import load
 from vggdist.models.model import Model
 from vggdist.training.setup import Training, prepare
-from vggdist.world.process import World
 
 SHAPE = ["--model.name", "custom", "--model.stages", "[[1, 4], [1, 6]]", "--model.hidden", "[8]", "--model.batch_norm", "true"]
 FLAGS = ["--run.name", "new", *SHAPE, "--model.dropout", "0", "--train.global_batch_size", "16"]

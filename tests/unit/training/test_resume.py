@@ -15,17 +15,17 @@ import pytest
 from tests.states import training_state
 from vggdist.checkpoints.schema import FORMAT, CheckpointState
 from vggdist.checkpoints.store import CheckpointStore
+from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig, DataConfig
 from vggdist.config.schema import Config, EvaluationConfig, ModelConfig, RunConfig, TrainConfig
-from vggdist.data.identity import part_identity
+from vggdist.data.dataset import DataSet, load
+from vggdist.data.fingerprint import part_identity
 from vggdist.data.sampler import make_plan
-from vggdist.data.sources import DataSet, load
 from vggdist.training.inputs import model_spec
 from vggdist.training.metrics import MovingAverage
 from vggdist.training.progress import Progress
 from vggdist.training.resume import Start, batch_size_of, find, identity, restore, settings
-from vggdist.world.process import World
 
 _MODEL = ModelConfig(name="custom", stages=((1, 8),))
 

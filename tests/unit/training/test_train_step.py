@@ -8,10 +8,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from vggdist.collectives.world import World
 from vggdist.config.load import load
 from vggdist.training.setup import Training, prepare
 from vggdist.training.step import StepOutcome
-from vggdist.world.process import World
 
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -48,8 +48,8 @@ def overflow(training: Training, monkeypatch: pytest.MonkeyPatch, value: float) 
     """Put a value into a gradient of the next step, before it is summed over the ranks."""
     reduction = training.step._reduction
 
-    def reduce(ballot: mx.nd.NDArray) -> dict[str, mx.nd.NDArray]:
-        gradients = reduction(ballot)
+    def reduce(flags: mx.nd.NDArray) -> dict[str, mx.nd.NDArray]:
+        gradients = reduction(flags)
         gradients["vgg_output_bias"][1] = value
         monkeypatch.setattr(training.step, "_reduction", reduction)
         return gradients

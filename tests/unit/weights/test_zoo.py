@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from mxnet.gluon.model_zoo import vision
 
+from vggdist.collectives.world import World
 from vggdist.config.schema import ModelConfig
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
 from vggdist.training.pretrained import Pretrained, load
-from vggdist.world.process import World
 
 NAMES = tuple(f"class {number}" for number in range(7))
 

@@ -1,0 +1,182 @@
+"""What a rank does in ``test_watch.py``. Without pytest, so that it starts fast."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from vggdist.watchdog import watchdog as watch_module
+from vggdist.watchdog.watchdog import Verdict, Watchdog
+
+DEADLINE = 60.0
+"""Seconds after which a rank ends by itself."""
+GRACE = 0.3
+watch_module._STUCK_DELAY, watch_module._BEHIND_ROOT = 0.2, 0.6
+watch_module._FIRST_PATIENCE = 1.0  # these ranks do everything once
+
+
+class Rank:
+    """What a behaviour has at hand."""
+
+    def __init__(self, rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> None:
+        self.rank, self.size, self.directory = rank, size, directory
+        exchanges = {"move_unconnected": self.exchange_a_closed_port, "start_late": self.exchange_and_wait}
+        exchange = exchanges.get(behaviour, self.exchange)
+        self.watch = Watchdog.start(rank, size, exchange, timeout, self.record, GRACE)
+        self.watch.beat("started")
+        until = time.monotonic() + DEADLINE
+        while behaviour != "move_unconnected" and not self.connected() and time.monotonic() < until:
+            time.sleep(0.01)
+        (directory / f"working-{rank}").touch()
+        self.wait_for(*(f"working-{rank}" for rank in range(size)))
+
+    def connected(self) -> bool:
+        """Whether this rank's connections are made."""
+        unreachable = {1} if (self.directory / "unconnected").exists() else set()
+        wanted = set(range(1, self.size)) - unreachable if self.rank == 0 else {0}
+        return wanted <= self.watch._peers.ranks
+
+    def exchange(self, value: Any) -> list[Any]:
+        """``World.gather`` by way of files."""
+        if self.rank == 0 and "port" in value:
+            self.write("port", str(value["port"]))
+        self.write(f"place-{self.rank}", json.dumps(value))
+        self.wait_for(*(f"place-{rank}" for rank in range(self.size)))
+        return [json.loads((self.directory / f"place-{rank}").read_text()) for rank in range(self.size)]
+
+    def exchange_a_closed_port(self, value: Any) -> list[Any]:
+        """As behind a firewall: the port of rank 0 refuses."""
+        (self.directory / "unconnected").touch()
+        everyone = self.exchange(value)
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            return [{**everyone[0], "port": closed.getsockname()[1]}, *everyone[1:]]
+
+    def exchange_and_wait(self, value: Any) -> list[Any]:
+        """Connect only when the test says so."""
+        everyone = self.exchange(value)
+        self.wait_for("start-1")
+        return everyone
+
+    def record(self, verdict: Verdict) -> None:
+        told = {"rank": verdict.rank, "text": verdict.text, "exit_code": verdict.exit_code, "time": time.time()}
+        self.write(f"verdict-{self.rank}", json.dumps(told))
+
+    def write(self, file: str, text: str) -> None:
+        (self.directory / f"{file}.{self.rank}").write_text(text)
+        (self.directory / f"{file}.{self.rank}").rename(self.directory / file)
+
+    def wait_for(self, *files: str) -> None:
+        while not all((self.directory / file).exists() for file in files):
+            time.sleep(0.01)
+
+    def wait(self) -> None:
+        """As in a collective that never ends."""
+        self.watch.beat("step")
+        time.sleep(0.05)
+        self.watch.beat("collective")
+        time.sleep(DEADLINE)
+
+    def wait_for_the_stop(self) -> None:
+        self.watch.beat("collective")
+        self.wait_for("stop")
+
+    def move(self) -> None:
+        while not (self.directory / "stop").exists():
+            self.watch.beat("step")
+            time.sleep(0.02)
+
+    move_unconnected = move
+
+    def move_alone(self) -> None:
+        self.watch.beat("collective")
+        while not (self.directory / "stop").exists():
+            self.watch.beat("checkpoint", alone=True)
+            time.sleep(0.02)
+
+    def rest(self) -> None:
+        self.watch.rest()
+        time.sleep(DEADLINE)
+
+    def sleep(self) -> None:
+        self.watch.beat("sleep")
+        time.sleep(DEADLINE)
+
+    def sleep_in_c(self) -> None:
+        self.watch.beat("sleep_in_c")
+        ctypes.CDLL(None).sleep(int(DEADLINE))
+
+    def keep_the_lock(self) -> None:
+        self.watch.beat("keep_the_lock")
+        ctypes.PyDLL(None).sleep(int(DEADLINE))
+
+    def end_on_request(self) -> None:
+        self.wait_for(f"end-{self.rank}")
+
+    def ask(self) -> None:
+        """As after an error of Horovod that does not say who failed."""
+        verdict = self.watch.verdict(DEADLINE)
+        assert verdict is not None
+        self.record(verdict)
+        time.sleep(1)  # the watch leaves the end to a main thread that knows
+        os._exit(7)
+
+    def tell(self) -> None:
+        self.watch.report_failure("the disk is full", 3)
+        print("told and confirmed" if self.watch.verdict(0) else "told", flush=True)
+        os._exit(3)
+
+    def fail_to_record(self) -> None:
+        self.watch._on_failure = no_space
+        self.sleep()
+
+    show_the_port = start_late = wait
+
+
+def no_space(verdict: Verdict) -> None:
+    raise OSError("no space left")
+
+
+def main(rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> None:
+    this = Rank(rank, size, behaviour, directory, timeout)
+    getattr(this, behaviour)()
+    closing = time.monotonic()
+    this.watch.close()
+    assert time.monotonic() - closing < 5
+
+
+def fork(rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> int:
+    """A process for one rank, whose output goes to a file; returns its id."""
+    if process := os.fork():
+        return process
+    output = os.open(directory / f"output-{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        main(rank, size, behaviour, directory, timeout)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(99)
+    os._exit(0)
+
+
+def launch(directory: Path, timeout: float, behaviours: list[str]) -> None:
+    """Import once, then be the ranks' parent: print their process ids, and keep their exit codes in files."""
+    ranks = {fork(rank, len(behaviours), name, directory, timeout): rank for rank, name in enumerate(behaviours)}
+    print(*ranks, flush=True)
+    for _ in behaviours:
+        process, status = os.wait()
+        (directory / "code").write_text(str(os.waitstatus_to_exitcode(status)))
+        (directory / "code").rename(directory / f"code-{ranks[process]}")
+
+
+if __name__ == "__main__":
+    launch(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,158 @@
+"""Images per second of the bare step and of the whole training around it, and where the time of each rank goes.
+
+The shares are of the time of a step of the training, each on the rank's own clock:
+
+- **data wait**: what the loop waited for its next batch. The device may have been busy meanwhile, for the loop is a step ahead
+  of it; what was hidden so makes the rest smaller, even negative.
+- **compute**: forward pass, backward pass and update.
+- **rank wait**: from the end of this rank's backward pass until the last rank has finished its own.
+- **allreduce**: from then until the gradients are reduced. What the backward pass hides of the transfer is no part of it.
+- **rest**: all else, such as checkpoints, reports, and threads that prepare batches on the same cores.
+
+Compute, rank wait and allreduce are those of bare steps that are waited for one by one, which take turns with the others.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vggdist.benchmarking.bare_step import Parts, bare_step, parts_of_bare_step
+from vggdist.benchmarking.series import Series, in_turn
+from vggdist.benchmarking.tables import SHARES
+from vggdist.collectives.world import World
+from vggdist.config.bench import BenchConfig, BenchRequest
+from vggdist.config.errors import Stopped
+from vggdist.config.load import run_directory
+from vggdist.config.schema import Config, EvaluationConfig
+from vggdist.processes.signals import StopRequests
+from vggdist.reporting.report import Report, RunReport
+from vggdist.training.setup import Training, prepare
+from vggdist.training.trainer import Trainer
+
+
+class _Stopwatch(Report):
+    """Forwards to a report, measures the time between reports, and asks for a stop when enough steps were measured."""
+
+    def __init__(self, report: Report, first_step: int, steps: int, stop: StopRequests) -> None:
+        self._report, self._first_step, self._steps, self._stop = report, first_step, steps, stop
+        self._start: tuple[int, float] | None = None
+        self._last_step, self._waited = 0, 0.0
+        self.steps_per_s = 0.0
+        self.data_wait = 0.0  # percent of the time
+
+    def advance(self, step: int) -> None:
+        self._report.advance(step)
+
+    def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
+        self._report.training(step, epoch, metrics)
+        now = time.perf_counter()
+        if self._start is None:
+            if step >= self._first_step:
+                self._start = step, now
+        elif self.steps_per_s == 0:
+            seconds = (step - self._last_step) * metrics["time/step(ms)"] / 1000
+            self._waited += seconds * metrics["time/data_wait(%)"] / 100
+            if step >= self._start[0] + self._steps:
+                self.steps_per_s = (step - self._start[0]) / (now - self._start[1])
+                self.data_wait = 100 * self._waited / (now - self._start[1])
+                self._stop.request("the end of the measurement")
+        self._last_step = step
+
+
+def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) -> dict[str, Any]:
+    """Measure all in turn. Every rank must call this; of rates, rank 0's clock counts, for the ranks move in step.
+
+    Returns:
+        ``bare`` and ``training`` in images per second of all ranks, ``ratio``, and ``shares``: for each rank ``data_wait(%)``,
+        ``compute(%)``, ``rank_wait(%)``, ``allreduce(%)`` and ``rest(%)`` of the training's time, each as
+        :meth:`~vggdist.benchmarking.series.Series.as_json` has it. A batch that is filled up counts as full.
+    """
+    mark = world.gather(uuid.uuid4().hex[:8])[0]
+    config, bench = measured_config(request, f"bench-{mark}"), request.bench
+    directory = run_directory(config)
+    training = prepare(config, world)
+    world.together(lambda: directory.mkdir(parents=True) if world.is_root else None)
+    seconds: list[float] = []
+    data_waits: list[float] = []
+    parts: list[Parts] = []
+
+    def whole() -> float:
+        watch = _training(training, bench, directory, beat)
+        seconds.append(1 / watch.steps_per_s)
+        data_waits.append(watch.data_wait)
+        return watch.steps_per_s * training.inputs.plan.global_batch_size
+
+    def apart() -> float:
+        parts.append(parts_of_bare_step(training, bench.steps, beat))
+        return parts[-1].compute
+
+    bare_step(training, bench.warmup, beat)
+    bare = partial(bare_step, training, bench.steps, beat)
+    taken = in_turn({"bare": bare, "training": whole, "apart": apart}, bench.repeats)
+    if world.is_root:
+        shutil.rmtree(directory)
+    shares = shares_of(seconds, data_waits, parts)
+    told = {"bare": taken["bare"], "training": taken["training"], "ratio": taken["training"].over(taken["bare"])}
+    return {
+        **{name: series.as_json() for name, series in told.items()},
+        "shares": world.gather({name: series.as_json() for name, series in shares.items()}),
+    }
+
+
+def shares_of(seconds: Sequence[float], data_waits: Sequence[float], parts: Sequence[Parts]) -> dict[str, Series]:
+    """Percent of the training's time in each turn, as the head of this file has it.
+
+    Args:
+        seconds: of a step of the training.
+        data_waits: percent of the training's time.
+        parts: of a bare step.
+    """
+    shares: dict[str, list[float]] = {key: [] for key in SHARES}
+    for whole, data_wait, bare in zip(seconds, data_waits, parts):
+        told = [data_wait, *(100 * part / whole for part in (bare.compute, bare.rank_wait, bare.allreduce))]
+        for share, value in zip(shares.values(), [*told, 100 - sum(told)]):
+            share.append(value)
+    return {key: Series(share) for key, share in shares.items()}
+
+
+def measured_config(request: BenchRequest, name: str) -> Config:
+    """The run that is measured: the one that is asked for, in a folder of its own, long enough, with checkpoints in it.
+
+    Two checkpoints fall into each measurement where ``checkpoint.every_steps`` says nothing else: more than in most runs. The
+    test set is not evaluated.
+    """
+    run, bench = request.run, request.bench
+    every = request.checkpoint.every_steps or bench.steps // 2
+    # A measurement ends with a report, and the ranks stop two steps later.
+    longest = bench.repeats * (bench.warmup + bench.steps + 2 * run.log_every + 2) + 1
+    return Config(
+        run=replace(run, directory=str(Path(run.directory) / run.name), name=name, resume="never"),
+        model=request.model,
+        data=request.data,
+        augment=request.augment,
+        optimizer=request.optimizer,
+        schedule=replace(request.schedule, warmup_epochs=0.0),
+        train=replace(request.train, steps=longest),
+        evaluation=EvaluationConfig(every_epochs=0),
+        checkpoint=replace(request.checkpoint, every_steps=every),
+    )
+
+
+def _training(training: Training, bench: BenchConfig, directory: Path, beat: Callable[[str], None]) -> _Stopwatch:
+    """Train with data, augmentation, logging and checkpoints, timed from report to report."""
+    world, progress = training.world, training.state.progress
+    progress.interval = None
+    report = RunReport(directory, progress.step, training.state.triggers.total_steps) if world.is_root else Report()
+    with report, StopRequests(world.rank, world.size) as stop:
+        watch = _Stopwatch(report, progress.step + bench.warmup, bench.steps, stop)
+        with suppress(Stopped):
+            Trainer(training, watch, stop, beat).train()
+    return watch

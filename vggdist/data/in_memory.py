@@ -1,0 +1,68 @@
+"""Images that a program gives, as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vggdist.config.errors import RequestError
+from vggdist.config.images import DataConfig
+from vggdist.data import fingerprint
+from vggdist.data.arrays import ArraySource, Source
+from vggdist.data.dataset import DataSet, assemble, hold_out
+from vggdist.data.decode import convert_channels
+from vggdist.data.published import PARTS
+from vggdist.data.readers import LoadedPart
+
+Part = Source | tuple[Any, Any]
+"""Images with labels: a source, or a pair of arrays."""
+Given = Part | Mapping[str, Part]
+"""A part of which a share is held out for the test, or parts by name."""
+
+
+def data_set(given: Given, data: DataConfig, seed: int) -> DataSet:
+    """A data set of given images; a test set that is not among them is held out, as data.held_out and data.validation say.
+
+    Args:
+        given: see :func:`vggdist.api.train`. Labels of arrays are the numbers from 0 to the largest of all parts.
+        seed: decides what is held out.
+
+    Raises:
+        RequestError: a part is not what it should be.
+    """
+    parts = dict(given) if isinstance(given, Mapping) else {"train": given}
+    if "train" not in parts or parts.keys() - {*PARTS, "validation"}:
+        raise RequestError(f"data has the parts {', '.join(map(str, parts))}; expected train, test and perhaps validation")
+    classes = max((_largest_label(name, part) for name, part in parts.items() if isinstance(part, tuple)), default=-1) + 1
+    loaded = {name: _loaded(name, part, classes, data) for name, part in parts.items()}
+    if "test" not in loaded:
+        loaded["train"], loaded["test"] = hold_out(loaded["train"], data.held_out, seed, "held out")
+    return assemble(loaded, data, seed)
+
+
+def _largest_label(name: str, part: tuple[Any, Any]) -> int:
+    if len(part) != 2:
+        raise RequestError(f"data: the {name} part has {len(part)} entries; expected images and labels")
+    labels = np.asarray(part[1])
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size or labels.min() < 0:
+        raise RequestError(
+            f"data: the labels of the {name} part are {labels.dtype} {labels.shape}; expected whole numbers (N,) from 0 on"
+        )
+    return int(labels.max())
+
+
+def _loaded(name: str, part: Part, classes: int, data: DataConfig) -> LoadedPart:
+    if not isinstance(part, tuple):
+        return LoadedPart(part, contents="")
+    images, labels = np.asarray(part[0]), np.asarray(part[1], np.int32)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images) != len(labels):
+        raise RequestError(
+            f"data: the images of the {name} part are {images.dtype} {images.shape} with {len(labels)} labels; expected uint8 "
+            f"(N, H, W) or (N, H, W, 1 or 3), one label each"
+        )
+    names = tuple(map(str, range(classes)))
+    converted = convert_channels(images, data.channels or images.shape[-1])
+    return LoadedPart(ArraySource(converted, labels, names), fingerprint.of_pixels(images))

@@ -1,0 +1,51 @@
+"""Other samples that are mixed into those of a batch."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from scipy.special import betaincinv
+
+from vggdist.data.crop_boxes import Box
+from vggdist.data.randomness import Draws
+
+
+def mix(images: np.ndarray, others: np.ndarray, mixup: float, cutmix: float, draws: Draws) -> np.ndarray:
+    """Mix another image into each of ``(B, S, S, C) uint8``, in place, by mixup or by CutMix.
+
+    Args:
+        mixup: alpha of mixup's Beta distribution (Zhang et al. 2018); 0 is off.
+        cutmix: alpha of CutMix's (Yun et al. 2019); 0 is off. With both, each is chosen for half of the samples.
+
+    Returns:
+        ``(B,) float32`` share of the image itself, of its weight or of its pixels.
+    """
+    pasted = draws.uniform("cutmix or mixup") < 0.5 if mixup and cutmix else np.full(len(images), cutmix > 0)
+    weights = beta_quantiles(np.where(pasted, cutmix, mixup), draws.uniform("mixup weight"))
+    rows, columns = (draws.integers(f"cutmix {axis}", images.shape[1]) for axis in ("row", "column"))
+    for slot, (image, other) in enumerate(zip(images, others, strict=True)):
+        weight = float(weights[slot])
+        if pasted[slot]:
+            box = cutmix_box(images.shape[1], weight, int(rows[slot]), int(columns[slot]))
+            box.of(image)[:] = box.of(other)
+            weights[slot] = 1 - box.height * box.width / images.shape[1] ** 2
+        else:
+            cv2.addWeighted(image, weight, other, 1 - weight, 0, dst=image)
+    return weights
+
+
+def cutmix_box(size: int, weight: float, row: int, column: int) -> Box:
+    """The part of an image of ``size`` pixels a side that another replaces (Yun et al. 2019, equation 2).
+
+    Its area is a share of ``1 - weight`` around a centre, less what lies beyond the border.
+    """
+    half = int(size * math.sqrt(1 - weight)) // 2
+    top, left = max(row - half, 0), max(column - half, 0)
+    return Box(top, left, min(row + half, size) - top, min(column + half, size) - left)
+
+
+def beta_quantiles(alphas: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Quantiles of Beta(alpha, alpha): ``(B,)`` alphas and draws in [0, 1) to ``(B,) float32`` weights."""
+    return betaincinv(alphas, alphas, draws).astype(np.float32)

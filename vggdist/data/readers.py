@@ -1,0 +1,241 @@
+"""The data sets, one small function for each: all make a training and a test part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vggdist.config.data_sets import DATA_SETS
+from vggdist.config.errors import RequestError
+from vggdist.config.images import DataConfig
+from vggdist.config.text import printable
+from vggdist.data import cifar, download, fingerprint, folder, idx, predecoded, record_dataset
+from vggdist.data.arrays import ArraySource, Source
+from vggdist.data.decode import convert_channels
+from vggdist.data.encoded import EncodedSource, Store
+from vggdist.data.published import PARTS, Labelled
+from vggdist.data.randomness import hash64
+from vggdist.data.sanity_checks import few, findings
+
+_log = logging.getLogger(__name__)
+_DIGITS = tuple("0123456789")
+# In the order of the labels: README of zalandoresearch/fashion-mnist.
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_PATTERN_CELLS = 4  # the synthetic pattern's side in cells: coarse enough to survive a network's first poolings
+
+
+class LoadedPart(NamedTuple):
+    """A part as it was loaded, the hash of its contents, and where it is from, for the log."""
+
+    source: Source
+    contents: str
+    origin: str = ""
+
+
+Parts = Mapping[str, LoadedPart]
+"""``train`` and ``test``, or what was wanted of them."""
+
+
+def load_parts(data: DataConfig, seed: int, wanted: Sequence[str] = PARTS) -> Parts:
+    """Parts of the data set that ``data`` names; see :func:`vggdist.data.dataset.load`.
+
+    Args:
+        wanted: ``train``, ``test`` or both; the files of another part are not needed, unless one is held out of the other.
+    """
+    loader = globals()[DATA_SETS[data.name].loader]
+    found: Parts = loader(data, seed, wanted)
+    return {part: found[part] for part in wanted}
+
+
+def _in_memory(part: Labelled, class_names: tuple[str, ...], data: DataConfig, origin: str = "") -> LoadedPart:
+    images = convert_channels(part.images, data.channels or part.images.shape[-1])
+    return LoadedPart(ArraySource(images, part.labels, class_names), fingerprint.of_pixels(part.images), origin)
+
+
+def digits(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """Scikit-learn's digits: values from 0 to 16, scaled by 255/16 and rounded."""
+    # The file alone, whose rows are 64 values and a label: to import sklearn.datasets takes two seconds.
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), delimiter=",")
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = table[:, -1].astype(np.int32)
+    train, test = (
+        _in_memory(Labelled(images[part], labels[part]), _DIGITS, data) for part in held_out_split(labels, data.held_out, seed)
+    )
+    return {"train": train, "test": test._replace(origin=_held_out(data))}
+
+
+def published(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """A publisher's files, fetched when they are missing and data.download is true."""
+    try:
+        return _read_published(data, wanted)
+    except download.MissingFileError:
+        if not data.download:
+            raise
+    download.fetch(data.name, Path(data.root))
+    return _read_published(data, wanted)
+
+
+def _read_published(data: DataConfig, wanted: Sequence[str]) -> Parts:
+    root = Path(data.root)
+    if data.name in cifar.CIFAR:
+        parts, names, place = cifar.load_cifar(data.name, root, wanted)
+    else:
+        parts, place = idx.load_idx(data.name, root, wanted)
+        names = _DIGITS if data.name == "mnist" else _FASHION
+    return {name: _in_memory(part, names, data, f"from {printable(place)}") for name, part in parts.items()}
+
+
+def in_folders(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """Images under data.root, in memory where they are small and of one size."""
+    root = Path(data.root)
+    if [*wanted] == ["test"] and (listed := folder.scan_test(root)) is not None:
+        names, listing = listed
+        return {"test": in_files(listing, names, data, len(listing.paths))}
+    layout, *listings = folder_listings(data, seed)
+    _require_sense(data, layout.class_names, *(listing.labels for listing in listings))
+    total = sum(len(listing.paths) for listing in listings)
+    train, test = (in_files(listing, layout.class_names, data, total) for listing in listings)
+    if layout.test is None:
+        test = test._replace(origin=_held_out(data))
+    if layout.not_read:
+        test = test._replace(origin=f"{test.origin}; beside both, not read: {few(layout.not_read)}")
+    return {"train": train, "test": test}
+
+
+def in_files(listing: folder.Listing, names: tuple[str, ...], data: DataConfig, total: int) -> LoadedPart:
+    """A part whose images are files.
+
+    Args:
+        total: images of all parts together.
+    """
+    left_out = _left_out(listing, data)
+    return _encoded_part(folder.FileStore(listing.paths), listing.labels, names, data, total, left_out, listing.origin)
+
+
+def _left_out(listing: folder.Listing, data: DataConfig) -> int:
+    """How many images are left out since they are links to nothing; ``RequestError`` where data.damaged is ``stop``."""
+    links = listing.dead_links
+    if links and data.damaged == "stop":
+        raise RequestError(
+            f"{len(links)} images under {listing.place} are links to nothing, such as {links[0]}; restore what they link to, "
+            f"remove them, or leave them out with --data.damaged skip"
+        )
+    for link in links:
+        _log.warning("left out: %s is a link to nothing", link)
+    return len(links)
+
+
+def _held_out(data: DataConfig) -> str:
+    return f"held out, {100 * data.held_out:g} % of each class"
+
+
+def _require_sense(data: DataConfig, class_names: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> None:
+    """Log what is odd about the classes of both parts; ``RequestError`` where they make no sense."""
+    problem, remarks = findings(class_names, train, test)
+    if problem is not None:
+        raise RequestError(f"data.root {data.root}: {problem}")
+    for remark in remarks:
+        _log.warning("%s", remark)
+
+
+def folder_listings(data: DataConfig, seed: int) -> tuple[folder.Layout, folder.Listing, folder.Listing]:
+    """What is under data.root, and the files of the training and of the test part; no image is read."""
+    layout = folder.scan(Path(data.root))
+    if layout.test is not None:
+        return layout, layout.train, layout.test
+    return layout, *layout.train.split(*held_out_split(layout.train.labels, data.held_out, seed))
+
+
+def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """Record files in data.root, in memory where their images are small and of one size."""
+    root = Path(data.root)
+    if [*wanted] == ["test"] and (listed := record_dataset.find_test(root, data.damaged)) is not None:
+        names, part = listed
+        total, left_out = len(part.store), len(part.left_out)
+        return {"test": _encoded_part(part.store, part.labels, names, data, total, left_out, part.origin)}
+    names, train, test = record_dataset.find(root, data.damaged)
+    if test is not None:
+        parts = [(part.store, part.labels, len(part.left_out), part.origin) for part in (train, test)]
+    else:
+        split = held_out_split(train.labels, data.held_out, seed)
+        # A record without a label can be held out from neither part: it counts as one of the training part.
+        parts = [
+            (train.store.take(chosen), train.labels[chosen], left_out, origin)
+            for chosen, left_out, origin in zip(split, (len(train.left_out), 0), (train.origin, _held_out(data)), strict=True)
+        ]
+    _require_sense(data, names, *(labels for _, labels, *_ in parts))
+    total = sum(len(store) for store, *_ in parts)
+    train_part, test_part = (
+        _encoded_part(store, labels, names, data, total, left_out, origin) for store, labels, left_out, origin in parts
+    )
+    if beside := record_dataset.not_read(root):
+        test_part = test_part._replace(origin=f"{test_part.origin}; beside both, not read: {few(beside)}")
+    return {"train": train_part, "test": test_part}
+
+
+def _encoded_part(
+    store: Store,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    data: DataConfig,
+    total: int,
+    left_out: int,
+    origin: str,
+) -> LoadedPart:
+    whole, labels, images = predecoded.read_part(store, labels, data, total)
+    left_out += len(store) - len(whole)
+    contents = fingerprint.of_store(whole)
+    if images is None:
+        return LoadedPart(EncodedSource(whole, labels, class_names, data.channels or 3, left_out), contents, origin)
+    return LoadedPart(ArraySource(images, labels, class_names, left_out, whole.name), contents, origin)
+
+
+def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """Half noise, half a coarse pattern of each class, the same in both parts; labels go round the classes."""
+    size, channels, classes = data.image_size or 32, data.channels or 3, data.synthetic_classes
+    shape = classes, _PATTERN_CELLS, _PATTERN_CELLS, channels
+    cells = (hash64(seed, "pattern", np.arange(np.prod(shape))) >> np.uint64(57)).astype(np.uint8).reshape(shape)
+    cell_of = np.arange(size) * _PATTERN_CELLS // size
+    patterns = cells[:, cell_of][:, :, cell_of]
+    names = tuple(f"class {label}" for label in range(classes))
+
+    def part(number: int, samples: int) -> LoadedPart:
+        noise = np.random.default_rng((seed, number))
+        images = noise.integers(0, 128, (samples, size, size, channels), np.uint8)
+        for label, pattern in enumerate(patterns):
+            images[label::classes] += pattern
+        return _in_memory(Labelled(images, (np.arange(samples) % classes).astype(np.int32)), names, data)
+
+    return {"train": part(0, data.synthetic_samples), "test": part(1, data.synthetic_samples // 4)}
+
+
+def given(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
+    """No files: the images are those of a program."""
+    raise RequestError(f"data.name is given: the {' and '.join(wanted)} images are those of a program; start that one again")
+
+
+def held_out_split(labels: np.ndarray, share: float, seed: int, part: str = "held out") -> tuple[np.ndarray, np.ndarray]:
+    """Hold out a share of each class, chosen by hash.
+
+    Args:
+        labels: ``(N,)`` whole numbers.
+        share: of the samples of each class, rounded; a class of two or more has at least one sample in each part, and a
+            class of one stays in the training part.
+        seed, part: the split is a pure function of them and the labels.
+
+    Returns:
+        Sorted indices of the training part and of the held-out part, ``int64``.
+    """
+    samples = np.arange(len(labels))
+    by_class = np.lexsort((hash64(seed, part, samples), labels))  # classes in order, shuffled within
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    held = np.clip(np.rint(counts * share).astype(np.int64), 1, np.maximum(counts - 1, 1)) * (counts > 1)
+    place_in_class = samples - np.repeat(starts, counts)
+    chosen = place_in_class < np.repeat(held, counts)
+    return np.sort(by_class[~chosen]), np.sort(by_class[chosen])

@@ -1,0 +1,1 @@
+"""Training that continues in the same processes when ranks join, leave or die."""

@@ -1,0 +1,97 @@
+"""The environment that MXNet, OpenMP, Open MPI and Horovod read when they are imported or started, and this rank's cores."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vggdist.config.errors import RequestError
+from vggdist.config.schema import Config, DeviceConfig, WorldConfig
+from vggdist.diagnosis.findings import ranges
+from vggdist.environment import gpus
+from vggdist.environment.binding import bind, bind_near
+from vggdist.environment.cores import find_cores, own_cores
+from vggdist.environment.network_interfaces import interface_towards
+from vggdist.environment.presets import NAMES, PRESETS, RECORDED, TEXTS, Place
+from vggdist.launcher import slurm
+from vggdist.launcher.topology import from_environment
+
+
+class Request(Protocol):
+    """What this module reads of a command's settings."""
+
+    @property
+    def run(self) -> DeviceConfig:
+        """The device."""
+
+    @property
+    def world(self) -> WorldConfig:
+        """The preset."""
+
+
+_DEFAULTS = Config()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in effect.
+
+    Attributes:
+        preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
+        values: of all variables that a preset can set, also where the user has set them, and with ``gpu`` of those that it
+            leaves alone.
+        cores: that this rank may use, as ``"0-3,8"``.
+    """
+
+    preset: str
+    values: dict[str, str]
+    cores: str
+
+    def as_json(self, gather: Callable[[str], list[str]]) -> dict[str, Any]:
+        """For ``result.json``, with the cores of each rank. Every rank must call this.
+
+        Args:
+            gather: :meth:`~vggdist.collectives.world.World.gather`.
+        """
+        return {"preset": self.preset, **self.values, "cores": gather(self.cores)}
+
+
+def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
+    """Set what the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
+
+    Ranks that SLURM starts without MPI find their place for Horovod here, too.
+
+    Raises:
+        RequestError: a variable that MXNet or OpenMP reads as a number is none.
+    """
+    environment.update(slurm.rendezvous(environment, interface_towards))
+    topology, cores = from_environment(environment), find_cores(environment)
+    preset = config.world.preset
+    if preset == "auto":
+        preset = "gpu" if config.run.device != "cpu" and gpus.usable() else "cpu"
+    place = Place(
+        topology, own_cores(cores, topology.local_size), config.run.deterministic, elastic="HOROVOD_ELASTIC" in environment
+    )
+    for name, value in PRESETS[preset](place).items():
+        environment.setdefault(name, value)
+    _require_numbers(environment)
+    if config.world.bind and preset == "cpu":
+        bind(cores, topology, environment)
+    elif config.world.bind and preset == "gpu" and (visible := gpus.addresses()):
+        bind_near(visible[topology.local_rank % len(visible)], cores, environment)
+    values = {name: environment[name] for name in NAMES if name in environment}
+    values |= {name: environment.get(name, "unset") for name in RECORDED if preset == "gpu" or name in environment}
+    return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
+
+
+def _require_numbers(environment: Mapping[str, str]) -> None:
+    """Refuse what would end the process within MXNet, without a word of ours: ``OMP_NUM_THREADS=2,1``."""
+    for name in NAMES:
+        value = environment.get(name, "1")
+        if name not in TEXTS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+            raise RequestError(f"the environment variable {name} is {value!r}; expected one number, or unset it")
+    if environment.get("OMP_NUM_THREADS") == "0":
+        raise RequestError("the environment variable OMP_NUM_THREADS is 0; expected at least 1, or unset it")

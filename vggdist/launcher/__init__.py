@@ -1,0 +1,1 @@
+"""Which rank is this process, according to its launcher?"""

@@ -1,0 +1,1 @@
+"""Image folders, list files and record files, converted to each other."""

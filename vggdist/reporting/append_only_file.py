@@ -1,0 +1,123 @@
+"""A file to which records are appended, and whose disk may be full or read-only for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_BACKLOG = 16 * 2**20
+"""Bytes that are kept back at most: some ten thousand lines of metrics."""
+
+
+class AppendOnlyFile:
+    """Appends whole records, in their order; those that cannot be written are kept back and written as soon as they can.
+
+    No method raises ``OSError``: a warning says once that the file cannot be written, and a line of the log that it can again.
+    The methods may be called by several threads.
+
+    Attributes:
+        lost: records that were dropped, because too many were kept back or the file was closed meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the file. It and its folder are made when the first record is appended."""
+        self.path = path
+        self.lost = 0
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._entry_synced = self._closed = self._failing = False
+        self._backlog: deque[bytes] = deque()
+        self._backlog_size = 0
+
+    def append(self, *records: bytes) -> None:
+        """Write records, and before them what was kept back."""
+        with self._lock:
+            failure = self._write_backlog()
+            for record in records:
+                if self._closed or self._backlog_size + len(record) > _LONGEST_BACKLOG:
+                    self.lost += 1
+                else:
+                    self._backlog.append(record)
+                    self._backlog_size += len(record)
+            failure = failure or self._write_backlog()
+        self._report(failure)
+
+    def sync(self) -> None:
+        """Force what was appended so far to the disk. Appending does not wait for it meanwhile."""
+        with self._lock:
+            failure = self._write_backlog()
+            if self._descriptor is None:
+                return
+            descriptor = os.dup(self._descriptor)  # the file may be closed meanwhile
+        try:
+            os.fsync(descriptor)
+            if not self._entry_synced:
+                _sync_folder(self.path.parent)
+                self._entry_synced = True
+        except OSError as error:
+            failure = error
+        finally:
+            os.close(descriptor)
+        self._report(failure)
+
+    def close(self) -> None:
+        """Write what was kept back, if that is possible now, and close the file."""
+        with self._lock:
+            if self._closed:
+                return
+            self._write_backlog()
+            self._closed = True
+            self.lost += len(self._backlog)
+            self._backlog.clear()
+            if self._descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(self._descriptor)
+                self._descriptor = None
+        if self.lost:
+            logger.warning("%s lacks %d record(s) that could not be written", self.path, self.lost)
+
+    def _write_backlog(self) -> OSError | None:
+        """Write as much as the disk takes; a record that it takes in part is continued where that ended."""
+        try:
+            while self._backlog:
+                written = os.write(self._open(), self._backlog[0])
+                self._backlog_size -= written
+                rest = self._backlog.popleft()[written:]
+                if rest:
+                    self._backlog.appendleft(rest)
+        except OSError as error:
+            return error
+        return None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Not blocking: a FIFO that nobody reads would keep the training waiting.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._descriptor = os.open(self.path, flags, 0o666)
+        return self._descriptor
+
+    def _report(self, failure: OSError | None) -> None:
+        """Log that the file has become unwritable, or writable again."""
+        if failure is not None and not self._failing:
+            self._failing = True  # before the warning, which may itself be appended here
+            advice = "the training goes on, and what belongs there is written when it can be"
+            logger.warning("%s cannot be written: %s; %s", self.path, failure.strerror or failure, advice)
+        elif failure is None and self._failing:
+            self._failing = False
+            lacks = f"; {self.lost} record(s) are lost" if self.lost else "; nothing is lost"
+            logger.warning("%s is written again%s", self.path, lacks)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

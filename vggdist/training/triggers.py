@@ -1,0 +1,58 @@
+"""What is due after which step: a pure function of the number of finished steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vggdist.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step."""
+
+    report: bool = False
+    evaluation: bool = False
+    checkpoint: bool = False
+    comparison: bool = False
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """The dates of a run.
+
+    Attributes:
+        steps_per_epoch: the same on every rank.
+        total_steps: length of the run.
+    """
+
+    config: Config
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: Config, steps_per_epoch: int) -> Triggers:
+        """The dates that a configuration asks for; ``train.steps`` comes before ``train.epochs``."""
+        steps = config.train.steps
+        if steps is None:  # 0.07 epochs of 100 steps are 7.000000000000001 in floating point, and 7 steps
+            steps = max(1, math.ceil(round(config.train.epochs * steps_per_epoch, 6)))
+        return cls(config, steps_per_epoch, steps)
+
+    def epoch(self, finished_steps: int) -> float:
+        """Passes over the training set that the finished steps make."""
+        return finished_steps / self.steps_per_epoch
+
+    def due(self, finished_steps: int) -> Due:
+        """What follows the step that is the ``finished_steps``-th. A report comes before anything that takes time."""
+        config, last = self.config, finished_steps == self.total_steps
+        evaluation = last or self._falls_on(finished_steps, None, config.evaluation.every_epochs)
+        checkpoint = last or self._falls_on(finished_steps, config.checkpoint.every_steps, config.checkpoint.every_epochs)
+        comparison = self._falls_on(finished_steps, config.run.drift_steps, 1)
+        report = evaluation or checkpoint or finished_steps % config.run.log_every == 0
+        return Due(report, evaluation, checkpoint, comparison)
+
+    def _falls_on(self, finished_steps: int, every_steps: int | None, every_epochs: int) -> bool:
+        """Whether a step is a date of a series; a period of 0 has none, and steps come before epochs."""
+        period = self.steps_per_epoch * every_epochs if every_steps is None else every_steps
+        return period > 0 and finished_steps > 0 and finished_steps % period == 0

@@ -1,1 +1,0 @@
-"""Who am I among the ranks, and what is under me?"""
