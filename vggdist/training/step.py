@@ -124,8 +124,8 @@ class StepOutcome:
         finite: where a step can be left out, ``(1,)``: 1 if all gradients are finite, 0 if the update was left out; else None.
         flags: the flags that were given, in flight to become the sum over the ranks.
         layer_norms: by the names of metrics, where they were asked for
-            (:func:`~vggdist.training.layer_norms.layer_norms`): of the mean gradient before clipping, and of the weights before
-            the update.
+            (:func:`~vggdist.training.layer_norms.layer_norms`): of the mean gradient before clipping, and of the weights
+            before the update.
     """
 
     loss: mx.nd.NDArray

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
-from vggdist.data import download
+from vggdist.data import download, readers
 from vggdist.data.data_shape import data_shape
 from vggdist.data.dataset import ArraySource, load, load_part
 from vggdist.data.decode import convert_channels
