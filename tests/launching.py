@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -73,22 +74,35 @@ class Running:
     """A command that was started; :meth:`finish` must follow."""
 
     def __init__(self, command: list[str], cwd: Path, deadline: float, **environment: str) -> None:
-        self._command, self._deadline, self._token = command, deadline, uuid.uuid4().hex
+        self._command, self._token = command, uuid.uuid4().hex
+        self._output = tempfile.TemporaryFile()  # a pipe that nobody reads would fill up
+        self._shown_from = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
         clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; no script can undo it
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._started = time.monotonic()
+        self.extend(deadline)
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
             env=clean,
-            text=True,
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def extend(self, deadline: float) -> None:
+        """Set the deadline anew, in seconds from now; a failure shows what is printed from now on."""
+        self._deadline, self._until = deadline, time.monotonic() + deadline
+        self._shown_from = os.fstat(self._output.fileno()).st_size
+
+    @property
+    def output(self) -> str:
+        """What all its processes have printed so far."""
+        size = os.fstat(self._output.fileno()).st_size
+        shown = os.pread(self._output.fileno(), size - self._shown_from, self._shown_from)  # seek() would move their position
+        return shown.decode(errors="replace")
 
     def rank(self, rank: int) -> psutil.Process:
         """The process of a rank, which must have begun."""
@@ -112,33 +126,28 @@ class Running:
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so; fails the test when the command ends before, or at the deadline."""
         while not condition():
-            if self.process.poll() is not None or time.monotonic() > self._started + self._deadline:
+            ended = self.process.poll() is not None
+            if ended and condition():
+                return
+            if ended or time.monotonic() > self._until:
                 pytest.fail(f"{self._command} did not come so far:\n{self._end()}")
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def finish(self) -> Finished:
         """Wait for the end, and look at what is left behind."""
         try:
-            output, _ = self.process.communicate(timeout=self._started + self._deadline - time.monotonic())
+            self.process.wait(timeout=max(0.0, self._until - time.monotonic()))
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self._command} was not over after {self._deadline} s:\n{self._end()}")
         left = _left_behind(self._token, patience=5)
         _kill(self._token)
-        assert not left, f"{self._command} left processes behind: {left}\n{output}"
-        return Finished(self.process.returncode, output)
+        assert not left, f"{self._command} left processes behind: {left}\n{self.output}"
+        return Finished(self.process.returncode, self.output)
 
     def _end(self) -> str:
         _kill(self._token)
-        return self.process.communicate()[0]
-
-
-def call(launcher: str, size: int, function: str, cwd: Path, deadline: float = 240, **arguments: Any) -> list[Any]:
-    """Call ``tests.ranks.work.<function>(world, **arguments)`` on every rank; returns the ranks' results in order."""
-    results = cwd / f"results-{uuid.uuid4().hex}"
-    results.mkdir()
-    finished = run(launcher, size, ["-m", "tests.ranks.work", function, json.dumps(arguments), str(results)], cwd, deadline)
-    assert finished.code == 0, finished.output
-    return [json.loads((results / f"{rank}.json").read_text()) for rank in range(size)]
+        self.process.wait(timeout=30)
+        return self.output
 
 
 def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Running:

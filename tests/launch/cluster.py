@@ -65,8 +65,8 @@ class Cluster:
     def submit(self, folder: Path, script: str, *options: str, arguments: tuple[str, ...] = (), **environment: Any) -> Job:
         """Submit a batch script from a folder, with options that replace those in its head."""
         edited = ["--parsable", "--account=test", "--partition=main", "--output=job-%A-%a.log", *options]
-        told = self.run("sbatch", *edited, script, *arguments, folder=folder, **environment)
-        return Job(self, folder, told.strip())
+        number = self.run("sbatch", *edited, script, *arguments, folder=folder, **environment)
+        return Job(self, folder, number.strip())
 
     def logs(self) -> str:
         """What the daemons say, for the message of a test that fails."""
@@ -200,8 +200,8 @@ def _start(cluster: Cluster) -> None:
     ):
         cluster.run(str(_daemon(command[0])), *command[1:])
     until = time.monotonic() + 90
-    while set(told := _states_of_nodes(cluster)) != {"idle"}:
-        assert time.monotonic() < until, f"the nodes did not come up: {told}\n{cluster.logs()}"
+    while set(found := _states_of_nodes(cluster)) != {"idle"}:
+        assert time.monotonic() < until, f"the nodes did not come up: {found}\n{cluster.logs()}"
         time.sleep(0.1)
 
 

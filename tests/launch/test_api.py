@@ -20,11 +20,11 @@ assert all(getattr(vggdist, name) for name in vggdist.__all__ if name != "load_m
 random, labels = np.random.default_rng(0), np.arange(120) % 3
 images = random.integers(0, 100, (120, 8, 8), np.uint8) + (60 * labels[:, None, None]).astype(np.uint8)
 small = vggdist.ModelConfig(name="custom", stages=[[1, 8]], hidden=[])  # lists are as good as tuples
-told = []
+reports = []
 
 def train(epochs, **more):
     config = vggdist.Config(model=small, train=vggdist.TrainConfig(epochs=epochs, batch_size=8), **more)
-    return vggdist.train(config, (images, labels), on_report=lambda *report: told.append(report))
+    return vggdist.train(config, (images, labels), on_report=lambda *report: reports.append(report))
 
 first = train(1)
 second = train(2)  # continues the same run
@@ -38,7 +38,7 @@ else:
 thread = threading.Thread(target=lambda: train(3))
 thread.start()
 thread.join()
-print("REPORTS", json.dumps([[step, sorted(metrics)] for step, _, metrics in told]))
+print("REPORTS", json.dumps([[step, sorted(metrics)] for step, _, metrics in reports]))
 """
 
 
@@ -49,9 +49,9 @@ def test_a_program_trains_its_arrays_again_and_again(launcher: str, size: int, t
     assert finished.code == 0, finished.output
     result = result_of(tmp_path, "custom-given")
     assert result["metrics"]["eval/top1(%)"] > 90 and result["world_size"] == size and result["state"] == "finished"
-    told = [json.loads(line.split("REPORTS ")[1]) for line in finished.output.splitlines() if "REPORTS" in line]
-    assert len(told) == size and sorted(map(len, told))[:-1] == [0] * (size - 1)  # rank 0 alone
-    assert {name for _, names in max(told, key=len) for name in names} >= {"train/loss", "eval/top1(%)"}
+    printed = [json.loads(line.split("REPORTS ")[1]) for line in finished.output.splitlines() if "REPORTS" in line]
+    assert len(printed) == size and sorted(map(len, printed))[:-1] == [0] * (size - 1)  # rank 0 alone
+    assert {name for _, names in max(printed, key=len) for name in names} >= {"train/loss", "eval/top1(%)"}
 
 
 def test_the_example_with_arrays(tmp_path: Path) -> None:

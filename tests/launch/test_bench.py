@@ -50,7 +50,7 @@ def test_one_rank_cannot_measure_a_reduction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["speed"], 2)])
-def test_without_a_kind_the_kinds_are_told(tmp_path: Path, arguments: list[str], code: int) -> None:
+def test_without_a_kind_the_kinds_are_listed(tmp_path: Path, arguments: list[str], code: int) -> None:
     done = run("python", 1, ["-m", "vggdist.bench", *arguments], tmp_path)
     assert done.code == code and "bare step" in done.output and "allreduce" in done.output
 

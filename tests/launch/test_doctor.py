@@ -18,7 +18,7 @@ def test_the_page_on_clusters_has_the_commands_that_are_tried_here() -> None:
 
 
 @pytest.mark.parametrize("launcher", ["python", "horovodrun --gloo", "mpirun"])
-def test_a_sound_place_is_told_once_with_its_ranks(launcher: str, tmp_path: Path) -> None:
+def test_a_sound_place_is_reported_once_with_its_ranks(launcher: str, tmp_path: Path) -> None:
     size = 1 if launcher == "python" else 2
     finished = run(launcher, size, ["-m", "vggdist.doctor"], tmp_path)
     assert finished.code == 0, finished.output
@@ -26,11 +26,11 @@ def test_a_sound_place_is_told_once_with_its_ranks(launcher: str, tmp_path: Path
     name = {"python": "no launcher", "mpirun": "mpirun"}.get(launcher, "horovodrun")
     assert finished.output.count(f"{size} rank(s) from {name}, controller {controller}") == 1, finished.output
     assert "error" not in finished.output
-    told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
-    assert [one["rank"] for one in told["ranks"]] == list(range(size))
+    report = json.loads((tmp_path / "runs" / "doctor.json").read_text())
+    assert [one["rank"] for one in report["ranks"]] == list(range(size))
 
 
-def test_a_place_where_a_run_would_fail_is_told_by_the_exit_code(tmp_path: Path) -> None:
+def test_a_place_where_a_run_would_fail_shows_in_the_exit_code(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     finished = run("horovodrun --gloo", 2, ["-m", "vggdist.doctor", "--run.directory", "file"], tmp_path)
     assert finished.code == 1 and "a run would fail here: file cannot be written" in finished.output, finished.output
@@ -41,7 +41,7 @@ def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
     assert finished.code == 2 and "unknown key run.devise; did you mean run.device?" in finished.output
 
 
-def test_processes_that_horovod_does_not_connect_are_told_so_once(tmp_path: Path) -> None:
+def test_processes_that_horovod_does_not_connect_fail_with_one_message(tmp_path: Path) -> None:
     """As where Horovod was built without the launcher's MPI: each is rank 0 of 1."""
     alone: dict[str, Any] = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
     finished = run("mpirun", 2, ["-m", "vggdist.doctor"], tmp_path, **alone)

@@ -19,7 +19,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 LOOPBACK, OTHER = "127.0.1.1", "10.98.0.{host}"
 PROBES = 5 * 16 * 2**20  # bytes that the doctor reduces; each of two ranks sends so many
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [pytest.mark.skipif(missing() is not None, reason=missing() or ""), pytest.mark.xdist_group("two hosts")]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_run_outlives_a_network_that_broke(way: str, two_hosts: Hosts, tmp_pat
     try:
         finished: Finished = running.finish()
         assert finished.code != 0, finished.output
-        # Told by the watch of either side, for each misses the other; or by mpirun, whose keepalive takes about 10 s.
+        # Reported by the watchdog of either side, for each misses the other; or by mpirun, whose keepalive takes about 10 s.
         assert "no sign of life" in finished.output or "lost communication" in finished.output, finished.output
     finally:
         ip("-n", namespace(2), "link", "set", "wire", "up")
@@ -117,16 +117,16 @@ def test_gradients_take_the_interface_that_was_asked_for_whatever_address_the_ho
     assert finished.code == 0 and "allreduce: right" in finished.output, finished.output
     sent = {interface: two_hosts.sent(interface) - before[interface] for interface in NETWORKS}
     assert sent["wire"] > PROBES and sent["other"] < PROBES / 100
-    told = json.loads((tmp_path / "runs" / "doctor.json").read_text())
-    assert [one["interface"] for one in told["ranks"]] == ["wire", "wire"]
+    report = json.loads((tmp_path / "runs" / "doctor.json").read_text())
+    assert [one["interface"] for one in report["ranks"]] == ["wire", "wire"]
 
 
 def test_an_interface_that_is_not_there_is_refused(two_hosts: Hosts, tmp_path: Path) -> None:
     two_hosts.name()
     finished = doctor("slurm", two_hosts, tmp_path, "wires")
     assert finished.code == 2, finished.output
-    told = "HOROVOD_GLOO_IFACE is wires, but host1 has no interface of that name with an address (it has lo 127.0.0.1, wire"
-    assert told in finished.output and "terminate" not in finished.output, finished.output
+    message = "HOROVOD_GLOO_IFACE is wires, but host1 has no interface of that name with an address (it has lo 127.0.0.1, wire"
+    assert message in finished.output and "terminate" not in finished.output, finished.output
 
 
 def test_one_process_needs_no_address_of_its_host_s_name(tmp_path: Path) -> None:

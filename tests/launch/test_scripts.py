@@ -63,7 +63,7 @@ def test_hosts_starts_a_rank_for_each_slot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["local.sh", "mpirun.sh", "hosts.sh"])
-def test_a_script_without_its_first_argument_tells_its_usage(name: str, tmp_path: Path) -> None:
+def test_a_script_without_its_first_argument_prints_its_usage(name: str, tmp_path: Path) -> None:
     finished = script(name, cwd=tmp_path)
     assert finished.code != 0 and "usage: " in finished.output
 

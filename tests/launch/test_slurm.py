@@ -33,7 +33,11 @@ WAYS = ("gloo", "pmix", "mpirun")
 COMMANDS = [line for line in DOCUMENTED if "sbatch" in line]
 ENDLESS = 100_000  # steps: an hour
 
-pytestmark = [pytest.mark.skipif(missing() is not None, reason=missing() or ""), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("slurm"),
+]
 Jobs = dict[str, Job]
 
 
@@ -86,8 +90,8 @@ def documented(cluster: Cluster, folder: Path, command: str) -> Job:
     if "one_node" in command:
         edited["GPUS_PER_NODE"] = "2"
     cut = " ".join(f"'{word}'" for word in (*TINY, "--train.steps", "20"))
-    told = cluster.run("bash", "-c", f"{command} {cut}", folder=folder, **{f"SBATCH_{key}": edited[key] for key in edited})
-    return Job(cluster, folder, told.split()[-1])
+    printed = cluster.run("bash", "-c", f"{command} {cut}", folder=folder, **{f"SBATCH_{key}": edited[key] for key in edited})
+    return Job(cluster, folder, printed.split()[-1])
 
 
 def array(cluster: Cluster, folder: Path) -> Job:
@@ -115,7 +119,7 @@ def jobs(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
     fault = json.dumps({"flags": [*TINY, "--train.steps", "120"], "fault": "error in a step", "rank": 1})
     local_rank = "${OMPI_COMM_WORLD_LOCAL_RANK:-$SLURM_LOCALID}"
     texts = {
-        "error": f"python -m tests.ranks.work training_with_a_fault '{fault}' .",
+        "error": f"python -m tests.ranks.work --fault '{fault}'",
         "doctor": "python -m vggdist.doctor",
         "gpus": f"""bash -c 'echo "$SLURMD_NODENAME {local_rank} of $CUDA_VISIBLE_DEVICES"'""",
     }
@@ -149,8 +153,8 @@ def reported_steps(folder: Path) -> list[int]:
     """The steps that a run has reported its training metrics at."""
     path = folder / "runs" / "quickstart" / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [line["step"] for line in told if "train/loss" in line]
+    reports = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [line["step"] for line in reports if "train/loss" in line]
 
 
 def interrupted(waiting: Jobs, act: Callable[[Job], object]) -> Jobs:
@@ -237,7 +241,7 @@ def test_an_array_trains_each_configuration(jobs: Jobs) -> None:
     assert [result["job"]["slurm"]["array_task"] for result in results] == [f"{job.number}_0", f"{job.number}_1"]
 
 
-def test_ranks_that_cannot_find_each_other_are_told_so_once(jobs: Jobs) -> None:
+def test_ranks_that_cannot_find_each_other_fail_with_one_message(jobs: Jobs) -> None:
     job = jobs["unconnected"]
     assert ended(job) == 2, job.log
     assert job.log.count("srun started 2 processes, but Horovod connects 1") == 1

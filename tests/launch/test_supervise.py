@@ -1,4 +1,4 @@
-"""The supervisor around real ranks: one that dies is started again, one that is told to stop is not."""
+"""The supervisor around real ranks: one that dies is started again, one that is asked to stop is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of ranks together and apart tells ratios that belong together."""
+"""The benchmark of ranks together and apart writes ratios that are consistent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SCRIPT = str(Path(__file__).parents[2] / "benchmarks" / "together.py")
 def test_ranks_are_measured_together_and_apart(tmp_path: Path) -> None:
     done = run("horovodrun --gloo", 2, [SCRIPT, "--turns", "3", "--steps", "2", "--json", "all.json", *SMALL], tmp_path)
     assert done.code == 0 and "controller Gloo" in done.output, done.output
-    told = json.loads((tmp_path / "all.json").read_text())
-    assert told["hardware"]["ranks"] == 2
-    seconds = {name: series["repeats"] for name, series in told["seconds_per_step"].items()}
-    ratios = {name: series["repeats"] for name, series in told["ratios"].items()}
+    data = json.loads((tmp_path / "all.json").read_text())
+    assert data["hardware"]["ranks"] == 2
+    seconds = {name: series["repeats"] for name, series in data["seconds_per_step"].items()}
+    ratios = {name: series["repeats"] for name, series in data["ratios"].items()}
     assert ratios["together / apart"] == [alone / both for alone, both in zip(seconds["apart"], seconds["together"])]
     assert len(ratios["in step / apart"]) == 3 and all(0 < ratio <= 1 for ratio in ratios["in step / apart"])
     product = [waiting * reducing for waiting, reducing in zip(ratios["in step / apart"], ratios["together / in step"])]

@@ -111,7 +111,7 @@ def test_a_run_that_is_over_says_why_and_which_setting_makes_it_go_on(tmp_path: 
     assert [picture.step for picture in events.Images("mistakes")] == [26]
 
 
-def test_resume_never_refuses_to_overwrite_without_being_told(tmp_path: Path) -> None:
+def test_resume_never_refuses_to_overwrite_without_being_asked(tmp_path: Path) -> None:
     assert train("python", 1, tmp_path, "--train.steps", "1").code == 0
     refused = train("python", 1, tmp_path, "--train.steps", "1", "--run.resume", "never")
     assert refused.code == 2 and "--run.overwrite true" in refused.output
@@ -169,31 +169,31 @@ def test_a_run_is_evaluated_the_same_by_any_number_of_ranks_and_without_its_trai
     trained, run_folder = result_of(tmp_path, "a"), tmp_path / "runs" / "a"
     shutil.rmtree(images / "train")
     (run_folder / "result.json").unlink()
-    told = {}
+    results = {}
     for launcher, size in (("python", 1), ("horovodrun --gloo", 2)):
         place = tmp_path / f"by {size}"
         command = ["-m", "vggdist.evaluate", "runs/a", "--checkpoint", "latest", "--output", str(place)]
         finished = run(launcher, size, command, tmp_path)
         assert finished.code == 0, finished.output
         assert "accuracy(%)  precision(%)" in finished.output
-        told[size] = json.loads((place / "evaluation.json").read_text()), (place / "predictions.csv").read_text()
+        results[size] = json.loads((place / "evaluation.json").read_text()), (place / "predictions.csv").read_text()
         assert (place / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert told[1][1] == told[2][1] and "images/test/b/39.png,b," in told[1][1]
-    differing = {key for key, value in told[1][0].items() if told[2][0][key] != value}
-    assert differing <= {"world_size", "written_at"} and told[2][0]["world_size"] == 2
-    metrics = {name.replace("test/", "eval/"): value for name, value in told[1][0]["metrics"].items()}
+    assert results[1][1] == results[2][1] and "images/test/b/39.png,b," in results[1][1]
+    differing = {key for key, value in results[1][0].items() if results[2][0][key] != value}
+    assert differing <= {"world_size", "written_at"} and results[2][0]["world_size"] == 2
+    metrics = {name.replace("test/", "eval/"): value for name, value in results[1][0]["metrics"].items()}
     assert metrics.items() <= trained["metrics"].items()
-    assert told[1][0]["checkpoint"]["sha256"] == trained["sha256"] and told[1][0]["images"] == 10
+    assert results[1][0]["checkpoint"]["sha256"] == trained["sha256"] and results[1][0]["images"] == 10
     assert not (run_folder / "result.json").exists()
 
 
 @pytest.mark.parametrize("module", ["vggdist.train", "vggdist"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_while_a_finished_process_ends_does_not_make_a_failure_of_it(name: str, module: str, tmp_path: Path) -> None:
+def test_signals_while_a_finished_process_ends_do_not_make_a_failure_of_it(module: str, tmp_path: Path) -> None:
     words = [*(["train"] if module == "vggdist" else []), "--train.steps", "1"]
     script = (
         "import atexit, os, runpy, signal, sys\n"
-        f"atexit.register(os.kill, os.getpid(), signal.{name})\n"
+        "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):\n"
+        "    atexit.register(os.kill, os.getpid(), number)\n"
         f"sys.argv[1:] = {words!r}\n"
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
     )

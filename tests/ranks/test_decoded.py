@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import call, result_of, train
+from tests.launching import result_of, train
+from tests.rank_pool import call
 from vggdist import prepare
 from vggdist.checkpoints.store import CheckpointStore
+
+pytestmark = pytest.mark.xdist_group("rank pool")
 
 STEPS, STOP_AT = 12, 5  # of two epochs
 FLAGS = [
@@ -50,23 +53,23 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @dataclass
 class Trained:
-    """A run: what its ranks told, and the arrays of its newest checkpoint."""
+    """A run: the results of its ranks, and the arrays of its newest checkpoint."""
 
-    told: list[Any]
+    ranks: list[Any]
     arrays: dict[str, np.ndarray]
 
     @property
     def sha256(self) -> set[str]:
-        return {rank["sha256"] for rank in self.told}
+        return {rank["sha256"] for rank in self.ranks}
 
 
 def trained(place: Path, images: dict[str, Path], name: str, size: int, stop_at: int | None = None) -> Trained:
     launcher = "horovodrun --gloo" if size > 1 else "python"
     flags = [*FLAGS, "--run.name", "decoded", "--data.name", name, "--data.root", str(images[name])]
-    told = call(launcher, size, "training_that_is_stopped", place, flags=flags, stop_at=stop_at, stop_rank=size - 1)
+    ranks = call(launcher, size, "training_that_is_stopped", place, flags=flags, stop_at=stop_at, stop_rank=size - 1)
     checkpoint = CheckpointStore(place / "runs" / "decoded" / "checkpoints").newest()
     assert checkpoint is not None
-    return Trained(told, dict(checkpoint.arrays))
+    return Trained(ranks, dict(checkpoint.arrays))
 
 
 def test_two_ranks_on_records_equal_one_on_the_folder_and_a_stopped_run_goes_on_bit_for_bit(
@@ -78,7 +81,7 @@ def test_two_ranks_on_records_equal_one_on_the_folder_and_a_stopped_run_goes_on_
     one = trained(places[0], images, "folder", 1)
     two = trained(places[1], images, "records", 2)
     stopped = trained(places[2], images, "records", 2, STOP_AT)
-    assert stopped.told[0]["stopped"] and stopped.told[0]["step"] < STEPS
+    assert stopped.ranks[0]["stopped"] and stopped.ranks[0]["step"] < STEPS
     assert max(np.abs(two.arrays[name] - stopped.arrays[name]).max() for name in two.arrays) > 1e-2, "nothing was learned"
     for name, values in one.arrays.items():
         np.testing.assert_allclose(two.arrays[name], values, rtol=0, atol=1e-5, err_msg=name)

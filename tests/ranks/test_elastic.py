@@ -71,7 +71,7 @@ class Job:
         self.running = Running([*launcher, *discovery, *rank, *FLAGS, *flags], folder, deadline=240, **environment)
 
     def set_hosts(self, hosts: Sequence[str]) -> None:
-        """What the discovery script tells from now on."""
+        """What the discovery script prints from now on."""
         aside = self.folder / "hosts.new"
         aside.write_text("".join(f"{host}:1\n" for host in hosts))
         aside.replace(self.folder / "hosts")

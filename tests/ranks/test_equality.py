@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.launching import call, train
+from tests.rank_pool import call
+
+pytestmark = pytest.mark.xdist_group("rank pool")
 
 SMALL = [
     "--run.resume",
@@ -38,9 +40,9 @@ Parameters = dict[str, np.ndarray]
 
 def trained(launcher: str, size: int, folder: Path, *flags: str) -> Parameters:
     path = folder / f"{size}.npz"
-    told = call(launcher, size, "parameters_after_training", folder, flags=[*SMALL, *flags], save_to=str(path))
-    assert len({rank["sha256"] for rank in told}) == 1, "the ranks hold different parameters"
-    assert told[0]["change"] > 1e-2, "nothing was learned: the test is void"
+    results = call(launcher, size, "parameters_after_training", folder, flags=[*SMALL, *flags], save_to=str(path))
+    assert len({rank["sha256"] for rank in results}) == 1, "the ranks hold different parameters"
+    assert results[0]["change"] > 1e-2, "nothing was learned: the test is void"
     return dict(np.load(path))
 
 
@@ -105,7 +107,7 @@ def test_three_ranks_continue_what_two_began_though_they_cannot_share_the_batch_
 ) -> None:
     one = alone(flags)
     begun = [*SMALL, *flags, *how, "--run.overwrite", "true", "--train.steps", "4"]
-    assert train("horovodrun --gloo", 2, tmp_path, *begun).code == 0
+    call("horovodrun --gloo", 2, "training_that_is_stopped", tmp_path, flags=begun, stop_at=None)
     many = trained("horovodrun --gloo", 3, tmp_path, *flags, *how, "--run.resume", "auto")
     assert max(float(np.abs(one[name] - many[name]).max()) for name in one) > 0, "it was not trained again"
     for name, values in one.items():
@@ -137,8 +139,8 @@ def test_two_ranks_equal_one_where_a_convolution_is_a_matrix_product(tmp_path: P
 
     def last(launcher: str, size: int, products: int, *more: str) -> Parameters:
         path = tmp_path / "parameters.npz"
-        told = call(launcher, size, "parameters_after_training", tmp_path, flags=[*flags, *more], save_to=str(path))
-        assert [rank["products"] for rank in told] == [products] * size and told[0]["change"] > 1e-2
+        results = call(launcher, size, "parameters_after_training", tmp_path, flags=[*flags, *more], save_to=str(path))
+        assert [rank["products"] for rank in results] == [products] * size and results[0]["change"] > 1e-2
         return dict(np.load(path))
 
     one, two = last("python", 1, 1), last("horovodrun --gloo", 2, 1)

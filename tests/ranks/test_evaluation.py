@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.launching import call
+import pytest
+
+from tests.rank_pool import call
+
+pytestmark = pytest.mark.xdist_group("rank pool")
 
 FLAGS = [
     "--data.name",
@@ -25,10 +29,10 @@ FLAGS = [
 
 
 def test_one_two_and_three_ranks_count_997_samples_to_the_same_integers(tmp_path: Path) -> None:
-    told = [
+    results = [
         call(launcher, size, "evaluation_sums", tmp_path, flags=FLAGS)
         for launcher, size in (("python", 1), ("horovodrun --gloo", 2), ("horovodrun --gloo", 3))
     ]
-    reference = told[0][0]
+    reference = results[0][0]
     assert reference["samples"] == reference["sums"][0] == 997
-    assert all(rank == reference for ranks in told for rank in ranks)
+    assert all(rank == reference for ranks in results for rank in ranks)

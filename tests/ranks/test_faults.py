@@ -1,4 +1,4 @@
-"""Whatever befalls a rank, the job ends everywhere, in time, with one message and the true exit code, and nothing is lost."""
+"""A fault on one rank ends the whole job in time, with one message and the right exit code, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.disks import small_disk
-from tests.launching import Running, call, result_of, run, start, train
+from tests.launching import Running, result_of, run, start, train
+from tests.rank_pool import call
 from vggdist.checkpoints.store import CheckpointStore
 
 TINY = [
@@ -88,7 +89,7 @@ def test_alone_a_stop_is_exit_code_75_and_the_next_start_continues(tmp_path: Pat
 
 def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_path: Path) -> None:
     arguments = json.dumps({"flags": [*LONG], "fault": "hang", "rank": 0})
-    work = [sys.executable, "-m", "tests.ranks.work", "training_with_a_fault", arguments, str(tmp_path)]
+    work = [sys.executable, "-m", "tests.ranks.work", "--fault", arguments]
     running = Running(work, tmp_path, deadline=240)
     running.wait_for((tmp_path / "hangs").exists)
     for _ in range(2):
@@ -137,7 +138,7 @@ def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
     """Run with a fault on one rank; returns the output of a job that failed."""
     arguments = json.dumps({"flags": [*TINY, "--train.steps", "120", *flags], "fault": fault, "rank": rank})
-    finished = run(launcher, 2, ["-m", "tests.ranks.work", "training_with_a_fault", arguments, str(folder)], folder)
+    finished = run(launcher, 2, ["-m", "tests.ranks.work", "--fault", arguments], folder)
     assert finished.code != 0, finished.output
     return finished.output
 
@@ -181,7 +182,7 @@ def test_a_rank_that_would_fuse_other_gradients_is_named(tmp_path: Path) -> None
     assert f"rank 1 differs from rank 0 in HOROVOD_FUSION_THRESHOLD: '7' instead of '{2 * 2**20}'" in error
 
 
-def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) -> None:
+def test_without_space_the_training_goes_on_and_the_end_reports_it(tmp_path: Path) -> None:
     output = with_fault("horovodrun --gloo", tmp_path, "no space", 0)
     assert output.count("could not be written") >= 2 and "the training goes on" in output
     result = result_of(tmp_path)
@@ -214,7 +215,7 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
 
 def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_path: Path) -> None:
     flags = [*TINY, "--train.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep_last", "9"]
-    (done,) = call("python", 1, "order_on_the_disk", tmp_path, flags=flags)
+    (done,) = call("python", 1, "order_on_the_disk", tmp_path, own_processes=True, flags=flags)
     seen = [name for name in done if name == "sync metrics.jsonl" or name.startswith("rename step-")]
     steps = (4, 8, 12, 12)  # the last one again with what its evaluation has added
     assert seen == [word for step in steps for word in ("sync metrics.jsonl", f"rename step-{step:08d}")]
@@ -222,7 +223,5 @@ def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_
 
 def test_the_comparison_can_be_turned_off(tmp_path: Path) -> None:
     arguments = {"flags": [*TINY, "--train.steps", "12", "--run.drift_steps", "0"], "fault": "drift", "rank": 1}
-    finished = run(
-        "horovodrun --gloo", 2, ["-m", "tests.ranks.work", "training_with_a_fault", json.dumps(arguments), "."], tmp_path
-    )
+    finished = run("horovodrun --gloo", 2, ["-m", "tests.ranks.work", "--fault", json.dumps(arguments)], tmp_path)
     assert finished.code == 0, finished.output

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.launching import HAS_BFLOAT16, call, train
+from tests.launching import HAS_BFLOAT16, train
+from tests.rank_pool import call
+
+pytestmark = pytest.mark.xdist_group("rank pool")
 
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -55,7 +58,8 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
-    arguments: dict[str, Any] = {"flags": [*TINY, *flags]}
+    # Only new processes compute in float32 once a process has computed in bfloat16.
+    arguments: dict[str, Any] = {"flags": [*TINY, *flags], "own_processes": "--train.precision" in flags}
     expected = call(launcher, size, "training_that_is_stopped", whole, stop_at=None, **arguments)
     stopped = call(launcher, size, "training_that_is_stopped", parts, stop_at=stop_at, stop_rank=size - 1, **arguments)
     assert all(rank["stopped"] and stop_at < rank["step"] <= stop_at + 2 for rank in stopped)
@@ -87,8 +91,8 @@ def test_a_run_that_stops_while_its_loss_scale_is_lowered_ends_with_the_same_bit
 def test_a_run_that_continues_with_other_buckets_says_that_its_last_bits_change(tmp_path: Path) -> None:
     assert train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.steps", "4").code == 0
     continued = train("horovodrun --gloo", 2, tmp_path, *TINY, "--train.bucket_cap_mb", "0.001")
-    told = "sent between the ranks: gradients in 1 bucket(s) before, gradients in 4 bucket(s) now"
-    assert continued.code == 0 and continued.output.count(told) == 1, continued.output
+    message = "sent between the ranks: gradients in 1 bucket(s) before, gradients in 4 bucket(s) now"
+    assert continued.code == 0 and continued.output.count(message) == 1, continued.output
 
 
 def test_a_copy_taken_while_a_step_is_under_way_is_of_that_step(tmp_path: Path) -> None:
@@ -100,11 +104,11 @@ def test_a_copy_taken_while_a_step_is_under_way_is_of_that_step(tmp_path: Path) 
 def test_a_stop_at_the_end_of_an_epoch_leaves_its_evaluation_to_the_next_start(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
-    # 60 steps an epoch; the wish of step 59 is read when step 60 has been handed over.
+    # 60 steps an epoch; the stop request of step 59 is read when step 60 has been handed over.
     arguments: dict[str, Any] = {"flags": [*TINY, "--evaluation.every_epochs", "1", "--train.steps", "70"]}
     call("python", 1, "training_that_is_stopped", whole, stop_at=None, **arguments)
-    told = call("python", 1, "training_that_is_stopped", parts, stop_at=58, **arguments)
-    assert told[0]["step"] == 60
+    results = call("python", 1, "training_that_is_stopped", parts, stop_at=58, **arguments)
+    assert results[0]["step"] == 60
     assert not [line for line in metrics(parts) if "eval/loss" in line]
     call("python", 1, "training_that_is_stopped", parts, stop_at=None, **arguments)
     assert metrics(parts) == metrics(whole)
@@ -115,8 +119,8 @@ def test_on_other_numbers_of_ranks_each_sample_of_the_epoch_is_taken_once(tmp_pa
     taken: list[tuple[int, int]] = []
     for size, stop_at in ((2, 17), (5, 40), (3, 70), (1, None)):
         launcher = "horovodrun --gloo" if size > 1 else "python"
-        told = call(launcher, size, "training_that_is_stopped", tmp_path, flags=flags, stop_at=stop_at)
-        assert all(rank["stopped"] == (stop_at is not None) for rank in told)
-        taken += [(epoch, sample) for rank in told for epoch, samples in rank["taken"] for sample in samples]
+        results = call(launcher, size, "training_that_is_stopped", tmp_path, flags=flags, stop_at=stop_at)
+        assert all(rank["stopped"] == (stop_at is not None) for rank in results)
+        taken += [(epoch, sample) for rank in results for epoch, samples in rank["taken"] for sample in samples]
     samples = len(taken) // 2
     assert sorted(taken) == [(epoch, sample) for epoch in range(2) for sample in range(samples)]

@@ -1,4 +1,9 @@
-"""What the ranks of a test do: ``python -m tests.ranks.work FUNCTION JSON-ARGUMENTS RESULTS-FOLDER``."""
+"""What the ranks of a test do.
+
+``python -m tests.ranks.work FOLDER PID`` is a rank of :class:`tests.rank_pool.RankPool`: it runs the tasks ``FOLDER/<n>.json``
+one after the other until there is a file ``FOLDER/stop`` or the process PID is gone. A task must undo what it changes in this
+process. ``python -m tests.ranks.work --fault JSON-ARGUMENTS`` calls :func:`training_with_a_fault` alone.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,12 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from vggdist.environment import variables
 
@@ -20,6 +27,7 @@ variables.apply()
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 
 from tests.images import content_digest  # noqa: E402
 from vggdist.benchmarking.bare_step import parts_of_bare_step, step_by_step  # noqa: E402
@@ -42,7 +50,7 @@ from vggdist.models.layers import Layer  # noqa: E402
 from vggdist.processes.signals import StopRequests  # noqa: E402
 from vggdist.reporting.console import start_logging  # noqa: E402
 from vggdist.reporting.report import Report, RunReport  # noqa: E402
-from vggdist.reporting.result import ResultFile  # noqa: E402
+from vggdist.reporting.result import ResultFile, write_whole  # noqa: E402
 from vggdist.training import loss_scale  # noqa: E402
 from vggdist.training.evaluation import evaluate  # noqa: E402
 from vggdist.training.gradient_reduction import Reduction  # noqa: E402
@@ -55,7 +63,7 @@ from vggdist.training.trainer import Trainer  # noqa: E402
 
 
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:
-    """Train, and tell the parameters' hash, and how far the one that moved most has come; rank 0 saves them.
+    """Train; returns the parameters' hash, and how far the one that moved most has come. Rank 0 saves them.
 
     ``products`` is the number of convolutions that were computed as matrix products.
     """
@@ -73,7 +81,7 @@ def parameters_after_training(world: World, flags: list[str], save_to: str | Non
 
 
 def copies_beside_steps(world: World, flags: list[str], steps: int) -> list[str]:
-    """Make steps, and copy the arrays after each while it is under way; tell those whose copy is not of their step."""
+    """Make steps, and copy the arrays after each while it is under way; returns those whose copy is not of their step."""
     training = prepare(load("train", flags), world)
     batch = training.inputs.training_view.batch(0, *training.inputs.plan.part(training.inputs.plan.order(0), 0, world.rank))
     wrong = []
@@ -114,7 +122,7 @@ class GateProp(mx.operator.CustomOpProp):
 
 
 def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], patience: float) -> list[str]:
-    """Hold a backward pass up behind the first layer; tell whose gradients arrive from the other ranks meanwhile."""
+    """Hold a backward pass up behind the first layer; returns whose gradients arrive from the other ranks meanwhile."""
     block = vgg._block
 
     def gated(layer: Layer, *rest: Any) -> mx.gluon.HybridBlock:
@@ -122,8 +130,9 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
         own = block(layer, *rest)
         return vgg._chain(f"gated_{layer.name}_", [own, gate]) if layer.name == "stage1.pool" else own
 
-    vgg._block = gated  # type: ignore[assignment]
-    training = prepare(load("train", flags), world)
+    Gate.opened.clear()
+    with patch.object(vgg, "_block", gated):
+        training = prepare(load("train", flags), world)
     batch = training.inputs.training_view.batch(0, *training.inputs.plan.part(training.inputs.plan.order(0), 0, world.rank))
     late = threading.Timer(patience, Gate.opened.set)
     late.start()
@@ -140,14 +149,14 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
 
 
 def parts_of_steps(world: World, flags: list[str], steps: int, late: int, seconds: float) -> dict[str, Any]:
-    """Take bare steps apart in which one rank comes late; tell the parts, and the parameters' hash."""
+    """Take bare steps apart in which one rank comes late; returns the parts, and the parameters' hash."""
     training = prepare(load("train", flags), world)
     parts = parts_of_bare_step(training, steps, lambda phase: time.sleep(seconds if world.rank == late else 0))
     return {"parts": asdict(parts), "sha256": digest(training.state.arrays)}
 
 
 def steps_alone(world: World, flags: list[str], steps: int) -> dict[str, Any]:
-    """Make bare steps without the other ranks; tell what their reductions took, and the parameters' hash."""
+    """Make bare steps without the other ranks; returns what their reductions took, and the parameters' hash."""
     training = prepare(load("train", flags), world)
     taken = step_by_step(training, world.alone(), steps, lambda phase: None)
     return {"reductions": [reduction for _, reduction in taken], "sha256": digest(training.state.arrays)}
@@ -176,29 +185,29 @@ def training_that_is_stopped(
     In the steps ``overflows`` a gradient of the last rank is infinite. A dynamic loss scale is doubled after 3 good steps.
     """
     config = load("train", flags)
-    loss_scale.GOOD_STEPS = 3
-    if world.rank == world.size - 1:
-        _overflow(overflows)
-    world.together(lambda: opened(config) if world.is_root else None)
-    training = prepare(config, world)
-    taken: list[tuple[int, list[int]]] = []
-    batch = training.inputs.training_view.batch
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(loss_scale, "GOOD_STEPS", 3))
+        if world.rank == world.size - 1:
+            stack.enter_context(_overflow(overflows))
+        stack.enter_context(opened(config, world))
+        training = prepare(config, world)
+        taken: list[tuple[int, list[int]]] = []
+        batch = training.inputs.training_view.batch
 
-    def noted(epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
-        taken.append((epoch, samples[mask > 0].tolist()))
-        return batch(epoch, samples, mask)
+        def noted(epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
+            taken.append((epoch, samples[mask > 0].tolist()))
+            return batch(epoch, samples, mask)
 
-    training.inputs.training_view.batch = noted  # type: ignore[method-assign]
-    stop = StopAt(world, stop_at, stop_rank)
-    stop.training = training
-    first_step, steps = training.state.progress.step, training.state.triggers.total_steps
-    directory = run_directory(config)
-    stopped = False
-    with RunReport(directory, first_step, steps) if world.is_root else Report() as report:
-        try:
-            Trainer(training, report, stop).train()
-        except Stopped:
-            stopped = True
+        training.inputs.training_view.batch = noted  # type: ignore[method-assign]
+        stop = StopAt(world, stop_at, stop_rank)
+        stop.training = training
+        first_step, steps = training.state.progress.step, training.state.triggers.total_steps
+        stopped = False
+        with RunReport(run_directory(config), first_step, steps) if world.is_root else Report() as report:
+            try:
+                Trainer(training, report, stop).train()
+            except Stopped:
+                stopped = True
     made = training.state.progress.step - first_step
     # With one thread the batches come in the order of the steps; those after the last step were prepared in vain.
     return {
@@ -210,7 +219,7 @@ def training_that_is_stopped(
 
 
 def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
-    """Train; tell which files were forced to the disk, and which folders took their place, in this order."""
+    """Train; returns which files were forced to the disk, and which folders took their place, in this order."""
     config, done = load("train", flags), list[str]()
     fsync, rename = os.fsync, os.rename
 
@@ -222,11 +231,11 @@ def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
         done.append(f"rename {target.name}")
         rename(source, target)
 
-    opened(config)
-    training = prepare(config, world)
-    os.fsync, os.rename = noted_fsync, noted_rename  # type: ignore[assignment]
-    with RunReport(run_directory(config), 0, training.state.triggers.total_steps) as report:
-        Trainer(training, report, StopRequests(world.rank, world.size)).train()
+    with opened(config, world):
+        training = prepare(config, world)
+        with patch.object(os, "fsync", noted_fsync), patch.object(os, "rename", noted_rename):
+            with RunReport(run_directory(config), 0, training.state.triggers.total_steps) as report:
+                Trainer(training, report, StopRequests(world.rank, world.size)).train()
     return done
 
 
@@ -239,25 +248,33 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         FAULTS[fault]()
 
     def train() -> dict[str, Any]:
-        world.together(lambda: opened(config) if world.is_root else None)
-        handler.result = ResultFile(run_directory(config) / "result.json", {})
-        watch = handler.watch(world, config.run.timeout)
-        watch.rest()
-        training = prepare(config, world)
-        report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
-        with report, StopRequests(world.rank, world.size) as stop:
-            Trainer(training, report, stop, watch.beat).train()
+        with opened(config, world):
+            handler.result = ResultFile(run_directory(config) / "result.json", {})
+            watch = handler.watch(world, config.run.timeout)
+            watch.rest()
+            training = prepare(config, world)
+            report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
+            with report, StopRequests(world.rank, world.size) as stop:
+                Trainer(training, report, stop, watch.beat).train()
         return {"step": training.state.progress.step}
 
     sys.exit(handler.run(train))
 
 
-def opened(config: Config) -> RunDirectory:
-    """The folder of a run, ready to be trained in."""
+@contextmanager
+def opened(config: Config, world: World) -> Iterator[None]:
+    """The folder of a run, ready to be trained in, held by rank 0."""
     directory = RunDirectory(run_directory(config))
-    directory.hold(config)
-    directory.open(config)
-    return directory
+
+    def hold_and_open() -> None:
+        directory.hold(config)
+        directory.open(config)
+
+    world.together(lambda: hold_and_open() if world.is_root else None)
+    try:
+        yield
+    finally:
+        directory.release()
 
 
 def _raise(*_: Any, **__: Any) -> Any:
@@ -277,7 +294,8 @@ def _drift() -> None:
     TrainStep.__call__ = with_a_flipped_bit  # type: ignore[method-assign, assignment]
 
 
-def _overflow(steps: Sequence[int]) -> None:
+@contextmanager
+def _overflow(steps: Sequence[int]) -> Iterator[None]:
     step, reduce, current = TrainStep.__call__, Reduction.__call__, [0]
 
     def noted(self: TrainStep, batch: Batch, number: int, *rest: Any, **more: Any) -> Any:
@@ -289,7 +307,8 @@ def _overflow(steps: Sequence[int]) -> None:
             self._summed["vgg_output_bias"].grad()[0] = np.inf
         return reduce(self, flags)
 
-    TrainStep.__call__, Reduction.__call__ = noted, with_an_infinity  # type: ignore[method-assign, assignment]
+    with patch.object(TrainStep, "__call__", noted), patch.object(Reduction, "__call__", with_an_infinity):
+        yield
 
 
 def _hang() -> None:
@@ -320,7 +339,7 @@ FAULTS = {
 
 
 def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
-    """Evaluate a network that was just initialised; tell every integer of the sums."""
+    """Evaluate a network that was just initialised; returns every integer of the sums."""
     training = prepare(load("train", flags), world)
     view = training.inputs.evaluation_views["eval"]
     found = evaluate(training.model, view, world, training.config.evaluation.batch_size, training.config.data)
@@ -330,8 +349,8 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
 
 
 def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
-    """What a rank of several holds and hears where one loads for all."""
-    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create)
+    """What a rank of several holds, and which error it gets, where one loads for all."""
+    config, loads = load("train", flags), []
 
     def make() -> DataSet:
         loads.append(world.rank)
@@ -343,26 +362,26 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     def forbidden(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
+    def held(load: Callable[[], DataSet], older: DataSet | None = None) -> dict[str, Any]:
+        return _held(shared_arrays.once_per_host(world, load, to_arrays, from_arrays, held=older))
+
     first = shared_arrays.once_per_host(world, make, to_arrays, from_arrays)
-    told = {"first": {**_held(first), "loads": len(loads)}}
-    told["joined"] = _held(
-        shared_arrays.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None)
-    )
-    if world.rank == 1:
-        shared_arrays._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
-    told["not mapped"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
-    os.memfd_create = forbidden  # type: ignore[assignment]
-    told["not shared"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
-    shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
-    shared_arrays._host = lambda: f"host {world.rank % 2}"
-    told["two hosts"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
-    shared_arrays._host = originals[0]
+    found: dict[str, Any] = {"first": {**_held(first), "loads": len(loads)}}
+    found["joined"] = held(fail, first if world.rank == 1 else None)
+    with ExitStack() as stack:
+        if world.rank == 1:
+            stack.enter_context(patch.object(shared_arrays._Parcel, "open", forbidden))
+        found["not mapped"] = held(make)
+    with patch.object(os, "memfd_create", forbidden):
+        found["not shared"] = held(make)
+    with patch.object(shared_arrays, "_host", lambda: f"host {world.rank % 2}"):
+        found["two hosts"] = held(make)
     try:
-        shared_arrays.once_per_host(world, fail, to_arrays, from_arrays)
+        held(fail)
     except RequestError as error:
-        told["failed"] = {"error": str(error)}
+        found["failed"] = {"error": str(error)}
     counts = world.sum(value_counts(first.train, world.rank, world.size))
-    return {**told, "statistics": statistics(counts)}
+    return {**found, "statistics": statistics(counts)}
 
 
 def _held(data: DataSet) -> dict[str, Any]:
@@ -392,8 +411,21 @@ def collectives(world: World) -> dict[str, Any]:
     }
 
 
+def serve(world: World, folder: Path, owner: int) -> None:
+    """Run the tasks of a pool until it is closed, or its owner is gone. A task that raises ends this rank."""
+    for number in itertools.count():
+        path = folder / f"{number}.json"
+        while not path.exists():
+            if (folder / "stop").exists() or not psutil.pid_exists(owner):
+                return
+            time.sleep(0.02)
+        task = json.loads(path.read_text())
+        os.chdir(task["cwd"])
+        result = globals()[task["function"]](world, **task["arguments"])
+        write_whole(folder / f"{number}-{world.rank}.json", json.dumps(result))
+
+
 if __name__ == "__main__":
-    function, arguments, results = sys.argv[1:]
-    ranks = World()
-    told = globals()[function](ranks, **json.loads(arguments))
-    (Path(results) / f"{ranks.rank}.json").write_text(json.dumps(told))
+    if sys.argv[1] == "--fault":
+        training_with_a_fault(World(), **json.loads(sys.argv[2]))
+    serve(World(), Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,74 @@
+"""Ranks that stay alive and run one task after another, so that most tests need not start MXNet and Horovod again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.launching import Running, command_line
+from vggdist.reporting.result import write_whole
+
+MAX_DEADLINE = 240.0
+"""Seconds for a task, the start of the ranks included."""
+
+
+class RankPool:
+    """The ranks of one launcher and size. A task that fails or is late ends them."""
+
+    def __init__(self, launcher: str, size: int) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="rank-pool-")
+        self._folder, self._size, self._numbers = Path(self._directory.name), size, itertools.count()
+        serve = ["-m", "tests.ranks.work", str(self._folder), str(os.getpid())]
+        self._running = Running([*command_line(launcher, size), *serve], self._folder, MAX_DEADLINE)
+
+    def call(self, function: str, cwd: Path, deadline: float, arguments: dict[str, Any]) -> list[Any]:
+        """Run a task on every rank; returns the ranks' results in order. Fails the test when a rank raises."""
+        self._running.extend(deadline)
+        number = next(self._numbers)
+        results = [self._folder / f"{number}-{rank}.json" for rank in range(self._size)]
+        task = {"function": function, "cwd": str(cwd), "arguments": arguments}
+        write_whole(self._folder / f"{number}.json", json.dumps(task))
+        self._running.wait_for(lambda: all(path.exists() for path in results))
+        return [json.loads(path.read_text()) for path in results]
+
+    def close(self) -> None:
+        """End the ranks; fails when a process is left."""
+        (self._folder / "stop").touch()
+        self._running.extend(MAX_DEADLINE)
+        finished = self._running.finish()
+        assert finished.code == 0, finished.output
+        self._directory.cleanup()
+
+
+_pools: dict[tuple[str, int], RankPool] = {}
+
+
+def call(
+    launcher: str, size: int, function: str, cwd: Path, own_processes: bool = False, deadline: float = MAX_DEADLINE, **arguments: Any
+) -> list[Any]:
+    """Call ``tests.ranks.work.<function>(world, **arguments)`` on every rank; returns the ranks' results in order.
+
+    Args:
+        cwd: the ranks' working directory meanwhile.
+        own_processes: use ranks that have run nothing before, and run nothing afterwards.
+        deadline: seconds.
+    """
+    pool = None if own_processes else _pools.pop((launcher, size), None)
+    pool = pool or RankPool(launcher, size)
+    results = pool.call(function, cwd, deadline, arguments)  # ends the ranks where it fails: then they are not taken again
+    if own_processes:
+        pool.close()
+    else:
+        _pools[launcher, size] = pool
+    return results
+
+
+def close_all() -> None:
+    """End the ranks of all pools."""
+    while _pools:
+        _pools.popitem()[1].close()
+
