@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.launching import Running, command_line
+from tests.launching import LAUNCHERS, Running, command_line
 from vggdist.reporting.result import write_whole
 
-MAX_DEADLINE = 240.0
+DEADLINE = 240.0
 """Seconds for a task, the start of the ranks included."""
 
 
@@ -23,11 +24,11 @@ class RankPool:
         self._directory = tempfile.TemporaryDirectory(prefix="rank-pool-")
         self._folder, self._size, self._numbers = Path(self._directory.name), size, itertools.count()
         serve = ["-m", "tests.ranks.work", str(self._folder), str(os.getpid())]
-        self._running = Running([*command_line(launcher, size), *serve], self._folder, MAX_DEADLINE)
+        self._running = Running([*command_line(launcher, size), *serve], self._folder, DEADLINE)
 
-    def call(self, function: str, cwd: Path, deadline: float, arguments: dict[str, Any]) -> list[Any]:
+    def call(self, function: str, cwd: Path, arguments: dict[str, Any]) -> list[Any]:
         """Run a task on every rank; returns the ranks' results in order. Fails the test when a rank raises."""
-        self._running.extend(deadline)
+        self._running.extend(DEADLINE)
         number = next(self._numbers)
         results = [self._folder / f"{number}-{rank}.json" for rank in range(self._size)]
         task = {"function": function, "cwd": str(cwd), "arguments": arguments}
@@ -38,7 +39,7 @@ class RankPool:
     def close(self) -> None:
         """End the ranks; fails when a process is left."""
         (self._folder / "stop").touch()
-        self._running.extend(MAX_DEADLINE)
+        self._running.extend(DEADLINE)
         finished = self._running.finish()
         assert finished.code == 0, finished.output
         self._directory.cleanup()
@@ -48,18 +49,23 @@ _pools: dict[tuple[str, int], RankPool] = {}
 
 
 def call(
-    launcher: str, size: int, function: str, cwd: Path, own_processes: bool = False, deadline: float = MAX_DEADLINE, **arguments: Any
+    launcher: str,
+    size: int,
+    function: str,
+    cwd: Path,
+    own_processes: bool = False,
+    deadline: float = DEADLINE,
+    **arguments: Any,
 ) -> list[Any]:
     """Call ``tests.ranks.work.<function>(world, **arguments)`` on every rank; returns the ranks' results in order.
 
     Args:
         cwd: the ranks' working directory meanwhile.
         own_processes: use ranks that have run nothing before, and run nothing afterwards.
-        deadline: seconds.
     """
     pool = None if own_processes else _pools.pop((launcher, size), None)
     pool = pool or RankPool(launcher, size)
-    results = pool.call(function, cwd, deadline, arguments)  # ends the ranks where it fails: then they are not taken again
+    results = pool.call(function, cwd, arguments)  # ends the ranks where it fails: then they are not taken again
     if own_processes:
         pool.close()
     else:
@@ -67,8 +73,7 @@ def call(
     return results
 
 
-def close_all() -> None:
-    """End the ranks of all pools."""
-    while _pools:
-        _pools.popitem()[1].close()
-
+def close_all(launchers: Iterable[str] = LAUNCHERS) -> None:
+    """End the ranks of all pools, or of those of some launchers."""
+    for key in [key for key in _pools if key[0] in launchers]:
+        _pools.pop(key).close()

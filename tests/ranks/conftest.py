@@ -1,4 +1,4 @@
-"""Tests with a pool of ranks run in one worker of pytest-xdist, which starts each pool once."""
+"""The end of the ranks that :mod:`tests.rank_pool` keeps alive."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def pools() -> Iterator[None]:
     """Ends the pools after the last test."""
     yield
     rank_pool.close_all()
+
+
+@pytest.fixture(autouse=True)
+def pools_on_mpi() -> Iterator[None]:
+    """Ends those on MPI after each test: ranks that wait there use a core, those on Gloo some percent of one."""
+    yield
+    rank_pool.close_all(["mpirun"])
