@@ -1,17 +1,41 @@
-"""How pytest-xdist distributes the tests (``--dist loadgroup``): those of a group run in one worker, one after the other."""
+"""How pytest-xdist distributes the tests (``pytest -n 3``): those of a group run in one worker, one after the other.
+
+xdist's own groups (``--dist loadgroup``) have no effect with pytest 9.2, whose node ids xdist 3.8 cannot change.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-_UNIT = Path(__file__).parent / "unit"
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+_POOL = ("decoded", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world")
+_GROUPS = {
+    **{f"tests/ranks/test_{name}.py": "rank pool" for name in _POOL},  # one worker starts the ranks that they share
+    "tests/launch/test_slurm.py": "SLURM",  # one cluster
+    "tests/launch/test_network.py": "two hosts",
+    "tests/test_readme.py": "README",  # each command uses what the one before has made
+}
+_UNIT = "tests/unit/"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file of unit tests is a group: they are short, and share their module's fixtures."""
-    for item in items:
-        if item.path.is_relative_to(_UNIT):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_UNIT))))
+def group_of(test: str) -> str:
+    """The group of a test, by its node id; most tests that start processes are groups of their own."""
+    file = test.partition("::")[0]
+    return file if file.startswith(_UNIT) else _GROUPS.get(file, test)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Distributes the groups in their order: those that start processes first, short unit tests last."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)

@@ -14,7 +14,6 @@ from tests.launching import execute, result_of
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-pytestmark = pytest.mark.xdist_group("readme")  # each command uses what the one before has made
 
 
 def test_the_first_command_is_the_main_job_and_ci_runs_the_second() -> None:

@@ -19,7 +19,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 LOOPBACK, OTHER = "127.0.1.1", "10.98.0.{host}"
 PROBES = 5 * 16 * 2**20  # bytes that the doctor reduces; each of two ranks sends so many
 
-pytestmark = [pytest.mark.skipif(missing() is not None, reason=missing() or ""), pytest.mark.xdist_group("two hosts")]
+pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
 @pytest.fixture(scope="module")

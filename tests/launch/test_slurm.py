@@ -36,7 +36,6 @@ ENDLESS = 100_000  # steps: an hour
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("slurm"),
 ]
 Jobs = dict[str, Job]
 

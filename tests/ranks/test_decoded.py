@@ -16,8 +16,6 @@ from tests.rank_pool import call
 from vggdist import prepare
 from vggdist.checkpoints.store import CheckpointStore
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 STEPS, STOP_AT = 12, 5  # of two epochs
 FLAGS = [
     *("--model.name", "custom"),

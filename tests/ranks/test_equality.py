@@ -11,8 +11,6 @@ import pytest
 
 from tests.rank_pool import call
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 SMALL = [
     "--run.resume",
     "never",

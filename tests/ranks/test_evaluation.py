@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.rank_pool import call
-
-pytestmark = pytest.mark.xdist_group("rank pool")
 
 FLAGS = [
     "--data.name",

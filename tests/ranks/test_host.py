@@ -14,8 +14,6 @@ from vggdist.data.dataset import DataSet
 from vggdist.data.dataset import load as load_data
 from vggdist.data.statistics import statistics, value_counts
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 # No array's size is a multiple of what they are aligned to.
 FLAGS = ["--data.name", "synthetic", "--data.synthetic_samples", "509", "--data.image_size", "15"]
 

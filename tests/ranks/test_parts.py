@@ -9,8 +9,6 @@ import pytest
 from tests.launch.test_bench import SMALL
 from tests.rank_pool import call
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 
 @pytest.mark.parametrize(
     "flags", [[], ["--train.bucket_cap_mb", "0"], ["--train.factors", "always", "--train.compression", "fp16"]], ids=" ".join

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tests.launching import train
 from tests.rank_pool import call
 from tests.torch_files import tensors, write_zip
-
-pytestmark = pytest.mark.xdist_group("rank pool")
 
 _WIDTHS = ((0, 3, 8), (4, 8, 8), (8, 8, 16))
 FLAGS = [

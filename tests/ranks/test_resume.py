@@ -11,8 +11,6 @@ import pytest
 from tests.launching import HAS_BFLOAT16, train
 from tests.rank_pool import call
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
     *("--model.hidden", "[32]"),

@@ -9,8 +9,6 @@ import pytest
 
 from tests.rank_pool import call
 
-pytestmark = pytest.mark.xdist_group("rank pool")
-
 
 @pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 3), ("mpirun", 2)])
 def test_every_rank_gets_the_same_and_integers_are_exact(launcher: str, size: int, tmp_path: Path) -> None:
