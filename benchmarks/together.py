@@ -1,8 +1,8 @@
 """The cost of training together: ``horovodrun -np 2 .venv/bin/python benchmarks/together.py``, with any launcher.
 
 The same processes alternate bare steps with a reduction (*together*) and without (*apart*, as independent processes). So
-changes of the machine's speed affect both. Each step is waited for. The results are ratios of speeds: medians of the turns, with first
-and last quartile:
+changes of the machine's speed affect both. Each step is waited for. The results are ratios of speeds: medians of the
+turns, with first and last quartile:
 
 - *together / apart*: speed of the ranks, relative to as many independent processes.
 - *in step / apart*: the same with a reduction that takes no time: the independent processes only wait for the slowest of them

@@ -31,7 +31,7 @@ def main() -> None:
     # Instead of a run, pretrained may be a file of torchvision (.pth), of Gluon's model zoo (.params), or a .safetensors file.
     model = vggdist.ModelConfig(**NETWORK, pretrained="runs/first", freeze=1)
     result = train("fine-tuned", model, 40, 4, 0.003, parts, backbone_rate=0.1)
-    print(f"top-1 on {len(rest)} test images: {result['metrics']['eval/top1(%)']:.2f} %")
+    print(f"top-1 on {len(rest)} other images: {result['metrics']['eval/top1(%)']:.2f} %")
 
     if int(os.environ.get("HOROVOD_RANK", "0")) == 0:
         classifier = vggdist.load_model("runs/fine-tuned", checkpoint="latest")
