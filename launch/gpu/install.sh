@@ -121,7 +121,7 @@ build_horovod() {
     mkdir "$scratch/nccl"
     ln -s "$site/nvidia/nccl/lib/libnccl.so.2" "$scratch/nccl/libnccl.so"
     # No cache: a Horovod that was built for CPUs has the same name.
-    # Code for the GPUs that mxnet-cu112 supports. The run path is the place of MXNet and NCCL beside the installed Horovod.
+    # Code for the GPUs that mxnet-cu112 supports. The run path leads from the installed Horovod to MXNet and NCCL.
     PATH="$venv/bin:$1/bin:$PATH" \
         CXX="$2" CC="${2/g++/gcc}" MAKEFLAGS="${MAKEFLAGS:--j$(nproc)}" \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 \
