@@ -36,7 +36,7 @@ from pathlib import Path
 import psutil
 from hosts import INTERFACE, address, cores_of, hosts, missing, on, sent_by
 from measure import AUGMENTATION, DATA, MODEL, ProgramFailed, end, in_words, machine, reported, started
-from run import HERE, PYTORCH, told
+from run import HERE, PYTORCH, printed_speed
 
 from vggdist.benchmarking.series import Series, in_turn
 from vggdist.config.command_line import SettingsParser
@@ -130,7 +130,7 @@ def run(asked: Asked, way: str) -> tuple[float, float | None]:
         try:
             sent = watch(jobs, places[0])
             if way == "pytorch-ddp":
-                return told(places[0], asked.job(way).layers), sent
+                return printed_speed(places[0], asked.job(way).layers), sent
             return (sum(map(reported, places)), None) if way == "alone" else (reported(places[0]), sent)
         except (OSError, ValueError, LookupError, psutil.Error) as error:
             outputs = "\n".join((place / "output.txt").read_text(errors="replace") for place in places)
