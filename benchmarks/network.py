@@ -14,9 +14,9 @@ The ways:
 - *pytorch-ddp*: ``peers/pytorch_ddp.py``.
 
 The table has for each way: the images/s of all hosts and their ratio to the first way; the bytes that a host sent in a step,
-read from its interface, and those that ``plan`` and ``summary`` compute; the time of a step, and the one that ``plan`` predicts
-from *alone*; and the limit ``max(computation, bytes / bandwidth)`` as a share of the measured step. Other options are passed to
-``vggdist.train``.
+read from its interface, and those that ``plan`` and ``summary`` compute; the time of a step, and the one that ``plan``
+predicts from *alone*; and the limit ``max(computation, bytes / bandwidth)`` as a share of the measured step. Other options are
+passed to ``vggdist.train``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LATENCY_US = 100.0  # of a message over the bridge
 BYTE_COST_NS, COMPRESSED_BYTE_COST_NS = (
     1.7,
     7.0,
-)  # computation that Gloo takes from a rank's only core, measured without a limit
+)  # computation that Gloo takes from a rank's only core
 UNLIMITED_GBIT = 1000.0  # for the plan
 DEADLINE_S = 3600.0
 SERVER = """
