@@ -33,7 +33,7 @@ class Trial:
     def __str__(self) -> str:
         """As one would type it: ``NAME=value`` before the command, ``--section.key value`` behind it."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
-        return " ".join([*variables, *(f"--{key} {value}" for key, value in self.flags.items())]) or "as it is"
+        return " ".join([*variables, *(f"--{key} {value}" for key, value in self.flags.items())]) or "unchanged"
 
 
 def measure(request: BenchRequest, arguments: Sequence[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ MEASURED: dict[str, dict[str, Any]] = {
     "scaling": {mode: [scaling(1, 100), scaling(2, 190)] for mode in ("weak", "strong")},
     "tune": {
         "trials": [
-            {"setting": "as it is", "images_per_s": series(9), "ratio": series(1), "others(%)": 2.0, "failed": None},
+            {"setting": "unchanged", "images_per_s": series(9), "ratio": series(1), "others(%)": 2.0, "failed": None},
             {
                 "setting": "A=1",
                 "images_per_s": series(0),

@@ -352,7 +352,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
 ) -> None:
     (store.path(30) / name).unlink()
     make(store.path(30) / name)
-    assert newest_step(store) == 20 and store.whole_steps() == [10, 20]
+    assert newest_step(store) == 20 and store.complete_steps() == [10, 20]
     store.prune(keep_last=1, keep_every=0, best_step=None)
     assert store.steps() == [20, 30]
 

@@ -146,7 +146,7 @@ def test_a_pointer_that_cannot_be_read_is_told_and_the_newest_used(
 def test_a_pointer_alone_is_a_trace_of_a_lost_checkpoint(store: CheckpointStore) -> None:
     for step in store.steps():
         shutil.rmtree(store.path(step))
-    with pytest.raises(RequestError, match=r"no checkpoint in .* is whole; start anew with --run\.resume never"):
+    with pytest.raises(RequestError, match=r"no checkpoint in .* is intact; start again with --run\.resume never"):
         store.newest()
 
 

@@ -49,7 +49,7 @@ def test_before_the_first_evaluation_the_newest_is_taken_and_it_is_logged(
 ) -> None:
     saved(tmp_path, 10, 20, best=None)
     assert read(place(str(tmp_path), None)).step == 20
-    assert "was measured yet: the newest is taken for the best" in caplog.text
+    assert "was evaluated yet: using the newest as the best" in caplog.text
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_for_its_best_step(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_its_best_step(tmp_path: 
     ("checkpoint", "message"),
     [
         ("15", "has no checkpoint of step 15; it has 20, 30"),
-        ("best", "the best checkpoint of .*, step 10, is gone; take --checkpoint latest"),
+        ("best", "the best checkpoint of .*, step 10, no longer exists; use --checkpoint latest"),
         ("newest", "--checkpoint newest is neither best, latest, a step nor the folder of a checkpoint"),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_value_that_is_not_finite_replaces_and_prunes_nothing(
         )
     assert same(loaded(store, 1), good) and store.steps() == [1]
     assert "checkpoint of step 2 could not be written: optimizer/a/momentum is not finite" in log.text
-    assert "the newest checkpoint is step 1" in log.text and "the training goes on" not in log.text
+    assert "the newest checkpoint is step 1" in log.text and "the training continues" not in log.text
 
 
 def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
@@ -272,7 +272,7 @@ def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
     assert isinstance(writer.failure, OSError) and store.steps() == [1] and writer.seconds == seconds
     expected = (
         f"checkpoint of step 2 could not be written: [Errno 28] No space left on device ({store.path(2)}); "
-        "the training goes on, the newest checkpoint is step 1"
+        "the training continues, the newest checkpoint is step 1"
     )
     assert [record.getMessage() for record in log.records if record.levelno == logging.WARNING] == [expected]
     writer.save(training_state(3))

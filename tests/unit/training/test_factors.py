@@ -49,7 +49,7 @@ def summed(ranks: int, accumulation: int = 1, compressed: bool = False) -> dict[
         for start in range(rank * share, (rank + 1) * share, part):
             for offset, gradient in zip(factors.offsets, GRADIENTS):
                 offset.grad[:] = gradient[start : start + part]
-            factors.keep([mx.nd.array(seen[start : start + part]) for seen in INPUTS])
+            factors.store([mx.nd.array(seen[start : start + part]) for seen in INPUTS])
         factors.gather()
     factors.multiply()
     return {name: gradient.asnumpy() for name, gradient in factors.gradients.items()}
@@ -93,7 +93,7 @@ def test_weights_and_biases_lose_their_own_gradients() -> None:
 
 def test_without_layers_there_is_nothing_to_do() -> None:
     factors = Factors(Ranks(2), [], 4, 1, compressed=False)
-    factors.keep([])
+    factors.store([])
     factors.gather()
     factors.multiply()
     assert not factors.gradients and not factors.offsets

@@ -54,7 +54,7 @@ def overflow(training: Training, monkeypatch: pytest.MonkeyPatch, value: float) 
         monkeypatch.setattr(training.step, "_reduction", reduction)
         return gradients
 
-    reduce.offsets, reduce.keep, reduce.clear = reduction.offsets, reduction.keep, reduction.clear  # type: ignore[attr-defined]
+    reduce.offsets, reduce.store_factors, reduce.clear = reduction.offsets, reduction.store_factors, reduction.clear  # type: ignore[attr-defined]
     monkeypatch.setattr(training.step, "_reduction", reduce)
 
 
