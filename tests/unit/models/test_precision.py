@@ -52,13 +52,13 @@ def test_bfloat16_changes_the_scores_in_their_last_digits() -> None:
 
 
 def test_a_gpu_is_refused() -> None:
-    with pytest.raises(RequestError, match="train.precision is bfloat16, which MXNet has on the CPU only"):
+    with pytest.raises(RequestError, match="train.precision is bfloat16, which MXNet supports on the CPU only"):
         use_precision("bfloat16", mx.gpu())
 
 
 def test_a_cpu_without_avx512_is_refused() -> None:
     ended = compare("bfloat16", DNNL_MAX_CPU_ISA="AVX2")
-    assert "train.precision is bfloat16, which MXNet has on CPUs with AVX-512 only; use float32" in ended.stderr
+    assert "train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32" in ended.stderr
 
 
 def test_a_cpu_without_the_instructions_is_warned_of(
@@ -110,7 +110,7 @@ def test_what_is_cast_to_float16_and_what_stays_float32() -> None:
 
 
 def test_float16_is_refused_where_it_is_not_or_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match="train.precision is float16, which MXNet has on GPUs only; use float32"):
+    with pytest.raises(RequestError, match="train.precision is float16, which MXNet supports on GPUs only; use float32"):
         use_precision("float16", mx.cpu())
     monkeypatch.setattr("vggdist.models.precision.gpus.describe", lambda index: Gpu("Tesla P100", (6, 0)))
     with pytest.raises(RequestError, match=r"GPU 1 \(Tesla P100\) of compute capability 6.0 has no fast arithmetic"):

@@ -47,9 +47,9 @@ class Noted(Report):
     def best(self, step: int, metric: str, value: float | None) -> None:
         self.best_values.append(value)
 
-    def mistakes(self, step: int, found: Any) -> None:
-        assert all(isinstance(one, Mistake) for one in found)
-        self.worst.append((step, len(found)))
+    def mistakes(self, step: int, worst: Any) -> None:
+        assert all(isinstance(one, Mistake) for one in worst)
+        self.worst.append((step, len(worst)))
 
     def of(self, part: str) -> list[int]:
         """The steps after which a part was measured."""
@@ -86,7 +86,7 @@ def test_without_a_validation_set_the_test_set_takes_its_place_and_the_log_says_
     with caplog.at_level(logging.INFO):
         training, report = trained("--train.epochs", "2")
     assert report.of("eval") == [15, 30] and report.of("validation") == [] and training.inputs.selection_part == "eval"
-    assert caplog.text.count("no validation set (data.validation): the best checkpoint is chosen by the test set") == 1
+    assert caplog.text.count("no validation set (data.validation): the test set selects the best checkpoint") == 1
     caplog.clear()
     with caplog.at_level(logging.INFO):
         prepared(*HELD_OUT, "--run.name", "b")
