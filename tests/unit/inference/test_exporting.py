@@ -216,7 +216,7 @@ def test_a_network_that_no_onnx_file_holds_is_refused(tmp_path: Path, monkeypatc
     from vggdist.inference import onnx_file
 
     monkeypatch.setattr(onnx_file, "_LARGEST", 100)
-    with pytest.raises(RequestError, match="GiB of weights, an ONNX file holds 2; take --format symbol"):
+    with pytest.raises(RequestError, match="GiB of weights, an ONNX file can have 2; use --format symbol"):
         _export(store(tmp_path, SPEC), "onnx", tmp_path / "net.onnx")
 
 
