@@ -54,13 +54,13 @@ def test_the_quickstart_is_planned_as_it_runs(capsys: pytest.CaptureFixture[str]
     assert lines[:7] == [
         "ranks              2 on 1 host",
         "global batch       32 samples, 16 on each rank",
-        "training samples   1,438, 2 places filled up in each epoch",
+        "training samples   1,438, 2 added as padding in each epoch",
         "steps              45 in each epoch, 900 in all",
         "peak learning rate 0.02",
         "",
         "sent by each rank in each step: 1.17 MiB",
     ]
-    assert lines[-1] == "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
+    assert lines[-1] == "scaling            not predicted: set plan.images_per_s to the measured speed of a single rank"
 
 
 def test_vgg16_on_512_ranks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_buckets_and_factors_are_seen_in_the_efficiency(capsys: pytest.CaptureFi
 
 def test_the_layers_that_travel_as_factors_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *JOB)
-    named = [line.split()[0] for line in lines if line.endswith("travels as factors")]
+    named = [line.split()[0] for line in lines if line.endswith("sent as factors")]
     assert named == ["hidden1", "hidden2", "output"] and "sent by each rank in each step: 260.78 MiB" in lines
     assert not any("travels" in line for line in printed(capsys, *JOB, "--train.network_bandwidth", "1000"))
 
@@ -169,7 +169,7 @@ def test_a_folder_at_hand_is_counted(capsys: pytest.CaptureFixture[str], tmp_pat
             for index in range(count):
                 Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
     small = ["--train.batch_size", "4", "--data.image_size", "32", "--data.root", str(tmp_path)]
-    assert printed(capsys, "--data.name", "folder", *small)[2] == "training samples   18, 6 places filled up in each epoch"
+    assert printed(capsys, "--data.name", "folder", *small)[2] == "training samples   18, 6 added as padding in each epoch"
 
 
 def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ class FactoredDense(nn.Dense):
     """``(N, in_units)`` to ``(N, units)``, as :class:`mxnet.gluon.nn.Dense`, with the same parameters under the same names.
 
     The gradient of the weight ``(units, in_units)`` is a product, ``G^T X``, of the gradient of the output, ``G``
-    ``(N, units)``, and the input, ``X`` ``(N, in_units)``. A graph that is built while ``offset`` is set adds it to the output.
-    An array of zeros does not change the output, and its gradient is ``G``. ``X`` is then in ``seen``.
+    ``(N, units)``, and the input, ``X`` ``(N, in_units)``. A graph that is built while ``offset`` is set adds it to the
+    output. An array of zeros does not change the output, and its gradient is ``G``. ``X`` is then in ``seen``.
 
     Attributes:
         outputs_factors: whether the training uses the factors of this layer.

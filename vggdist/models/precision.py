@@ -61,7 +61,9 @@ def _require_tensor_cores(device: mx.Context) -> None:
 
 def _require_cpu(device: mx.Context) -> None:
     if device.device_type == "gpu":
-        raise RequestError("train.precision is bfloat16, which MXNet supports on the CPU only; use float16 or float32 on a GPU")
+        raise RequestError(
+            "train.precision is bfloat16, which MXNet supports on the CPU only; use float16 or float32 on a GPU"
+        )
 
 
 def _require_avx512(cpuinfo: Path) -> None:
@@ -69,7 +71,9 @@ def _require_avx512(cpuinfo: Path) -> None:
     try:
         mx.nd.Convolution(one, one, kernel=(1, 1), num_filter=1, no_bias=True).wait_to_read()
     except mx.MXNetError as error:
-        raise RequestError("train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32") from error
+        raise RequestError(
+            "train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32"
+        ) from error
     if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
 

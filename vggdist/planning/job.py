@@ -132,9 +132,7 @@ def plan_job(request: PlanRequest) -> Job:
         RequestError: it cannot run; the message has the numbers that would fit.
     """
     plan, train = request.plan, request.train
-    images, count = (
-        (data_shape(request.data), plan.samples) if plan.samples else count_samples(request.data, request.run.seed)
-    )
+    images, count = (data_shape(request.data), plan.samples) if plan.samples else count_samples(request.data, request.run.seed)
     layers = describe(request.model, **asdict(images))
     batch = global_batch_size(train.batch_size, train.global_batch_size, plan.ranks, train.accumulation)
     samples = make_plan(count, batch, plan.ranks, request.run.seed, request.data.last_batch == "drop")

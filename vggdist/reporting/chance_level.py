@@ -11,7 +11,7 @@ def is_at_chance(confusion: np.ndarray, loss: float) -> bool:
     """Whether an evaluation is at the level of guessing by class frequency.
 
     Its accuracy is then at most the share of the largest class (within two standard deviations of a count), and its
-    cross-entropy lies between the entropy of the classes (2 % less counts as equal) and that of uniform guesses, ln K (5 % more counts as equal).
+    cross-entropy lies between the entropy of the classes and that of uniform guesses, ln K (tolerances: 2 % and 5 %).
 
     Args:
         confusion: ``(K, K)`` counts, a row for each true class.

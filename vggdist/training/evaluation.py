@@ -90,7 +90,9 @@ def scored_batches(
         yield batch, mean_over_crops(scores.asnumpy(), view.crops)
 
 
-def reserve_memory(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context) -> None:
+def reserve_memory(
+    forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context
+) -> None:
     """Allocate the device memory of evaluations, so that too large a batch fails now and not after an epoch.
 
     The network's static graph keeps the memory.

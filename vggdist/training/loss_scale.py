@@ -16,8 +16,8 @@ from vggdist.config.schema import TrainConfig
 FIRST, SMALLEST, LARGEST = 2.0**16, 2.0**-14, 2.0**24
 """Values of a dynamic scale. The first and the largest one are those of MXNet's AMP."""
 COMPRESSED = 1024.0
-"""The scale if gradients are sent as float16. A rank's share of the mean is far below float16's largest value 65,504, but often
-below its smallest 6e-8. A power of two moves it into range without rounding; values from 64 on overflow."""
+"""The scale if gradients are sent as float16. A rank's share of the mean is far below float16's largest value 65,504, but
+often below its smallest 6e-8. A power of two moves it into range without rounding; values from 64 on overflow."""
 GOOD_STEPS = 2000
 """Steps without overflow after which the scale is doubled."""
 

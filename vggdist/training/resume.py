@@ -100,8 +100,8 @@ def restore(start: Start, now: CheckpointState, arrays: Mapping[str, mx.nd.NDArr
         now: the checkpoint state of this run before restoring.
 
     Raises:
-        RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the message names the first
-            difference.
+        RequestError: on every rank, if the checkpoint is of another model, data set or optimizer; the message names the
+            first difference.
     """
 
     def check() -> None:

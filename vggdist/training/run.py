@@ -142,7 +142,7 @@ class Run:
             "step": progress.step,
             "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
             "best": {
-                "part": training.inputs.chosen_by,
+                "part": training.inputs.selection_part,
                 "metric": best_metric,
                 "value": progress.best_value,
                 "step": progress.best_step,

@@ -22,7 +22,7 @@ def scaled_learning_rate(optimizer: OptimizerConfig, world_size: int) -> float:
 
 
 def along_cosine(start: float, end: float, share: float) -> float:
-    """Value between start and end along half a cosine, which is flat at both ends; ``share`` is 0 at the start, 1 at the end."""
+    """Value on half a cosine from start (``share`` 0) to end (``share`` 1), flat at both."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
@@ -31,8 +31,8 @@ class Schedule:
     """Learning rate of each step: a linear warm-up, then the schedule that the configuration names.
 
     During the warm-up the rate rises from ``warmup_factor`` times to once the initial rate of the schedule, so there is no
-    jump between the two. cosine, polynomial and one_cycle span the steps after the warm-up, and
-    reach ``final_factor * peak`` *after* the last step, so that no step has a rate of 0.
+    jump between the two. cosine, polynomial and one_cycle span the steps after the warm-up, and reach
+    ``final_factor * peak`` *after* the last step, so that no step has a rate of 0.
     Milestones are epochs since the start of the training, warm-up included.
 
     Raises :class:`RequestError` when the warm-up is longer than the training.

@@ -190,8 +190,8 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
 def _class_weights(config: Config, data: DataSet) -> np.ndarray | None:
     """Weight of each class in the loss, 1 in the mean over the training samples; None: all are equal.
 
-    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have samples (King & Zeng 2001, as
-    in scikit-learn). So each class has the same share of the loss over the training set.
+    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have samples (King & Zeng 2001,
+    as in scikit-learn). So each class has the same share of the loss over the training set.
     """
     if config.train.class_weights == "none":
         return None

@@ -1,4 +1,4 @@
-"""The training loop: makes steps, and after a step whatever is due: report, checkpoint, evaluation, comparison of the ranks."""
+"""The training loop: steps, and after each step the report, checkpoint, evaluation or rank comparison that is due."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_job_that_is_not_over_in_time_is_ended_with_all_that_it_started(
     monkeypatch.setattr("vggdist.benchmarking.jobs.GRACE_S", 0.2)
     lasting = f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n"
     started = time.monotonic()
-    with pytest.raises(RunError, match=r"was not over after 0.5 s \(bench.deadline\)"):
+    with pytest.raises(RunError, match=r"did not finish within 0.5 s \(bench.deadline\)"):
         measure(request(tmp_path, lasting, deadline=0.5), [])
     assert time.monotonic() - started < 30
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

@@ -222,7 +222,7 @@ def test_output_that_ends_ends_the_command(
     [
         (("nothing", "a.png"), "nothing is not a folder"),
         ((), "the following arguments are required: PATH"),
-        (("a.png", "--top", "0"), "'0' is no positive number"),
+        (("a.png", "--top", "0"), "'0' is not a positive number"),
         (("a.png", "--format", "xml"), "invalid choice: 'xml'"),
         (("a.png", "--data.root", "x"), "unknown key data.root"),
         (("a.png", "--evaluation.crops", "3"), "evaluation.crops"),
