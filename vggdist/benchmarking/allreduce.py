@@ -9,6 +9,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.benchmarking.series import Series, in_turn, link_of
 from vggdist.collectives.world import World, choose_device
@@ -66,7 +67,7 @@ def _horovod(world: World, array: mx.nd.NDArray) -> Callable[[], None]:
     return reduce
 
 
-def _mpi(array: np.ndarray) -> Callable[[], None]:
+def _mpi(array: NDArray[np.float32]) -> Callable[[], None]:
     from mpi4py import MPI  # Horovod has initialised MPI
 
     return lambda: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, array)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, fault
 from vggdist.config.archives import stored_archive
@@ -44,11 +45,11 @@ class Checkpoint:
         state: everything else.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     state: CheckpointState
 
 
-def write(folder: Path, arrays: Iterable[tuple[str, np.ndarray]], state: Mapping[str, Any]) -> None:
+def write(folder: Path, arrays: Iterable[tuple[str, NDArray[Any]]], state: Mapping[str, Any]) -> None:
     """Write a checkpoint's files into a new folder; when this returns they are on the disk.
 
     Args:
@@ -131,7 +132,7 @@ def _complete(folder: Path, arrays: Mapping[str, str | int], state: Mapping[str,
         sync(path)
 
 
-def _write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+def _write_arrays(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
     """Write as ``np.savez`` does, but one array at a time, and with equal bytes for equal arrays."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, values in arrays:
@@ -168,12 +169,12 @@ def _is_regular(path: Path, size: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
-def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_arrays(file: BinaryIO) -> dict[str, NDArray[Any]]:
     with stored_archive(file) as archive:
         return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in archive.infolist()}
 
 
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(member) as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} is not an array of numbers")

@@ -7,6 +7,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Snapshot:
@@ -38,7 +39,7 @@ class Snapshot:
         """Whether every copy has replaced its mark; waits for the copies."""
         return all(np.isfinite(buffer.reshape((-1,))[:1].asscalar()) for buffer in self.buffers.values())
 
-    def values(self) -> Iterator[tuple[str, np.ndarray]]:
+    def values(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Names and buffers, one at a time, each when its copy is complete; the values share the buffers' memory."""
         for name, buffer in self.buffers.items():
             yield name, np.from_dlpack(_Shared(buffer))

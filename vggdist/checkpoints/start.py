@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import CheckpointState
 
@@ -21,7 +22,7 @@ class Start:
         origin: source of the arrays, for the log.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     state: CheckpointState | None
     root: int = 0
     origin: str = "the checkpoint"

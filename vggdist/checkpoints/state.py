@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 
@@ -21,7 +23,7 @@ def named_arrays(
 
 
 def restore(
-    arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray], distribute: Callable[[np.ndarray], np.ndarray]
+    arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, NDArray[Any]], distribute: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> None:
     """Set the device's arrays.
 
@@ -35,7 +37,7 @@ def restore(
         array[:] = mx.nd.array(distribute(values), ctx=array.context, dtype=array.dtype)
 
 
-def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray]) -> None:
+def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, NDArray[Any]]) -> None:
     """Compare a checkpoint with the arrays of this run.
 
     Raises:
@@ -53,15 +55,15 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
         raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
 
 
-def digests(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> dict[str, str]:
+def digests(arrays: Mapping[str, mx.nd.NDArray | NDArray[Any]]) -> dict[str, str]:
     """SHA-256 of each array's values, by name."""
     return {name: hashlib.sha256(_values(array).tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def _values(array: mx.nd.NDArray | np.ndarray) -> np.ndarray:
+def _values(array: mx.nd.NDArray | NDArray[Any]) -> NDArray[Any]:
     return array if isinstance(array, np.ndarray) else array.asnumpy()
 
 
-def digest(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> str:
+def digest(arrays: Mapping[str, mx.nd.NDArray | NDArray[Any]]) -> str:
     """SHA-256 over all names and values."""
     return hashlib.sha256("\n".join(f"{name} {value}" for name, value in digests(arrays).items()).encode()).hexdigest()

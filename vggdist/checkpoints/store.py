@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint, OtherFormat, sync
@@ -65,7 +65,7 @@ class CheckpointStore:
 
     def save(
         self,
-        arrays: Iterable[tuple[str, np.ndarray]],
+        arrays: Iterable[tuple[str, NDArray[Any]]],
         state: Mapping[str, Any],
         confirm: Callable[[], None] = lambda: None,
     ) -> Path:

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint
@@ -37,7 +39,7 @@ class Trained:
     """
 
     spec: ModelSpec
-    parameters: Mapping[str, np.ndarray]
+    parameters: Mapping[str, NDArray[Any]]
     step: int
     seed: int
     path: str

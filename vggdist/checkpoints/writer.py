@@ -13,6 +13,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.checkpoints.store import CheckpointStore
@@ -136,7 +137,7 @@ class CheckpointWriter:
         finally:
             self._snapshot.mark()
 
-    def _finite(self) -> Iterator[tuple[str, np.ndarray]]:
+    def _finite(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """The copies, one at a time, each when it is complete; raises ``RunError`` if one is not finite."""
         for name, values in self._snapshot.values():
             if not np.isfinite(values).all():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
@@ -37,7 +38,7 @@ class Classifier:
         """The Gluon block: normalised images ``(N, C, S, S) float32`` to ``(N, num_classes)`` scores."""
         return self._model.network
 
-    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """The probability of each class for each image.
 
         Images are scaled, cropped and normalised as in the training's evaluation; grey and RGB are converted.
@@ -65,7 +66,7 @@ class Classifier:
 class _MemoryImages:
     """Images of the caller (:class:`~vggdist.data.arrays.Images`)."""
 
-    images: np.ndarray | Sequence[np.ndarray]
+    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
     channels: int
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class _MemoryImages:
     def name(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         image = np.asarray(self.images[index])
         pixels = image[..., None] if image.ndim == 2 else image
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.resize_crop import resize
 from vggdist.models.spec import ModelSpec
@@ -15,7 +17,7 @@ LARGEST = 1e-4
 _TIE = 1e-5
 """Classes whose probabilities differ by at most this are equally probable: either may be the top-1."""
 
-Network = Callable[[np.ndarray], np.ndarray]
+Network = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """``(N, S, S, C) uint8`` to ``(N, num_classes)`` probabilities."""
 
 
@@ -42,7 +44,7 @@ class Comparison:
         return f"{self.images} images, largest difference of probabilities {self.largest:.2g}, {top}"
 
 
-def compare(network: Network, exported: Network, batches: Iterable[np.ndarray]) -> Comparison:
+def compare(network: Network, exported: Network, batches: Iterable[NDArray[np.uint8]]) -> Comparison:
     """Compare two networks on batches of ``(N, S, S, C) uint8``."""
     result = Comparison()
     for images in batches:
@@ -54,7 +56,7 @@ def compare(network: Network, exported: Network, batches: Iterable[np.ndarray]) 
     return result
 
 
-def samples(spec: ModelSpec) -> np.ndarray:
+def samples(spec: ModelSpec) -> NDArray[np.uint8]:
     """Fixed test images ``(26, S, S, C) uint8``: noise, black and white noise, smooth pictures, single colours."""
     size, channels = spec.image_size, spec.channels
     random = np.random.default_rng(0)

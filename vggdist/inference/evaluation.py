@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.checkpoints.trained import Trained, on_all_ranks
@@ -36,11 +37,11 @@ class Predictions:
         probability_of_true: ``(N,) float32`` of the true class.
     """
 
-    predicted: np.ndarray
-    probability: np.ndarray
-    probability_of_true: np.ndarray
+    predicted: NDArray[np.int32]
+    probability: NDArray[np.float32]
+    probability_of_true: NDArray[np.float32]
 
-    def worst_first(self) -> np.ndarray:
+    def worst_first(self) -> NDArray[np.intp]:
         """Indices of the images by ascending probability of the true class, ties in order."""
         return np.argsort(np.where(np.isnan(self.probability_of_true), -1, self.probability_of_true), kind="stable")
 
@@ -132,7 +133,7 @@ def measure(
     return total, _in_order(columns, len(view), world)
 
 
-def _in_order(batches: Sequence[tuple[np.ndarray, ...]], samples: int, world: World) -> Predictions:
+def _in_order(batches: Sequence[tuple[NDArray[Any], ...]], samples: int, world: World) -> Predictions:
     """All ranks' predictions by index of the image: each comes from one rank, and the others add 0 to it."""
     columns = np.zeros(samples, np.int32), np.zeros(samples, np.float32), np.zeros(samples, np.float32)
     for places, *values in batches:
@@ -141,7 +142,7 @@ def _in_order(batches: Sequence[tuple[np.ndarray, ...]], samples: int, world: Wo
     return Predictions(*map(world.sum, columns))
 
 
-def per_class(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
+def per_class(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Per class the number of images, recall and precision in percent; nan if there are none.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError, RunError
@@ -51,7 +52,7 @@ def format_of(name: str) -> Format:
     return onnx_file
 
 
-def export(trained: Trained, form: Format, output: Path, images: Iterable[np.ndarray]) -> tuple[Comparison, list[Path]]:
+def export(trained: Trained, form: Format, output: Path, images: Iterable[NDArray[np.uint8]]) -> tuple[Comparison, list[Path]]:
     """Write a network to temporary files, compare it with the original on images, and rename the files if it is equal.
 
     Args:
@@ -101,7 +102,7 @@ def metadata(trained: Trained) -> dict[str, str]:
     }
 
 
-def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> Iterator[np.ndarray]:
+def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> Iterator[NDArray[np.uint8]]:
     """The named images as input of the network, or generated ones if there are no names.
 
     Raises:
@@ -109,7 +110,7 @@ def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> It
     """
     if not names:
         yield samples(spec)
-    batch: list[np.ndarray] = []
+    batch: list[NDArray[np.uint8]] = []
     for _, pixels in framed(spec, files(names), reading):
         if isinstance(pixels, RequestError):
             raise RequestError(pixels.fault) if isinstance(pixels, DamagedImageError) else pixels

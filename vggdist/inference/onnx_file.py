@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
@@ -65,7 +66,7 @@ def write(trained: Trained, files: Sequence[Path], metadata: Mapping[str, str]) 
     files[0].write_bytes(model.SerializeToString(deterministic=True))
 
 
-def load(files: Sequence[Path]) -> Callable[[np.ndarray], np.ndarray]:
+def load(files: Sequence[Path]) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """The network in the file, as a function of ``(N, S, S, C) uint8``."""
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
     return lambda images: session.run(["probabilities"], {"images": images})[0]
@@ -79,7 +80,7 @@ class _Chain:
         self.weights: list[Any] = []
         self._value = "images"
 
-    def add(self, operation: str, *weights: tuple[str, np.ndarray], result: str = "", **attributes: Any) -> None:
+    def add(self, operation: str, *weights: tuple[str, NDArray[Any]], result: str = "", **attributes: Any) -> None:
         """Append an operation with its weights by name."""
         inputs = [self._value, *(name for name, _ in weights)]
         self.weights += [numpy_helper.from_array(values, name) for name, values in weights]
@@ -99,11 +100,11 @@ def _network(trained: Trained) -> _Chain:
     return chain
 
 
-def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[str, np.ndarray]) -> None:
+def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[str, NDArray[Any]]) -> None:
     """Append the operations of a row, as :func:`vggdist.models.vgg._block` does; the softmax follows the output layer."""
     owner = f"vgg_{layer.name.replace('.', '_')}"
 
-    def of(*roles: str) -> list[tuple[str, np.ndarray]]:
+    def of(*roles: str) -> list[tuple[str, NDArray[Any]]]:
         return [(f"{owner}_{role}", parameters[f"parameter/{owner}_{role}"]) for role in roles]
 
     if layer.kind == "convolution":

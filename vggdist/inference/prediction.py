@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.config.errors import RequestError, RunError, VggdistError
@@ -32,7 +33,7 @@ def predictions(
     measuring: MeasuringConfig,
     reading: ReadingConfig,
     failed: Callable[[VggdistError], None],
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
+) -> Iterator[list[tuple[Path, NDArray[np.float64]]]]:
     """Score images, a batch at a time, in the order of the files; the memory does not depend on their number.
 
     All batches have the same shape, for which the network's graph is built once; one batch alone has its own size.
@@ -49,7 +50,7 @@ def predictions(
     spec, crops = model.spec, measuring.crops
     require_room(crops, spec.resize, spec.image_size)
     size = measuring.images_at_once // crops
-    pending: list[tuple[Path, np.ndarray]] = []
+    pending: list[tuple[Path, NDArray[np.uint8]]] = []
     slots = None
     for path, pixels in framed(spec, files, reading, crops, ahead=reading.prefetch * size):
         if isinstance(pixels, VggdistError):
@@ -66,7 +67,7 @@ def predictions(
 
 def framed(
     spec: ModelSpec, files: Iterable[FileOrError], reading: ReadingConfig, crops: int = 1, ahead: int = 64
-) -> Generator[tuple[Path, np.ndarray | RequestError]]:
+) -> Generator[tuple[Path, NDArray[np.uint8] | RequestError]]:
     """Decode, scale and crop images in threads, in the order of the files.
 
     Args:
@@ -78,7 +79,7 @@ def framed(
     return prefetch((partial(_framed, spec, crops, file) for file in files), reading.threads, ahead)
 
 
-def _framed(spec: ModelSpec, crops: int, file: FileOrError) -> tuple[Path, np.ndarray | RequestError]:
+def _framed(spec: ModelSpec, crops: int, file: FileOrError) -> tuple[Path, NDArray[np.uint8] | RequestError]:
     if isinstance(file, RequestError):
         return Path(), file
     source = EncodedSource(FileStore([file]), np.zeros(1, np.int32), (), spec.channels)
@@ -89,8 +90,8 @@ def _framed(spec: ModelSpec, crops: int, file: FileOrError) -> tuple[Path, np.nd
 
 
 def _scored(
-    model: Model, images: list[tuple[Path, np.ndarray]], slots: int, failed: Callable[[VggdistError], None]
-) -> list[tuple[Path, np.ndarray]]:
+    model: Model, images: list[tuple[Path, NDArray[np.uint8]]], slots: int, failed: Callable[[VggdistError], None]
+) -> list[tuple[Path, NDArray[np.float64]]]:
     """The probabilities of up to ``slots`` images, in a batch that is padded with black ones."""
     paths, pixels = zip(*images)
     crops = len(pixels[0])
@@ -105,7 +106,7 @@ def _scored(
     return scored
 
 
-def probabilities(model: Model, images: np.ndarray, crops: int = 1) -> np.ndarray:
+def probabilities(model: Model, images: NDArray[np.uint8], crops: int = 1) -> NDArray[np.float64]:
     """``(N * crops, S, S, C) uint8``, those of an image adjacent, to ``(N, num_classes) float64`` that sum to 1."""
     scores = model.forward(mx.nd.array(images, ctx=model.device, dtype="uint8")).asnumpy()
     return softmax(mean_over_crops(scores, crops).astype(np.float64), axis=1)

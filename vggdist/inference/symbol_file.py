@@ -6,9 +6,11 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.models.model import Model
@@ -55,7 +57,7 @@ def write(trained: Trained, files: Sequence[Path], metadata: Mapping[str, str]) 
         raise OSError(0, str(error).splitlines()[-1].strip(), str(parameters_path)) from None
 
 
-def load(files: Sequence[Path]) -> Callable[[np.ndarray], np.ndarray]:
+def load(files: Sequence[Path]) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """The network in both files, as a function of ``(N, S, S, C) uint8``."""
     parameters_path, symbol_path = files
     with warnings.catch_warnings():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mxnet import gluon
+from numpy.typing import NDArray
 
 
 class Normalize(gluon.HybridBlock):
@@ -29,10 +30,10 @@ class Normalize(gluon.HybridBlock):
         return F.broadcast_mul(F.broadcast_sub(floats, shift), factor)
 
 
-def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Shift and factor of pixels from 0 to 255: ``(pixel - shift) * factor``; both ``(1, C, 1, 1) float32``."""
     return _column(mean) * 255, 1 / (_column(std) * 255)
 
 
-def _column(values: Sequence[float]) -> np.ndarray:
+def _column(values: Sequence[float]) -> NDArray[np.float32]:
     return np.asarray(values, np.float32).reshape(1, -1, 1, 1)

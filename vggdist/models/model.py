@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Parameter, nn
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.models.inputs import Normalize
@@ -50,7 +52,7 @@ class Model:
         self.forward.add(self.inputs, self.network, scores)
         self.forward.hybridize(static_alloc=True, static_shape=True)
 
-    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set the parameters to a checkpoint's arrays.
 
         Raises:
@@ -62,7 +64,7 @@ class Model:
             parameter.set_data(mx.nd.array(arrays[PREFIX + name], ctx=self.device, dtype="float32"))
 
 
-def require_parameters(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
+def require_parameters(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Compare a checkpoint's arrays with the parameters of a network; ``RequestError`` names the first difference."""
     for name, shape in shapes.items():
         array = arrays.get(PREFIX + name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def is_at_chance(confusion: np.ndarray, loss: float) -> bool:
+def is_at_chance(confusion: NDArray[np.int64], loss: float) -> bool:
     """Whether an evaluation is at the level of guessing by class frequency.
 
     Its accuracy is then at most the share of the largest class (within two standard deviations of a count), and its

@@ -11,6 +11,7 @@ from importlib.metadata import distribution
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vggdist.config.text import printable
@@ -34,13 +35,15 @@ class Mistake(NamedTuple):
         probability: of the predicted class.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     true: str
     predicted: str
     probability: float
 
 
-def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str) -> Image.Image:
+def confusion_matrix(
+    confusion: Sequence[Sequence[int]] | NDArray[np.int64], class_names: Sequence[str], title: str
+) -> Image.Image:
     """A confusion matrix: the diagonal blue, mistakes red, darker for a larger share of the row; a single image is visible.
 
     Up to 15 classes have counts in the cells, up to 70 have names.
@@ -92,7 +95,7 @@ def mistakes(found: Sequence[Mistake], title: str) -> Image.Image:
     return picture
 
 
-def _cells(strength: np.ndarray, cell: int) -> np.ndarray:
+def _cells(strength: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
     """``(K, K)`` strengths of colour from 0 to 1 to ``(K * cell, K * cell, 3) uint8``, with a line around large cells."""
     full = np.where(np.eye(len(strength), dtype=bool)[..., None], _BLUE, _RED)
     colours = np.rint(255 + (full - 255) * strength[..., None]).astype(np.uint8)
@@ -102,7 +105,7 @@ def _cells(strength: np.ndarray, cell: int) -> np.ndarray:
     return cells
 
 
-def _write_counts(matrix: Image.Image, counts: np.ndarray, strength: np.ndarray, cell: int) -> None:
+def _write_counts(matrix: Image.Image, counts: NDArray[np.int64], strength: NDArray[np.float64], cell: int) -> None:
     draw = ImageDraw.Draw(matrix)
     for row, column in np.argwhere(counts).tolist():
         count = int(counts[row, column])
@@ -118,7 +121,7 @@ def _write_upwards(picture: Image.Image, text: str, middle: int, top: int, colou
     picture.paste(line.transpose(Image.Transpose.ROTATE_90), (middle - _LINE // 2, top))
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
+def _enlarged(image: NDArray[np.uint8]) -> Image.Image:
     """A small image, enlarged by an integer factor without interpolation."""
     factor = max(1, THUMBNAIL // len(image))
     pixels = image.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.text import printable
 
@@ -29,7 +30,7 @@ class Lines:
         columns = [f"{column}_{place}" for place in range(1, self._top + 1) for column in ("class", "probability")]
         self.header = _row(("image", *columns)) if form == "csv" else ""
 
-    def of(self, path: Path, probabilities: np.ndarray) -> str:
+    def of(self, path: Path, probabilities: NDArray[np.float64]) -> str:
         """The line of an image, with its line break.
 
         Args:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.reporting.chance_level import advice, is_at_chance
@@ -57,7 +58,7 @@ class Report:
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         """Record the metrics of the steps since the last report."""
 
-    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: NDArray[np.int64]) -> None:
         """Record an evaluation of one part of the data set; ``confusion`` is ``(K, K)``, a row for each true class."""
 
     def best(self, step: int, metric: str, value: float | None) -> None:
@@ -131,7 +132,7 @@ class RunReport(Report):
         self._record(step, epoch, metrics)
         self.console.training(step, epoch, metrics)
 
-    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: NDArray[np.int64]) -> None:
         self._record(step, epoch, metrics)
         matrix = {"step": step, "rows": "true class", "counts": confusion.tolist()}
         self._replace(f"confusion-{part}.json", json.dumps(matrix))

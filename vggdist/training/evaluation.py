@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from vggdist.collectives.world import World
@@ -37,7 +39,7 @@ class Evaluation:
     """
 
     metrics: dict[str, float]
-    confusion: np.ndarray
+    confusion: NDArray[np.int64]
     sums: EvaluationSums
     mistakes: Mistakes
 
@@ -72,7 +74,7 @@ def evaluate(
 
 def scored_batches(
     model: Model, view: EvaluationView, world: World, images_at_once: int, reading: ReadingConfig
-) -> Iterator[tuple[Batch, np.ndarray] | None]:
+) -> Iterator[tuple[Batch, NDArray[Any]] | None]:
     """This rank's batches of a view with their scores, ``(B, num_classes) float32``, equally many on every rank.
 
     Yields None when this rank has no batch left. If the view has several crops of each image, the softmax is averaged over
@@ -113,7 +115,7 @@ def reserve_memory(
         ) from error
 
 
-def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:
+def mean_over_crops(scores: NDArray[Any], crops: int) -> NDArray[Any]:
     """Combine logits ``(B * crops, K)``, those of a sample adjacent, to ``(B, K)`` whose softmax is the mean over the crops.
 
     A logit that is not finite makes all logits of its sample nan. With one crop the logits are returned unchanged.
@@ -126,7 +128,7 @@ def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:
     return logsumexp(log_probabilities, axis=1) - math.log(crops)
 
 
-def _batch(view: EvaluationView, samples: np.ndarray, size: int) -> Batch:
+def _batch(view: EvaluationView, samples: NDArray[np.int64], size: int) -> Batch:
     """A batch of fixed size, for the network's static shape: the last one is padded with its first sample, which is masked."""
     filled = np.full(size, samples[0])
     filled[: len(samples)] = samples

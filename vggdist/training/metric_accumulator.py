@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import IntervalState
 from vggdist.collectives.world import World
@@ -34,10 +35,10 @@ class StepSums:
         skipped: ``(n,) bool`` whether the update was skipped.
     """
 
-    losses: np.ndarray
-    hits: np.ndarray
-    samples: np.ndarray
-    skipped: np.ndarray
+    losses: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    samples: NDArray[np.int64]
+    skipped: NDArray[np.bool_]
 
     @classmethod
     def of(cls, state: IntervalState | None) -> StepSums:
@@ -163,14 +164,14 @@ class MetricAccumulator:
             raise agreed(RunError(f"the gradient of step {self._first_step + len(self._outcomes)} is not finite; {_REMEDY}"))
         return norm
 
-    def _not_finite(self, first_bad: np.ndarray) -> RunError:
+    def _not_finite(self, first_bad: NDArray[np.float64]) -> RunError:
         """The error for the earliest such step, and the first rank on it."""
         earliest = int(first_bad[first_bad > 0].min())
         rank = int(np.flatnonzero(first_bad == earliest)[0])
         return RunError(f"the loss of step {self._first_step + earliest} on rank {rank} is not finite; {_REMEDY}")
 
 
-def _read(scalars: list[mx.nd.NDArray]) -> np.ndarray:
+def _read(scalars: list[mx.nd.NDArray]) -> NDArray[np.float64]:
     """Values of ``(1,)`` arrays as ``(n,) float64``; waits for the device, once."""
     return mx.nd.concat(*scalars, dim=0).asnumpy().astype(np.float64)
 

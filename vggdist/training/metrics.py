@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Fixed point of the loss: 2^-24 nats is finer than the float32 logits it comes from. A loss above 2^16 nats counts as
 # infinite; so one sample adds at most 2^40, and 2^23 = 8.4 million of the worst samples fit into an int64.
@@ -46,7 +48,7 @@ class EvaluationSums:
         self._single, self._confusion, self._positives, self._everything = np.split(self._sums, ends)
 
     @classmethod
-    def from_array(cls, num_classes: int, array: np.ndarray) -> EvaluationSums:
+    def from_array(cls, num_classes: int, array: NDArray[np.int64]) -> EvaluationSums:
         """Sums from an array that :meth:`as_array` returned, or from the total of several.
 
         Raises ``ValueError`` on another size or type.
@@ -58,11 +60,11 @@ class EvaluationSums:
         expected[:] = array
         return sums
 
-    def as_array(self) -> np.ndarray:
+    def as_array(self) -> NDArray[np.int64]:
         """Copy of all sums, flat int64, to be summed over the ranks."""
         return self._sums.copy()
 
-    def add(self, scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, scores: NDArray[Any], labels: NDArray[Any], mask: NDArray[Any]) -> None:
         """Add a batch: logits ``(B, K) float32``, true classes ``(B,)``, and a mask ``(B,)``, true for samples that count.
 
         Masked samples may have any values. Raises ``ValueError`` when a counted label is no class.
@@ -79,7 +81,7 @@ class EvaluationSums:
             self._add_ranks(scores, labels)
             self._add_probabilities(scores, labels)
 
-    def _add_ranks(self, scores: np.ndarray, labels: np.ndarray) -> None:
+    def _add_ranks(self, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         """Add what depends only on the order of the scores: hits and confusion."""
         true = np.take_along_axis(scores, labels[:, None], axis=1)
         lower = np.arange(self.num_classes) < labels[:, None]
@@ -89,7 +91,7 @@ class EvaluationSums:
         cells = labels * self.num_classes + scores.argmax(axis=1)
         np.add.at(self._confusion, cells, 1)
 
-    def _add_probabilities(self, scores: np.ndarray, labels: np.ndarray) -> None:
+    def _add_probabilities(self, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         """Add what depends on the softmax: the loss and the histograms of the log-odds."""
         losses, odds = losses_and_log_odds(scores, labels)
         within = losses <= LOSS_LIMIT
@@ -115,7 +117,7 @@ class EvaluationSums:
         mean_loss = math.inf if infinite else loss / LOSS_UNIT / samples
         return measured | {"loss": mean_loss, "macro_f1": self._macro_f1(), "auc": self._auc()}
 
-    def confusion(self) -> np.ndarray:
+    def confusion(self) -> NDArray[np.int64]:
         """Copy of the confusion matrix, ``(K, K) int64``: rows are the true classes, columns the predicted ones."""
         return self._confusion.reshape(self.num_classes, self.num_classes).copy()
 
@@ -135,7 +137,9 @@ class EvaluationSums:
         return float(np.mean(ordered[pairs > 0] / (2 * pairs[pairs > 0]))) if pairs.any() else math.nan
 
 
-def losses_and_log_odds(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def losses_and_log_odds(
+    scores: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cross-entropy ``(B,)`` and log-odds ``(B, K)`` of the softmax of float64 logits ``(B, K)``, in nats.
 
     For p near 1 no digits of 1 - p are lost; if it underflows, the log-odds are infinite.

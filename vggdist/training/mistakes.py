@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.collectives.world import World
@@ -31,7 +32,7 @@ class _Candidate(NamedTuple):
     true: int
     predicted: int
     probability: float
-    image: np.ndarray
+    image: NDArray[np.uint8]
 
 
 class Mistakes:
@@ -40,7 +41,7 @@ class Mistakes:
     def __init__(self) -> None:
         self._worst: list[_Candidate] = []
 
-    def add(self, batch: Batch, scores: np.ndarray) -> None:
+    def add(self, batch: Batch, scores: NDArray[Any]) -> None:
         """Add a batch with its logits, ``(B, K)``."""
         predicted = scores.argmax(axis=1)
         wrong = np.flatnonzero((batch.mask > 0) & (predicted != batch.labels))
@@ -84,7 +85,7 @@ class Mistakes:
         ]
 
 
-def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+def _scaled(image: NDArray[np.uint8], side: int) -> NDArray[Any]:
     if len(image) == side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)

@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import read
 from vggdist.collectives.world import World
@@ -45,7 +47,7 @@ class Pretrained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] | None = None
-    parameters: Mapping[str, np.ndarray] | None = None
+    parameters: Mapping[str, NDArray[Any]] | None = None
 
 
 def find(path: str | None, world: World) -> Pretrained | None:

@@ -10,6 +10,7 @@ from typing import cast
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, PartIdentity
 from vggdist.checkpoints.start import Start
@@ -187,11 +188,11 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
 
 
-def _class_weights(config: Config, data: DataSet) -> np.ndarray | None:
+def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:
     """Weight of each class in the loss, 1 in the mean over the training samples; None: all are equal.
 
-    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have samples (King & Zeng 2001,
-    as in scikit-learn). So each class has the same share of the loss over the training set.
+    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have samples (King & Zeng
+    2001, as in scikit-learn). So each class has the same share of the loss over the training set.
     """
     if config.train.class_weights == "none":
         return None

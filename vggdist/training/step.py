@@ -12,6 +12,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
+from numpy.typing import NDArray
 
 from vggdist.collectives.world import Collectives, World
 from vggdist.config.schema import Config
@@ -40,7 +41,7 @@ class Objective(gluon.HybridBlock):
     are 1 in the mean over the training set, so the gradient of a batch is an unbiased estimate of the gradient over the set.
     """
 
-    def __init__(self, model: Model, label_smoothing: float, class_weights: np.ndarray | None = None) -> None:
+    def __init__(self, model: Model, label_smoothing: float, class_weights: NDArray[np.float32] | None = None) -> None:
         """Assemble the graph.
 
         Args:

@@ -67,7 +67,7 @@ def test_a_table_tells_every_row(kind: str) -> None:
         "step": "rank 1",
         "input": "\n      2",
         "scaling": "strong       2     16",
-        "tune": "A=1       it hung\n",
+        "tune": "A=1        it hung\n",
         "allreduce": "1,000,000",
         "profile": "Pool",
     }
