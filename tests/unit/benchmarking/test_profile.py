@@ -1,4 +1,4 @@
-"""What MXNet's trace says of the operators."""
+"""Operator times from MXNet's trace."""
 
 from __future__ import annotations
 

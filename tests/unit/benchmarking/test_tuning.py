@@ -1,4 +1,4 @@
-"""What is tried lies around what a run takes, and only a difference beyond the spread has a winner."""
+"""Trials are close to the settings of a run, and there is a winner only beyond the spread."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_two_jobs_of_each_are_too_few_to_tell() -> None:
 
 
 class Jobs:
-    """Stands in for ``bench step``: notes what is asked for, and tells images/s."""
+    """Replaces ``bench step``: records the requested settings, and returns images/s."""
 
     def __init__(self, rates: Mapping[str, float]) -> None:
         self.rates, self.started = rates, list[str]()

@@ -1,4 +1,4 @@
-"""Which checkpoint a command means."""
+"""Which checkpoint a command uses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def saved(run: Path, *steps: int, best: int | None) -> CheckpointStore:
     return store
 
 
-@pytest.mark.parametrize(("asked", "step"), [(None, 10), ("best", 10), ("latest", 30), ("20", 20)])
-def test_the_best_the_newest_or_that_of_a_step(tmp_path: Path, asked: str | None, step: int) -> None:
+@pytest.mark.parametrize(("checkpoint", "step"), [(None, 10), ("best", 10), ("latest", 30), ("20", 20)])
+def test_the_best_the_newest_or_that_of_a_step(tmp_path: Path, checkpoint: str | None, step: int) -> None:
     saved(tmp_path, 10, 20, 30, best=10)
-    found = read(place(str(tmp_path), asked))
+    found = read(place(str(tmp_path), checkpoint))
     assert found.step == step and found.seed == 5 and list(found.parameters) == ["parameter/a"]
     assert found.parameters["parameter/a"].tolist() == [step] * 2 and len(found.sha256) == 64
 

@@ -1,4 +1,4 @@
-"""TensorBoard finds text, pictures and hyper-parameters in our event files, under the run's own name."""
+"""TensorBoard reads text, pictures and hyper-parameters from our event files, with the run's own name."""
 
 from __future__ import annotations
 

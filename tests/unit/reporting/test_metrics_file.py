@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a run that continues: whatever happened to the file, its good lines up to the step stay."""
+"""``metrics.jsonl`` of a run that continues: the valid lines up to the step are kept, however the file was damaged."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def training_metrics(value: float) -> dict[str, float]:
 
 
 def run(directory: Path, first_step: int, last_step: int, sign: int = 1) -> None:
-    """A process that reports each step, with its loss the step times the sign, and evaluates at the end."""
+    """A process that reports each step, with the loss step * sign, and evaluates at the end."""
     with RunReport(directory, first_step, total_steps=10) as report:
         for step in range(first_step + 1, last_step + 1):
             report.advance(step)
@@ -51,7 +51,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: (step, value) of each curve."""
+    """The curves in TensorBoard: (step, value) of each."""
     events = EventAccumulator(str(directory))
     events.Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -114,7 +114,7 @@ def test_a_run_that_starts_again_without_a_checkpoint_takes_everything_back(tmp_
 
 
 def test_curves_and_lines_have_no_gap_after_a_disk_that_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full in the midst of a record of each file, from the third step to the sixth."""
+    """The disk is full within a record of each file, from the third step to the sixth."""
     disk = Disk(monkeypatch, 10**6)
     with RunReport(tmp_path, 0, 10) as report:
         for step in range(1, 11):
@@ -130,7 +130,7 @@ def test_what_could_not_be_written_is_told_at_the_end(tmp_path: Path, monkeypatc
     with RunReport(tmp_path, 0, 10) as report:
         for step in range(1, 4):
             report.training(step, step / 4, training_metrics(step))
-    assert report.lost == {"metrics.jsonl": 3, "events.out.tfevents": 4}  # one says that the run has finished
+    assert report.lost == {"metrics.jsonl": 3, "events.out.tfevents": 4}  # one records that the run has finished
 
 
 def test_a_confusion_matrix_is_whole_or_the_former_one(
@@ -228,7 +228,7 @@ def test_a_console_that_is_gone_or_a_full_disk_does_not_end_the_logging(
 
 @pytest.fixture
 def logger() -> Any:
-    """The package's logger, put back as it was."""
+    """The package's logger, restored afterwards."""
     found = logging.getLogger("vggdist")
     former = found.handlers[:], found.level, found.propagate
     yield found

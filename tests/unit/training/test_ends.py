@@ -1,4 +1,4 @@
-"""By which part of the data a run goes, when it ends, and that the test set is measured once then; one rank alone."""
+"""Which part selects the best checkpoint, when a run ends, and that the test set is then evaluated once; one rank."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SMALL = [*NETWORK, "--train.global_batch_size", "100", "--run.name", "a", "--run
 STILL = ["--optimizer.learning_rate", "1e-12"]  # no evaluation is better than the first
 HELD_OUT = ["--data.validation", "0.1"]
 STEPS = 13
-"""Of an epoch of the 1,295 images that are left to train on."""
+"""Steps of an epoch of the 1,295 training images."""
 
 
 class Noted(Report):
-    """Keeps what is reported."""
+    """Stores the reports."""
 
     def __init__(self) -> None:
         self.evaluations: list[tuple[int, str, dict[str, float]]] = []
@@ -52,7 +52,7 @@ class Noted(Report):
         self.worst.append((step, len(worst)))
 
     def of(self, part: str) -> list[int]:
-        """The steps after which a part was measured."""
+        """The steps after which a part was evaluated."""
         return [step for step, name, _ in self.evaluations if name == part]
 
 
@@ -123,7 +123,7 @@ def test_with_more_patience_it_goes_on_and_forgets_the_earlier_end() -> None:
 )
 def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(length: list[str], shorter: list[str]) -> None:
     ended, _ = trained(*HELD_OUT, *STILL, *length)
-    ended.state.progress.drop_metrics(["eval"])  # now it is as after a stop at this step
+    ended.state.progress.drop_metrics(["eval"])  # as after a stop at this step
     start = Start({name: array.asnumpy() for name, array in ended.state.arrays.items()}, ended.checkpoint_state())
     training, report = trained(*HELD_OUT, *STILL, *shorter, start=start)
     assert report.of("eval") == [ended.state.progress.step] and not report.trained and training.is_finished

@@ -1,4 +1,4 @@
-"""An image that is seen in several crops counts once, with the mean of their softmax, on any number of ranks."""
+"""An image with several crops counts once, with the mean of their softmax, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WEIGHTS = np.random.default_rng(0).normal(size=(8 * 8 * 3, _CLASSES)).astype(np
 
 @dataclass
 class OneOfSeveral:
-    """A rank whose sums are added up by the test."""
+    """A rank whose sums the test adds up."""
 
     rank: int = 0
     size: int = 1

@@ -1,4 +1,4 @@
-"""Arrays come back bit for bit after a step that is left out, and stay as they are after another; the device decides."""
+"""A skipped step restores the arrays bit for bit, another step does not change them; the device decides."""
 
 from __future__ import annotations
 

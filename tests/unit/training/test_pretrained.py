@@ -1,4 +1,4 @@
-"""A training that begins with known weights: what it takes, what it keeps, and how it continues."""
+"""A training with pretrained weights: what it loads, what it freezes, and how it continues."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checkpoint(one: Training) -> Path:
 
 @pytest.fixture
 def earlier(folder: Path) -> Path:
-    """A run of which one checkpoint was saved, in which nothing has its initial value."""
+    """A run with one checkpoint, in which no array has its initial value."""
     one = training("--run.name", "earlier", "--run.seed", "5", "--augment.normalize", "computed", "--data.held_out", "0.5")
     steps(one)
     checkpoint(one)
@@ -58,7 +58,7 @@ def earlier(folder: Path) -> Path:
 
 @pytest.fixture
 def params(folder: Path) -> Path:
-    """A file of Gluon, of a network for images of three channels and nine classes."""
+    """A Gluon file of a network for images of three channels and nine classes."""
     flags = ["--run.name", "file", "--run.seed", "6", "--data.name", "synthetic", "--data.synthetic_classes", "9"]
     one = training(*flags, "--data.image_size", "8")
     one.model.network.save_parameters(str(folder / "file.params"))
@@ -83,7 +83,7 @@ def test_other_classes_of_the_same_number_get_a_new_head(earlier: Path) -> None:
     flags = ["--data.name", "synthetic", "--data.channels", "1", "--data.image_size", "8"]
     one = training("--model.pretrained", str(earlier), *flags)
     assert list(one.state.loaded) == ["stage1.conv1", "stage2.conv1", "hidden1"]
-    assert one.model.spec.architecture.pretrained is None  # of no use to who has the checkpoint
+    assert one.model.spec.architecture.pretrained is None  # the checkpoint has the weights
 
 
 def test_a_file_gives_imagenet_s_normalisation_and_the_rest_begins_as_without(

@@ -1,4 +1,4 @@
-"""How far a run has come, and which evaluation was its best."""
+"""Progress of a run, and its best evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def progress(**values: float) -> Progress:
 
 
 def evaluated(metric: str, course: list[float]) -> tuple[Progress, list[bool]]:
-    """Progress after a course of evaluations, one in each step, and which of them were the best so far."""
+    """Progress after evaluations, one in each step, and which of them were the best so far."""
     run, better = progress(), []
     for run.step, value in enumerate(course, start=1):
         run.evaluation_metrics = {metric_name("eval", metric): value}

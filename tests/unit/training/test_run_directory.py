@@ -1,4 +1,4 @@
-"""One process trains a run, a refused request leaves no trace, and what is not the run's is never removed."""
+"""Only one process trains a run, a refused request leaves no trace, and only the run's own files are removed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_is_refused_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> None
         directory.lock(Config(run=RunConfig(seed=2)))
         raise RequestError("another network")
     assert {name: (tmp_path / name).read_text() for name in tree(tmp_path) if name != ".lock"} == before
-    opened(tmp_path, Config())  # and the folder is free again
+    opened(tmp_path, Config())  # the folder is unlocked again
 
 
 def test_starting_anew_is_refused_where_checkpoints_would_be_lost(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run does on a GPU before its first step; the CPU stands for the GPU."""
+"""Set-up of a run on a GPU before its first step; the CPU stands in for the GPU."""
 
 from __future__ import annotations
 
