@@ -99,7 +99,7 @@ class Trainer:
             accumulator.add(outcome, num_valid)
             progress.step += 1
             self.report.advance(progress.step)
-            agreed_flags = self.consensus.read(flags)  # of the step before: nothing waits for this one
+            agreed_flags = self.consensus.read(flags)  # those of the step before, so that the device is not idle
             self._confirm_commit()
 
             if due.report:
@@ -123,6 +123,7 @@ class Trainer:
             self._evaluate_and_save(replace(due, evaluation=True), accumulator)
 
     def _evaluate_and_save(self, due: Due, accumulator: MetricAccumulator) -> None:
+        """Save and evaluate if due, then save the new metrics or the new best; an elastic run commits with each report."""
         if due.checkpoint:
             self._save(accumulator)  # first: the evaluation may take long, or fail
         improved = due.evaluation and self._evaluate(accumulator)
