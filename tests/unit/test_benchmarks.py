@@ -60,7 +60,7 @@ def test_copies_are_summed_and_see_the_environment_of_their_program(monkeypatch:
     [
         ("import sys; sys.exit('out of paper')", 1, "ended with 1:\nout of paper"),
         ("import os; os.kill(os.getpid(), 9)", 2, "ended with -9"),
-        ("print('quite fast')", 1, "did not tell its speed"),
+        ("print('quite fast')", 1, "printed no speed"),
     ],
 )
 def test_a_program_that_fails_is_named_with_its_output(code: str, copies: int, message: str) -> None:
@@ -108,13 +108,13 @@ def test_a_benchmark_that_is_terminated_ends_its_program(tmp_path: Path) -> None
 def test_a_peer_s_line_is_found_behind_what_its_launcher_writes(tmp_path: Path, prefix: str) -> None:
     line = json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS, "loss": 2.3})
     (tmp_path / "output.txt").write_text(f"a warning\n{prefix}{line}\n[1]<stderr>: another\n")
-    assert run.told(tmp_path) == 123.5
+    assert run.printed_speed(tmp_path) == 123.5
 
 
 def test_a_peer_that_trains_another_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "output.txt").write_text(json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS + 64}))
     with pytest.raises(ValueError, match="9228426 parameters instead of 9228362"):
-        run.told(tmp_path)
+        run.printed_speed(tmp_path)
 
 
 def test_ratios_are_ours_to_theirs_turn_by_turn() -> None:

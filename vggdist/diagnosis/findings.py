@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vggdist.environment.cores import ranges
+
 _MIB, _GIB = 2**20, 2**30
 SMALLEST_DISK, ROOMY_DISK, ROOMY_SHM = 200 * _MIB, 5 * _GIB, 64 * _MIB
 LARGEST_SKEW_S = 1.0
@@ -70,17 +72,6 @@ def place_map(reports: Sequence[RankReport]) -> str:
         lines.append((str(one.rank), one.host, device, ranges(one.cores), str(one.threads), one.interface or "-"))
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() for line in lines)
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """``[0, 1, 2, 5]`` as ``"0-2,5"``."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def of_disk(directory: str, free: int | None) -> Finding:

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config, DeviceConfig, WorldConfig
-from vggdist.diagnosis.findings import ranges
 from vggdist.environment import gpus
 from vggdist.environment.binding import bind, bind_near
-from vggdist.environment.cores import find_cores, own_cores
+from vggdist.environment.cores import find_cores, own_cores, ranges
 from vggdist.environment.network_interfaces import interface_towards
 from vggdist.environment.presets import NAMES, PRESETS, RECORDED, TEXTS, Place
 from vggdist.launcher import slurm

@@ -156,4 +156,5 @@ def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Wor
     if images_per_s is None:
         return None
     seconds, width = batch_size / images_per_s, bytes_per_number(train)
-    return Workload(layers, seconds, batch_size, width, train.accumulation, request.model.batch_norm)
+    batch_norm, byte_cost = request.model.batch_norm, request.plan.byte_cost * 1e-9
+    return Workload(layers, seconds, batch_size, width, train.accumulation, batch_norm, byte_cost=byte_cost)

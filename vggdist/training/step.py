@@ -101,14 +101,14 @@ class Objective(gluon.HybridBlock):
         return order, -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement)), *inputs
 
     def _last_layer_first(self, F: Any, offsets: Sequence[Any]) -> Any:
-        """An output that makes the graph list the weights of the last layer first.
+        """An output that makes the graph list the offsets first, and then the parameters of the last layer.
 
-        MXNet computes gradients in the order in which the graph lists their variables. By default that is the first layer
-        first; operations that belong to one weight alone (the matrix of a :class:`MatrixConv2D`) then run at the end of the
-        backward pass, and the reduction of that gradient starts late.
+        MXNet computes gradients in the order in which the graph lists their variables. By default the parameters of the first
+        layer are first. A gradient that needs an operation of its own (an offset's, and those of weight and bias of a
+        :class:`MatrixConv2D`) would then be computed at the end of the backward pass, and its reduction would start late.
         """
-        weights = [p for name, p in self.network.collect_params().items() if name.endswith("_weight")]
-        named = [*offsets, *(weight.var() if F is mx.symbol else weight.data() for weight in weights)]
+        parameters = [p for name, p in self.network.collect_params().items() if name.endswith(("_weight", "_bias"))]
+        named = [*(p.var() if F is mx.symbol else p.data() for p in parameters), *offsets]
         firsts = [F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in reversed(named)]
         return F.BlockGrad(F.add_n(*firsts))
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vggdist.diagnosis.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map, ranges
+from vggdist.diagnosis.findings import Finding, RankReport, of_allreduce, of_disk, of_ranks, place_map
+from vggdist.environment.cores import ranges
 
 SOUND = RankReport(0, "n1", 0, "cpu(0)", None, None, [0, 1], 1, "eth0", 100.0, 2**30, {"mxnet": "1.9.1"})
 TWO = [SOUND, replace(SOUND, rank=1, local_rank=1)]
