@@ -4,6 +4,8 @@ FOLDER has photographs as JPEG files. They are written to a record file in a tem
 a training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and colour jitter of --jitter, by
 
 - ours: record file, ``TrainingView`` and ``prefetch``, as a run uses them, to ``(B, 224, 224, 3) uint8``;
+- whole images: ours, but rows below a crop are decoded, too;
+- fresh buffers: ours, but each batch is written to newly allocated memory;
 - decoding: libjpeg-turbo alone, from memory: each whole image, at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch
   needs, into one buffer for each thread;
 - ImageRecordIter: MXNet's, on the same record file with the same threads and augmentations, to float32, and to bytes
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 from vggdist.environment import variables
 
@@ -38,10 +41,13 @@ from mxnet.gluon.data import DataLoader  # noqa: E402
 from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 
 from vggdist.config.images import AugmentConfig, DataConfig  # noqa: E402
+from vggdist.data import decode as data_decode  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
+from vggdist.data.buffer_pool import BufferPool  # noqa: E402
 from vggdist.data.crop_boxes import box_draws, random_box  # noqa: E402
 from vggdist.data.dataset import load  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
+from vggdist.data.jpeg import Header, decode_jpeg  # noqa: E402
 from vggdist.data.loader import batch_tasks, prefetch  # noqa: E402
 from vggdist.data.randomness import Draws  # noqa: E402
 from vggdist.data.resize_crop import divisor_for  # noqa: E402
@@ -72,11 +78,13 @@ def main() -> None:
 
 
 def lay_out(images: Path, root: Path) -> Path:
-    """Copy the files into one class of a folder, and into a record file; the test part has two of them."""
-    for part, count in (("train", None), ("test", 2)):
-        (root / part / "all").mkdir(parents=True)
-        for path in sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))[:count]:
-            shutil.copy(path, root / part / "all")
+    """Copy the files in turn into two classes of a folder, and into a record file; the test part has two of each."""
+    files = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    for part, count in (("train", None), ("test", 4)):
+        for number, path in enumerate(files[:count]):
+            folder = root / part / ("even", "odd")[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder)
     prepare([str(root), str(root / "records")])
     return root
 
@@ -87,6 +95,8 @@ def ways(root: Path, threads: int, jitter: float) -> dict[str, Epoch]:
     assert isinstance(source, EncodedSource)
     return {
         "ours": ours(source, threads, jitter),
+        "whole images": whole_images(ours(source, threads, jitter)),
+        "fresh buffers": fresh_buffers(ours(source, threads, jitter)),
         "decoding": decoding(source, threads),
         "ImageRecordIter": image_record_iter(mx.io.ImageRecordIter, root / "records" / "train.rec", threads, jitter),
         "ImageRecordUInt8Iter": image_record_iter(mx.io.ImageRecordUInt8Iter, root / "records" / "train.rec", threads, jitter),
@@ -106,6 +116,31 @@ def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
         return sum(len(batch.images) for batch in batches)
 
     return epoch
+
+
+def whole_images(epoch: Epoch) -> Epoch:
+    """The same without :func:`~vggdist.data.jpeg.decode_top`."""
+
+    def decode(
+        content: bytes, header: Header, height: int, width: int, row: int, divisor: int, buffer: np.ndarray
+    ) -> np.ndarray:
+        return decode_jpeg(content, height, width, divisor, buffer)
+
+    def patched(number: int) -> int:
+        with patch.object(data_decode, "decode_top", decode):
+            return epoch(number)
+
+    return patched
+
+
+def fresh_buffers(epoch: Epoch) -> Epoch:
+    """The same without :class:`~vggdist.data.buffer_pool.BufferPool`."""
+
+    def patched(number: int) -> int:
+        with patch.object(BufferPool, "take", lambda pool, shape: np.empty(shape, np.uint8)):
+            return epoch(number)
+
+    return patched
 
 
 def decoding(source: EncodedSource, threads: int) -> Epoch:

@@ -11,8 +11,8 @@ Assumptions, after what Horovod does (Sergeev & Del Balso 2018, "Tensor Fusion")
 * A layer's gradient is ready when the backward pass is through the layer; with accumulation, the last backward pass. Where
   MXNet makes one operation of several nodes of the backward pass (a *bulk segment*), it is ready when that is over.
 * Gradients travel in buckets, each when the last of its gradients is ready, or all of them after the backward pass. Reductions
-  run one after the other beside the computation. They slow it by ``byte_cost`` seconds for each byte that a rank sends: without
-  a core of its own, the network's thread copies and adds on the cores that compute.
+  run one after the other beside the computation. They slow it by ``byte_cost`` seconds for each byte that a rank sends:
+  without a core of its own, the network's thread copies and adds on the cores that compute.
 * Layers that send factors gather them as soon as the last one's output gradient is there. Each rank then computes their
   products over the samples of all ranks, which delays what is computed after it.
 
