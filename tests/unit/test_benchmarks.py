@@ -207,12 +207,12 @@ def test_the_steps_of_ours_and_of_a_peer_are_read_on_the_way(tmp_path: Path) -> 
 def test_a_way_stands_beside_what_is_predicted_from_the_cores_alone() -> None:
     speeds = {"alone": Series([128.0]), "one-group": Series([32.0]), "factors": Series([64.0])}
     one, factors = (network.row(setup(), way, speeds, "one-group", [9e7]) for way in ("one-group", "factors"))
-    assert one.said == 4 * 33_638_218 and one.step_s == 4.0 and one.predicted_s is not None
+    assert one.planned == 4 * 33_638_218 and one.step_s == 4.0 and one.predicted_s is not None
     # 1 s of computation and 134.6 MB, of which a 1 Gbit/s link carries 956 parts in a thousand.
-    assert one.predicted_s == pytest.approx(1 + 8e-9 * one.said / network.PAYLOAD, rel=0.01)
-    assert one.of_limit == pytest.approx(8e-9 * one.said / 4)
+    assert one.predicted_s == pytest.approx(1 + 8e-9 * one.planned / network.PAYLOAD, rel=0.01)
+    assert one.of_limit == pytest.approx(8e-9 * one.planned / 4)
     assert factors.ratio.values == [2.0] and factors.predicted_s is not None and factors.predicted_s < one.predicted_s
-    assert network.row(setup(), "pytorch-ddp", {**speeds, "pytorch-ddp": Series([9.0])}, "alone", []).said is None
+    assert network.row(setup(), "pytorch-ddp", {**speeds, "pytorch-ddp": Series([9.0])}, "alone", []).planned is None
 
 
 def test_a_machine_without_namespaces_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
