@@ -54,7 +54,7 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
                 killed = time.monotonic()
                 ranks(supervisor.pid)[-1].kill()
                 file = metrics.stat().st_ino  # a resumed run writes a new file, truncated at the checkpoint
-                saved = max(store.whole_steps())
+                saved = max(store.complete_steps())
                 wait_for(partial(step_after, saved, metrics, file))
                 seconds.append(time.monotonic() - killed)
         finally:
@@ -65,7 +65,7 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
 
 def newer_checkpoint(store: CheckpointStore, step: int) -> bool:
     """Whether a whole checkpoint is newer than a step."""
-    return max(store.whole_steps(), default=0) > step
+    return max(store.complete_steps(), default=0) > step
 
 
 def step_after(step: int, metrics: Path, old: int) -> bool:

@@ -124,12 +124,12 @@ def run_training(
     world = World()
     run = Run(config, settings, stop, handler, started, on_report)
     if load is not None:
-        run.memory.data = world.together(load)
-    return run_elastic(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
+        run.elastic_state.data = world.together(load)
+    return run_elastic(run.on, world, run.elastic_state, handler.close_watch) if config.run.elastic else run.on(world)
 
 
 def continues(config: Config) -> bool:
     """Whether the run starts from a checkpoint that is there now."""
     from vggdist.checkpoints.store import CheckpointStore  # numpy under it reads what knobs sets
 
-    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").whole_steps())
+    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").complete_steps())

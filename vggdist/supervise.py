@@ -169,7 +169,7 @@ class Supervisor:
     def _stopped(self) -> Outcome:
         """The outcome of a stop that no rank has reported: whether the same command continues from a checkpoint."""
         number = signal.Signals(self.received[0])
-        if self._continues() and self.store.whole_steps():
+        if self._continues() and self.store.complete_steps():
             return Outcome(STOPPED, f"stopped by {number.name}; the same command continues from the newest checkpoint")
         stop = signal.SIGTERM if number == signal.SIGHUP else number
         return Outcome(128 + stop, f"stopped by {number.name} before there was a checkpoint")

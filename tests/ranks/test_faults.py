@@ -159,7 +159,7 @@ def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: 
     assert error.startswith(f"rank {rank}: ZeroDivisionError: a bug\nTraceback"), output
     assert "ZeroDivisionError: a bug" in output
     if fault == "error in an evaluation":  # its step was saved before it
-        assert checkpoints(tmp_path).whole_steps()[-1] == 120
+        assert checkpoints(tmp_path).complete_steps()[-1] == 120
 
 
 def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_rank_that_would_fuse_other_gradients_is_named(tmp_path: Path) -> None
 
 def test_without_space_the_training_goes_on_and_the_end_tells(tmp_path: Path) -> None:
     output = with_fault("horovodrun --gloo", tmp_path, "no space", 0)
-    assert output.count("could not be written") >= 2 and "the training goes on" in output
+    assert output.count("could not be written") >= 2 and "the training continues" in output
     result = result_of(tmp_path)
     assert result["exit_code"] == 1 and "the newest checkpoint could not be written" in result["error"]
 

@@ -255,7 +255,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
 def opened(config: Config) -> RunDirectory:
     """The folder of a run, ready to be trained in."""
     directory = RunDirectory(run_directory(config))
-    directory.hold(config)
+    directory.lock(config)
     directory.open(config)
     return directory
 
@@ -293,15 +293,15 @@ def _overflow(steps: Sequence[int]) -> None:
 
 
 def _hang() -> None:
-    next_of, calls = MetricAccumulator.next_of, itertools.count(1)
+    next_batch, calls = MetricAccumulator.next_batch, itertools.count(1)
 
     def sleep(self: MetricAccumulator, batches: Iterator[Batch]) -> Batch:
         if next(calls) == 5:  # the first steps may take longer
             Path("hangs").touch()
             time.sleep(3600)
-        return next_of(self, batches)
+        return next_batch(self, batches)
 
-    MetricAccumulator.next_of = sleep  # type: ignore[method-assign]
+    MetricAccumulator.next_batch = sleep  # type: ignore[method-assign]
 
 
 def _no_space() -> None:
@@ -309,7 +309,7 @@ def _no_space() -> None:
 
 
 FAULTS = {
-    "error in a step": lambda: setattr(MetricAccumulator, "next_of", _raise),
+    "error in a step": lambda: setattr(MetricAccumulator, "next_batch", _raise),
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
     "drift": _drift,

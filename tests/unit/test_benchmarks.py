@@ -1,4 +1,4 @@
-"""The benchmarks' programs: what is started, what is read from it, and what becomes of one that fails."""
+"""The benchmark programs: what they start, what they read from it, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Pa
 
 
 def test_copies_are_summed_and_see_the_environment_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the shell, and not asked for
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # from the shell, not requested
     code = "import os; print(os.environ['SPEED'] if 'OMP_NUM_THREADS' not in os.environ else 0)"
     assert measure.images_per_second("two", python(code, 2, "SPEED=3")) == 6
 
 
 @pytest.mark.parametrize(
-    ("code", "copies", "told"),
+    ("code", "copies", "message"),
     [
         ("import sys; sys.exit('out of paper')", 1, "ended with 1:\nout of paper"),
         ("import os; os.kill(os.getpid(), 9)", 2, "ended with -9"),
         ("print('quite fast')", 1, "printed no speed"),
     ],
 )
-def test_a_program_that_fails_is_named_with_its_output(code: str, copies: int, told: str) -> None:
-    with pytest.raises(ProgramFailed, match=f"(?s)^the printer .*{told}"):
+def test_a_program_that_fails_is_named_with_its_output(code: str, copies: int, message: str) -> None:
+    with pytest.raises(ProgramFailed, match=f"(?s)^the printer .*{message}"):
         measure.images_per_second("the printer", python(code, copies))
 
 

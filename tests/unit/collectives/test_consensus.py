@@ -7,7 +7,7 @@ import pytest
 
 from vggdist.collectives.consensus import Consensus, Flags
 from vggdist.collectives.world import World
-from vggdist.training.trainer import _who_stopped
+from vggdist.training.trainer import _stop_reasons
 
 
 class Wanting:
@@ -53,5 +53,5 @@ def test_any_rank_s_wish_counts_and_a_sum_that_failed_is_none(total: float, stop
         (["SIGTERM", None, "SIGTERM", "SIGUSR1"], "SIGTERM on rank 0, 2 and SIGUSR1 on rank 3"),
     ],
 )
-def test_who_stopped_a_run_is_told_in_few_words(reasons: list[str | None], text: str) -> None:
-    assert _who_stopped(reasons) == text
+def test_stop_reasons_a_run_is_told_in_few_words(reasons: list[str | None], text: str) -> None:
+    assert _stop_reasons(reasons) == text
