@@ -242,7 +242,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         world.together(lambda: opened(config) if world.is_root else None)
         handler.result = ResultFile(run_directory(config) / "result.json", {})
         watch = handler.watch(world, config.run.timeout)
-        watch.rest()
+        watch.pause()
         training = prepare(config, world)
         report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
         with report, StopRequests(world.rank, world.size) as stop:

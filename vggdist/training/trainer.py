@@ -15,7 +15,7 @@ from vggdist.collectives.consensus import Consensus
 from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import batch_tasks, prefetch
-from vggdist.elastic.generations import RanksChange
+from vggdist.elastic.generations import HostsChanged
 from vggdist.elastic.state import ElasticState
 from vggdist.processes.signals import StopRequests
 from vggdist.reporting.metric_names import named
@@ -59,8 +59,8 @@ class Trainer:
             training.world,
             training.device,
             stop=lambda: stop.reason is not None,
-            trouble=self._is_in_trouble,
-            regroup=lambda: memory is not None and memory.hosts_changed,
+            failed=self._is_in_trouble,
+            hosts_changed=lambda: memory is not None and memory.hosts_changed,
         )
 
     def train(self) -> Progress:
@@ -70,7 +70,7 @@ class Trainer:
             Stopped: on every rank, when any was told to stop and the checkpoint is on the disk.
             RunError: on every rank, when a loss or a parameter is not finite, the ranks' parameters differ, or the last
                 checkpoint could not be written.
-            RanksChange: on every rank of an elastic run, when its hosts have changed and everything is committed.
+            HostsChanged: on every rank of an elastic run, when its hosts have changed and everything is committed.
         """
         with self.writer or nullcontext():
             self._train()
@@ -101,11 +101,11 @@ class Trainer:
             if due.report:
                 self._report(accumulator, learning_rate)
                 accumulator = MetricAccumulator(training.world, progress.step)
-            if raised.trouble:
+            if raised.failed:
                 self._require_written()
             if raised.stop:
                 self._stop(accumulator)
-            if raised.regroup:
+            if raised.hosts_changed:
                 self._regroup(accumulator)
             if due.comparison:
                 self._compare_ranks()
@@ -222,7 +222,7 @@ class Trainer:
         """Commit, and leave on all ranks, so that no step is lost."""
         assert self.memory is not None
         self.memory.commit_and_wait(self.training.state.arrays, self._state(accumulator), self.training.world)
-        raise RanksChange
+        raise HostsChanged
 
     def _require_written(self) -> None:
         """Wait for the newest checkpoint, and tell all ranks if it could not be written."""
