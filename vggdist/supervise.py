@@ -3,8 +3,8 @@
 A stop request (SIGTERM, SIGINT, SIGUSR1; SIGHUP counts as SIGTERM) is sent to the ranks on this host. One rank is enough,
 because all ranks agree on the stop. It is not sent to the launcher, which would kill the ranks before they have saved. Only if
 this host has no rank, the launcher gets a safe signal: mpirun SIGUSR1, which it forwards, and ``horovodrun --gloo`` SIGTERM,
-after which its ranks have 5 s. Plain ``horovodrun`` on MPI gets none, because it would leave orphans. A second SIGINT kills the
-job. If the supervisor itself is killed by SIGKILL, the job may continue to run.
+after which its ranks have 5 s. Plain ``horovodrun`` on MPI gets none, because it would leave orphans. A second SIGINT kills
+the job. If the supervisor itself is killed by SIGKILL, the job may continue to run.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Supervisor:
         return Outcome(128 + stop, f"stopped by {number.name} before there was a checkpoint")
 
     def _continues(self) -> bool:
-        """Whether the folder's checkpoints are of this run: with run.resume never, after an attempt has removed earlier ones."""
+        """Whether the checkpoints are of this run: with run.resume never, after an attempt has removed earlier ones."""
         return self.config.run.resume != "never" or _file_version(self.directory / "config.yaml") != self.initial_version
 
     def _prepare(self) -> str:

@@ -142,8 +142,8 @@ def _describe_missing(rank: int, status: StartStatus | None) -> str:
 def _remind(rank: int, waited: float) -> None:
     status = _own_status(0)
     write_error(
-        f"vggdist: rank {rank} ({status.host}, pid {status.pid}) has waited {waited:.0f} s for the other ranks to start; a rank "
-        "that does not print this line is missing"
+        f"vggdist: rank {rank} ({status.host}, pid {status.pid}) has waited {waited:.0f} s for the other ranks to start; a "
+        "rank that does not print this line is missing"
     )
 
 

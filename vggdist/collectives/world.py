@@ -225,7 +225,9 @@ class World:
         for rank, other in enumerate(values := self.gather(value)):
             if other != values[0]:
                 expected, found = _first_difference(values[0], other)
-                raise agreed(RunError(f"rank {rank} differs from rank 0 in {what}: {found!r} instead of {expected!r}; {advice}"))
+                raise agreed(
+                    RunError(f"rank {rank} differs from rank 0 in {what}: {found!r} instead of {expected!r}; {advice}")
+                )
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""

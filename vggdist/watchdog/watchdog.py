@@ -1,9 +1,9 @@
 """Detects a rank that dies or hangs, reports it on all ranks, and ends the job.
 
-Horovod does not: on Gloo it never notices a main thread that hangs or a process that is stopped, and when a rank is killed the
-others get ``Connection closed by peer``, or on MPI nothing. So a thread of each rank sends a heartbeat with the progress of its
-main thread to rank 0, once per second. Rank 0 finds the failed rank and reports it to all ranks. Each watchdog then ends its
-process, unless the main thread does so itself in time.
+Horovod does not: on Gloo it never notices a main thread that hangs or a process that is stopped, and when a rank is killed
+the others get ``Connection closed by peer``, or on MPI nothing. So a thread of each rank sends a heartbeat with the progress
+of its main thread to rank 0, once per second. Rank 0 finds the failed rank and reports it to all ranks. Each watchdog then
+ends its process, unless the main thread does so itself in time.
 """
 
 from __future__ import annotations
@@ -283,12 +283,12 @@ class Watchdog:
                 write_error(traceback.format_exc())
 
     def _arm_backstop(self) -> None:
-        """Handle a thread that holds the GIL: this watchdog cannot run then, and the others report the rank after the timeout."""
+        """End this process after the timeout even if a thread holds the GIL; the other ranks then report this rank."""
         if math.isfinite(self._timeout):
             self._arm(self._timeout * self._beat[3] + min(self._timeout / 2, 2.0))
 
     def _arm(self, seconds: float) -> None:
-        """Print the stacks and end this process after so many seconds, without running Python code; replaces an earlier call."""
+        """Print the stacks and end this process after so many seconds, without Python code; replaces an earlier call."""
         faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
