@@ -277,8 +277,8 @@ class TestTheLoop:
     def test_fewer_ranks_each_time_where_asked(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         act("saves(10, batch=64); sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "exits(0)")
         launcher = executable(folder / "launcher", LAUNCHER)
-        asked = ["-np", "4", "--launcher", launcher, "--backoff", "0", "--max-restarts", "9", "--shrink"]
-        assert supervise.main([*asked, "--", "--train.accumulation", "2"]) == 0
+        options = ["-np", "4", "--launcher", launcher, "--backoff", "0", "--max-restarts", "9", "--shrink"]
+        assert supervise.main([*options, "--", "--train.accumulation", "2"]) == 0
         assert [words[-1] for words in starts("launched.jsonl")] == ["4", "3", "2", "1", "1"]
         shrunk = ["--train.accumulation", "2", "--train.global_batch_size", "64"]
         assert starts() == [shrunk[:2]] + [shrunk] * 4

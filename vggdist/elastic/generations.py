@@ -60,7 +60,7 @@ def run_elastic(
         gc.collect()  # frees the arrays of the previous generation
         memory.change = between() or reason
         logger.info("%s; re-initialising the process group", memory.change)
-        memory.hosts_changed = False  # before: a later notification may be about the next generation
+        memory.hosts_changed = False  # reset first: a later notification may come too late for the next generation
         world = reinitialize()
 
 

@@ -92,7 +92,7 @@ class Ranks:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def rank_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 has a GPU, and Horovod has NCCL."""
     import horovod.mxnet as hvd
 
@@ -105,7 +105,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "horovod_finds_driver", lambda: True)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 def test_a_start_is_refused_on_every_rank_with_the_remedy() -> None:
     mine = gpu_stack.examine(mx.gpu(3))
     assert mine is not None and (mine.address, mine.compiler) == ("0000:3b:00.0", (11, 8))
@@ -114,7 +114,7 @@ def test_a_start_is_refused_on_every_rank_with_the_remedy() -> None:
     assert error.value.agreed
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 def test_a_start_that_would_be_slow_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     import horovod.mxnet as hvd
 
@@ -124,7 +124,7 @@ def test_a_start_that_would_be_slow_is_logged(monkeypatch: pytest.MonkeyPatch, c
     assert "HOROVOD_GPU_OPERATIONS=NCCL" in caplog.text
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 @pytest.mark.parametrize("value", ["0", "False"])
 def test_fusion_that_is_turned_off_compiles_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MXNET_USE_FUSION", value)
