@@ -187,4 +187,4 @@ def host_of(pid: int) -> str:
 
 def test_an_ordinary_launcher_is_refused(tmp_path: Path) -> None:
     finished = train("python", 1, tmp_path, *FLAGS)
-    assert finished.code == 2 and "run.elastic needs horovodrun --host-discovery-script" in finished.output
+    assert finished.code == 2 and "horovodrun --host-discovery-script" in finished.output
