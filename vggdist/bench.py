@@ -99,10 +99,10 @@ def run_as_rank(name: str, arguments: Sequence[str], handler: ExitHandler) -> di
 
     world = World()
     watch = handler.watch(world, request.run.timeout)
-    watch.rest()  # reading the data may take long
+    watch.pause()  # reading the data may take long
     load = OtherLoad(world)
     measured = {"world_size": world.size, **_measure(name)(request, world, watch.beat)}
-    watch.rest()
+    watch.pause()
     others = 100 * load.share()
     if world.is_root:
         show(name, measured, run_directory(request))

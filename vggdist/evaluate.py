@@ -43,7 +43,7 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
 
     world = World()
     watch = handler.watch(world, config.run.timeout)
-    watch.rest()  # reading the data may take long
+    watch.pause()  # reading the data may take long
     keys = {key for key, _ in options.settings}
     evaluated = evaluation.evaluate(config, where, bool(keys & {"data.name", "data.root"}), world, watch)
     folder = Path(options.output or (where.run or Path()) / "evaluation")

@@ -111,7 +111,7 @@ def test_a_killed_rank_ends_the_job_and_is_named(launcher: str, rank: int, tmp_p
     running.rank(rank).kill()
     assert running.finish().code != 0
     result = result_of(tmp_path)
-    assert result["exit_code"] == 1 and f"rank {rank} (" in result["error"] and "is gone" in result["error"]
+    assert result["exit_code"] == 1 and f"rank {rank} (" in result["error"] and "is lost" in result["error"]
     assert newest(tmp_path)["step"] >= 50
 
 
@@ -120,7 +120,7 @@ def test_a_rank_that_is_frozen_ends_the_job_within_the_timeout_and_is_named(laun
     running = started(launcher, tmp_path, "--run.timeout", "8")
     running.rank(1).suspend()
     assert running.finish().code != 0
-    found = re.search(r"rank 1 \(.*no sign of life for (\d+) s", result_of(tmp_path)["error"])
+    found = re.search(r"rank 1 \(.*no heartbeat for (\d+) s", result_of(tmp_path)["error"])
     assert found and 8 <= int(found[1]) < 60  # well below the default, though the machine may be busy
 
 
@@ -130,7 +130,7 @@ def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path
     running.rank(1).suspend()
     finished = running.finish()
     assert finished.code != 0
-    expected = r"rank 0: the ranks did not meet within .*, 8 s: rank 1( \(.*, pid \d+\))? has not come"
+    expected = r"rank 0: the ranks did not connect within .*, 8 s: rank 1( \(.*, pid \d+\))? has not reached hvd.init"
     assert re.search(expected, finished.output), finished.output
 
 

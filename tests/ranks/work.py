@@ -242,7 +242,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         world.together(lambda: opened(config) if world.is_root else None)
         handler.result = ResultFile(run_directory(config) / "result.json", {})
         watch = handler.watch(world, config.run.timeout)
-        watch.rest()
+        watch.pause()
         training = prepare(config, world)
         report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
         with report, StopRequests(world.rank, world.size) as stop:
@@ -331,7 +331,7 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
 
 def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     """What a rank of several holds and hears where one loads for all."""
-    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create)
+    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._SharedFile.open, os.memfd_create)
 
     def make() -> DataSet:
         loads.append(world.rank)
@@ -349,11 +349,11 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
         shared_arrays.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None)
     )
     if world.rank == 1:
-        shared_arrays._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
+        shared_arrays._SharedFile.open = forbidden  # type: ignore[method-assign, assignment]
     told["not mapped"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
     os.memfd_create = forbidden  # type: ignore[assignment]
     told["not shared"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
-    shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
+    shared_arrays._host, shared_arrays._SharedFile.open, os.memfd_create = originals  # type: ignore[method-assign]
     shared_arrays._host = lambda: f"host {world.rank % 2}"
     told["two hosts"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
     shared_arrays._host = originals[0]

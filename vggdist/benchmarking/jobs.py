@@ -16,7 +16,7 @@ from typing import Any
 from vggdist.config.bench import BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.load import run_directory
-from vggdist.processes.job import GRACE_S, Job, launcher_words
+from vggdist.processes.job import GRACE_S, Job, launcher_command
 from vggdist.reporting.result import OUTCOME, read_json, read_outcome
 
 _LAST_LINES = 15  # shown of the output of a job that failed without a result
@@ -46,7 +46,7 @@ def run_step(
         RunError: it failed, or did not finish by ``bench.deadline``.
     """
     launcher = request.bench.launcher or ("horovodrun" if ranks > 1 else None)
-    started_by = [*launcher_words(launcher), "-np", str(ranks)] if launcher else []
+    started_by = [*launcher_command(launcher), "-np", str(ranks)] if launcher else []
     run_directory(request).mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="jobs-", dir=run_directory(request)))
     changed = {**flags, "bench.repeats": 1, "run.directory": directory, "run.name": "job"}

@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: Wo
     model = world.together(lambda: trained.model(device, config.train.precision))
     view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, config.evaluation.crops))
     sums, predictions = measure(model, view, world, config.evaluation.batch_size, data, watch.beat)
-    watch.rest()
+    watch.pause()
     result = {
         "checkpoint": {"path": trained.path, "step": trained.step, "sha256": trained.sha256},
         "data": {"name": data.name, "root": data.root, "part": data.part, "left_out": source.left_out},

@@ -69,7 +69,7 @@ class Run:
         if world.rank != self._handler.rank:  # the ranks have changed
             start_logging(world.rank)
         watch = self._handler.watch(world, config.run.timeout, config.run.elastic)
-        watch.rest()  # reading the data may take long
+        watch.pause()  # reading the data may take long
         environment = self._settings.as_json(world.gather)
         with self._directory as directory:
             world.together(lambda: directory.lock(config, start is not None) if world.is_root else None)
@@ -86,7 +86,7 @@ class Run:
         with report:
             self._stop.begin_training()
             Trainer(training, report, self._stop, watch.beat, elastic_state if config.run.elastic else None).train()
-        watch.rest()
+        watch.pause()
         outcome = self._result(training)
         if not was_finished:
             self._log_end(state)

@@ -22,7 +22,7 @@ from vggdist.config.schema import Config
 from vggdist.data.augment import TrainingView
 from vggdist.data.dataset import DataSet
 from vggdist.data.sampler import SamplePlan
-from vggdist.diagnosis.gpu_stack import require_sound
+from vggdist.diagnosis.gpu_stack import require_compatible
 from vggdist.models.layers import summary_table
 from vggdist.models.model import Model
 from vggdist.models.precision import runs_on_onednn, use_precision
@@ -140,7 +140,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     # With different thresholds the ranks would fuse different gradients, and sum the wrong ones.
     world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    require_sound(world, device, config.run.elastic)
+    require_compatible(world, device, config.run.elastic)
     data = load_data(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)

@@ -15,7 +15,7 @@ from vggdist.collectives.consensus import Consensus
 from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.data.augment import Batch, EvaluationView
 from vggdist.data.loader import batch_tasks, prefetch
-from vggdist.elastic.generations import RanksChange
+from vggdist.elastic.generations import HostsChanged
 from vggdist.elastic.state import ElasticState
 from vggdist.processes.signals import StopRequests
 from vggdist.reporting.metric_names import named
@@ -63,8 +63,8 @@ class Trainer:
             training.world,
             training.device,
             stop=lambda: stop.reason is not None,
-            trouble=self._training_failed,
-            regroup=lambda: elastic_state is not None and elastic_state.hosts_changed,
+            failed=self._training_failed,
+            hosts_changed=lambda: elastic_state is not None and elastic_state.hosts_changed,
         )
 
     def train(self) -> Progress:
@@ -74,7 +74,7 @@ class Trainer:
             Stopped: on every rank, when any rank received a request to stop and the checkpoint is on the disk.
             RunError: on every rank, when a loss or a parameter is not finite, the ranks' parameters differ, or the last
                 checkpoint could not be written.
-            RanksChange: on every rank of an elastic run, when its hosts have changed and the training is committed.
+            HostsChanged: on every rank of an elastic run, when its hosts have changed and the training is committed.
         """
         with self.writer or nullcontext():
             self._loop()
@@ -105,11 +105,11 @@ class Trainer:
             if due.report:
                 self._report(accumulator, learning_rate)
                 accumulator = MetricAccumulator(training.world, progress.step)
-            if agreed_flags.trouble:
+            if agreed_flags.failed:
                 self._wait_for_checkpoint()  # raises the failure on all ranks
             if agreed_flags.stop:
                 self._save_and_stop(accumulator)
-            if agreed_flags.regroup:
+            if agreed_flags.hosts_changed:
                 self._commit_and_regroup(accumulator)
             if due.comparison:
                 self._compare_ranks()
@@ -226,12 +226,12 @@ class Trainer:
             self.elastic_state.confirm(self.training.state.progress.step)
 
     def _commit_and_regroup(self, accumulator: MetricAccumulator) -> NoReturn:
-        """Commit, so that no step is lost, and raise :class:`RanksChange` on all ranks."""
+        """Commit, so that no step is lost, and raise :class:`HostsChanged` on all ranks."""
         assert self.elastic_state is not None
         self.elastic_state.commit_and_wait(
             self.training.state.arrays, self._checkpoint_state(accumulator), self.training.world
         )
-        raise RanksChange
+        raise HostsChanged
 
     def _wait_for_checkpoint(self) -> None:
         """Wait until rank 0 has written the newest checkpoint; raises on all ranks if that failed."""
