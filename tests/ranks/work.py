@@ -251,7 +251,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         with opened(config, world):
             handler.result = ResultFile(run_directory(config) / "result.json", {})
             watch = handler.watch(world, config.run.timeout)
-            watch.rest()
+            watch.pause()
             training = prepare(config, world)
             report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
             with report, StopRequests(world.rank, world.size) as stop:
@@ -266,11 +266,11 @@ def opened(config: Config, world: World) -> Iterator[None]:
     """The folder of a run, ready to be trained in, held by rank 0."""
     directory = RunDirectory(run_directory(config))
 
-    def hold_and_open() -> None:
-        directory.hold(config)
+    def lock_and_open() -> None:
+        directory.lock(config)
         directory.open(config)
 
-    world.together(lambda: hold_and_open() if world.is_root else None)
+    world.together(lambda: lock_and_open() if world.is_root else None)
     try:
         yield
     finally:
@@ -312,15 +312,15 @@ def _overflow(steps: Sequence[int]) -> Iterator[None]:
 
 
 def _hang() -> None:
-    next_of, calls = MetricAccumulator.next_of, itertools.count(1)
+    next_batch, calls = MetricAccumulator.next_batch, itertools.count(1)
 
     def sleep(self: MetricAccumulator, batches: Iterator[Batch]) -> Batch:
         if next(calls) == 5:  # the first steps may take longer
             Path("hangs").touch()
             time.sleep(3600)
-        return next_of(self, batches)
+        return next_batch(self, batches)
 
-    MetricAccumulator.next_of = sleep  # type: ignore[method-assign]
+    MetricAccumulator.next_batch = sleep  # type: ignore[method-assign]
 
 
 def _no_space() -> None:
@@ -328,7 +328,7 @@ def _no_space() -> None:
 
 
 FAULTS = {
-    "error in a step": lambda: setattr(MetricAccumulator, "next_of", _raise),
+    "error in a step": lambda: setattr(MetricAccumulator, "next_batch", _raise),
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
     "drift": _drift,
@@ -370,7 +370,7 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     found["joined"] = held(fail, first if world.rank == 1 else None)
     with ExitStack() as stack:
         if world.rank == 1:
-            stack.enter_context(patch.object(shared_arrays._Parcel, "open", forbidden))
+            stack.enter_context(patch.object(shared_arrays._SharedFile, "open", forbidden))
         found["not mapped"] = held(make)
     with patch.object(os, "memfd_create", forbidden):
         found["not shared"] = held(make)

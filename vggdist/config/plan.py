@@ -34,6 +34,9 @@ class PlanConfig:
     """Share of the line rate that a reduction gets; calibrated on published runs: 0.81 with RDMA, 0.54 with TCP."""
     network_latency: float = 9.6
     """Latency of one message between hosts, microseconds (NCCL's own figure for its ring)."""
+    byte_cost: float = 0.0
+    """Nanoseconds of computation that each byte sent costs a rank. 0: the network has cores of its own. With Gloo on the only
+    core of a rank 1.7 were measured, with compressed gradients 7 (docs/plan.md)."""
     host_bandwidth: float = 96.0
     """Bandwidth between two ranks of one host, Gbit/s (NCCL's own figure for PCIe 3.0 x16)."""
     host_latency: float = 5.7
@@ -56,7 +59,7 @@ class PlanConfig:
         for key in ("images_per_s", "memory", "network_bandwidth", "host_bandwidth"):
             value = getattr(self, key)
             require(value is None or 0 < value < inf, f"plan.{key}", value, "a positive number")
-        for key in ("network_latency", "host_latency", "fusion_threshold"):
+        for key in ("network_latency", "host_latency", "fusion_threshold", "byte_cost"):
             require(0 <= getattr(self, key) < inf, f"plan.{key}", getattr(self, key), "0 or more")
         require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a share above 0 and at most 1")
 

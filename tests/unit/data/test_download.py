@@ -103,6 +103,7 @@ def test_archive_is_unpacked_and_not_kept(server: _Server, tmp_path: Path) -> No
         (_archive(b=b"1"), ("folder/a",), "", "No such file"),
         (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "No such file"),  # which is not written anywhere
     ],
+    ids=["other-hash", "no-archive", "file-missing", "outside"],  # an archive's bytes contain the time
 )
 def test_failure_names_the_address_and_leaves_nothing(
     server: _Server, tmp_path: Path, content: bytes, unpacks_to: tuple[str, ...], md5: str, message: str
