@@ -57,7 +57,7 @@ def test_a_program_trains_its_arrays_again_and_again(launcher: str, size: int, t
 def test_the_example_with_arrays(tmp_path: Path) -> None:
     finished = run("python", 1, [str(EXAMPLES / "own_arrays.py")], tmp_path)
     assert finished.code == 0 and "epoch 5: validation loss" in finished.output, finished.output
-    assert float(finished.output.split("held out: ")[1].split(" %")[0]) > 90
+    assert float(finished.output.split("held-out images: ")[1].split(" %")[0]) > 90
     assert result_of(tmp_path, "own-arrays")["metrics"].keys() >= {"validation/top1(%)", "eval/top1(%)"}
 
 
