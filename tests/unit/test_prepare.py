@@ -400,7 +400,7 @@ def test_names_that_are_not_utf8_go_into_records_and_out_again(
         (["a\tcat", "\tdog"], "line 2 of .* has an empty column"),
         (["a\t"], "line 1 of .* has an empty column"),
         (["", "  "], "lists no image"),
-        (["a\0b\tcat", "c\tdog"], "it is no file name"),
+        (["a\0b\tcat", "c\tdog"], "it is not a file name"),
         (["gone.jpg\tcat"], "gone.jpg cannot be read: No such file"),
     ],
 )

@@ -436,7 +436,7 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
     ("arguments", "advice"),
     [
         (["configs/x.yaml"], "write --config configs/x.yaml"),
-        (["more"], "'more' is no option"),
+        (["more"], "'more' is not an option"),
         (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
         (["--train.epochs"], "write --train.epochs 0.1"),
