@@ -176,7 +176,7 @@ def test_class_names_that_are_not_ten_names_are_refused(tmp_path: Path, names: o
     _write_pickles(tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, protocol=2))
     with pytest.raises(
-        RequestError, match="batches.meta(: label_names is not a list of names| names [19] classes; expected 10)"
+        RequestError, match="batches.meta(: label_names is not a list of names| has [19] class names; expected 10)"
     ):
         cifar.load_cifar("cifar10", tmp_path)
 
@@ -252,7 +252,7 @@ class _Hostile:
 def test_hostile_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     content = pickle.dumps({"data": _Hostile(trace)}, protocol=2)
-    with pytest.raises(RequestError, match=r"data_batch_1 is no CIFAR file: it names .* was not run"):
+    with pytest.raises(RequestError, match=r"data_batch_1 is not a CIFAR file: it contains .* was not executed"):
         cifar.read_cifar_pickle(content, "data_batch_1", _ROWS, 10, "labels")
     assert not trace.exists()
     pickle.loads(content)

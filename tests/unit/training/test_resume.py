@@ -122,7 +122,7 @@ def test_equal_sizes_do_not_make_equal_data() -> None:
     contents = str(data.identity["train"]["contents"])
     other = part_identity(data.train.labels[::-1], data.train.class_names, contents)
     now = state_of(small(), replace(data, identity={**data.identity, "train": other}))
-    with pytest.raises(RequestError, match="the training set has the images of its classes in another order"):
+    with pytest.raises(RequestError, match="the training set has its labels in another order"):
         continued(state_of(small()), now)
 
 
