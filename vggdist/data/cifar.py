@@ -16,7 +16,7 @@ import numpy as np
 from vggdist.config.errors import RequestError
 from vggdist.data import download
 from vggdist.data.pickles import NamesError, read_pickle
-from vggdist.data.published import PARTS, Labelled, checked_labels, find, gap, is_there, read_file, read_members
+from vggdist.data.published import PARTS, Labelled, checked_labels, find, is_there, missing_files, read_file, read_members
 
 _PIXELS = 3 * 32 * 32
 _PICKLED_ROW = _PIXELS + 128  # bytes; in addition to the pixels, a row has its labels and a file name
@@ -115,19 +115,19 @@ def load_cifar(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[di
         MissingFileError: names the first missing file of the most complete folder.
         RequestError: a file is not as published.
     """
-    gaps = []
+    missing = []
     for files in CIFAR[name]:
         limits = files.limits(wanted)
         for folder in (root / files.folder, root):
-            gaps.append(gap(folder, limits))
-            if not gaps[-1]:
+            missing.append(missing_files(folder, limits))
+            if not missing[-1]:
                 contents = {part: read_file(find(folder, part), limit) for part, limit in limits.items()}
                 return *_read_cifar(files, contents, folder, wanted), folder
         # Browsers may decompress the gzip and keep the tar archive.
         for archive in (root / files.archive, root / files.archive.removesuffix(".gz")):
             if is_there(archive):
                 return *_read_cifar(files, read_members(archive, files.folder, limits), archive, wanted), archive
-    raise download.missing(name, min(gaps, key=len)[0], root)
+    raise download.missing(name, min(missing, key=len)[0], root)
 
 
 def _read_cifar(
@@ -156,7 +156,7 @@ def read_cifar_binary(content: bytes, origin: str, rows: int, num_classes: int, 
     if len(content) != expected:
         raise RequestError(f"{origin} has {len(content)} bytes; expected {expected}; download it again")
     table = np.frombuffer(content, np.uint8).reshape(rows, label_bytes + _PIXELS)
-    return Labelled(_upright(table[:, label_bytes:]), checked_labels(table[:, label_bytes - 1], num_classes, origin))
+    return Labelled(_to_images(table[:, label_bytes:]), checked_labels(table[:, label_bytes - 1], num_classes, origin))
 
 
 def read_cifar_pickle(content: bytes, origin: str, rows: int, num_classes: int, label_key: str) -> Labelled:
@@ -171,7 +171,7 @@ def read_cifar_pickle(content: bytes, origin: str, rows: int, num_classes: int, 
     if not isinstance(labels, np.ndarray) or labels.shape != (rows,):
         expected = f"expected integers {(rows,)}"
         raise RequestError(f"{origin}: {label_key} is {_described(labels)}; {expected}; download it again")
-    return Labelled(_upright(data), checked_labels(labels, num_classes, origin))
+    return Labelled(_to_images(data), checked_labels(labels, num_classes, origin))
 
 
 def _described(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Parts of an image that are filled with the mean colour, so that the network looks at the rest."""
+"""Cutout and random erasing: parts of an image are filled with the mean colour."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from vggdist.data.crop_boxes import box_draws, fitting_box
 from vggdist.data.randomness import Draws
 
-# torchvision's, and the paper's; its ratios are of height to width.
+# As in torchvision and in the paper, whose ratios are of height to width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_RATIO = (1 / 3.3, 1 / 0.3)
 
@@ -17,8 +17,8 @@ def cutout(images: np.ndarray, side: int, rows: np.ndarray, columns: np.ndarray,
 
     Args:
         images: ``(B, H, W, C) uint8``.
-        side: of the square in pixels; what lies beyond the image's border is lost.
-        rows, columns: ``(B,)`` centre of each square, anywhere in the image.
+        side: of the square in pixels; it is clipped at the image border.
+        rows, columns: ``(B,)`` centre of each square.
         fill: ``(C,) uint8``.
     """
     tops, lefts = rows - side // 2, columns - side // 2
@@ -33,7 +33,7 @@ def erase(images: np.ndarray, probability: float, fill: np.ndarray, draws: Draws
 
     Args:
         images: ``(B, H, W, C) uint8``.
-        probability: of an image to be changed; one into which none of ten rectangles fits stays.
+        probability: of an image to be changed; it is unchanged if none of ten random rectangles fits.
         fill: ``(C,) uint8``.
     """
     _, height, width, _ = images.shape

@@ -1,7 +1,7 @@
-"""Random numbers as a pure function of their place: no generator, no state, any order, any number of ranks.
+"""Counter-based random numbers: a pure function of (seed, epoch, sample, stream), without a generator or state.
 
-A number is addressed by (seed, epoch, sample, stream) and hashed by the finaliser of SplitMix64 (Steele, Lea & Flood,
-"Fast splittable pseudorandom number generators", OOPSLA 2014), so every rank computes the same one without asking.
+The coordinates are hashed by the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014). All ranks compute the same numbers, in any order, without communication.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, element by element; ``words`` is uint64 of any shape."""
+    """SplitMix64's finaliser, element-wise; ``words`` is uint64 of any shape."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
 def _absorb(state: np.ndarray, word: int | np.ndarray) -> np.ndarray:
-    """Fold one more coordinate into the hash state."""
+    """Add a coordinate to the hash state."""
     added = np.asarray(word, np.uint64) if isinstance(word, np.ndarray) else np.uint64(word & _MASK)
     return _mix((state ^ added) + np.uint64(_GOLDEN))
 
@@ -43,7 +43,7 @@ def uniform(seed: int, epoch: int, samples: np.ndarray, stream: str) -> np.ndarr
 
     Args:
         samples: ``(N,)`` indices of samples in the data set.
-        stream: what the number is for ("flip"); each name is a stream of its own.
+        stream: purpose of the number, such as "flip"; streams of different names are independent.
 
     Returns:
         ``(N,) float64`` with 53 random bits.
@@ -53,7 +53,7 @@ def uniform(seed: int, epoch: int, samples: np.ndarray, stream: str) -> np.ndarr
 
 
 def uniforms(seed: int, epoch: int, samples: np.ndarray, streams: Sequence[str]) -> np.ndarray:
-    """What :func:`uniform` gives for each of several streams, at once: ``(len(streams), N) float64``."""
+    """:func:`uniform` for several streams at once: ``(len(streams), N) float64``."""
     names = np.array([zlib.crc32(stream.encode()) for stream in streams], np.uint64)[:, None]
     bits = hash64(seed, epoch, names, np.asarray(samples)[None])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -61,7 +61,7 @@ def uniforms(seed: int, epoch: int, samples: np.ndarray, streams: Sequence[str])
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The random numbers of ``(B,)`` samples at an epoch, by what they are for."""
+    """Random numbers of ``(B,)`` samples in an epoch, by stream."""
 
     seed: int
     epoch: int
@@ -77,7 +77,7 @@ class Draws:
 
     def normals(self, streams: Sequence[str]) -> np.ndarray:
         """``(len(streams), B)`` numbers of the standard normal distribution."""
-        return ndtri(np.maximum(self.uniforms(streams), 2.0**-54))  # at 0 it would be infinite
+        return ndtri(np.maximum(self.uniforms(streams), 2.0**-54))  # ndtri(0) is infinite
 
     def integers(self, stream: str, count: int) -> np.ndarray:
         """``(B,) int64`` from 0 to ``count - 1``."""
@@ -90,5 +90,5 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """31-bit seed of the device's generator (dropout) for one step on one rank."""
+    """31-bit seed of the device's random generator (dropout) for a step and a rank."""
     return int(hash64(seed, "device", step, rank)[0] >> np.uint64(33))
