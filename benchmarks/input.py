@@ -102,7 +102,7 @@ def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
 
     def epoch(number: int) -> int:
         steps = range(number * plan.steps_per_epoch, (number + 1) * plan.steps_per_epoch)
-        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.give_back)
+        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.release)
         return sum(len(batch.images) for batch in batches)
 
     return epoch

@@ -24,7 +24,7 @@ from vggdist.reporting.console import start_logging
 
 if TYPE_CHECKING:
     from vggdist.data.dataset import DataSet
-    from vggdist.data.in_memory import Given
+    from vggdist.data.in_memory import InputData
     from vggdist.inference.classifier import Classifier
     from vggdist.reporting.report import OnReport
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _MXNET_CAME_FIRST = "mxnet" in sys.modules
 
 
-def train(config: Config, data: Given | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
+def train(config: Config, data: InputData | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
     """Train a network, or continue the run; returns what ``result.json`` holds.
 
     A program that a launcher starts (``horovodrun -np 4 python program.py``) calls it on every rank alike. Signals stop the

@@ -192,7 +192,7 @@ def test_a_target_that_another_process_prepares_is_refused_until_that_one_ends(
     source: Path, target: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold = "import sys, pathlib; from vggdist.preparation.output_folder import OutputFolder\n"
-    hold += "with OutputFolder(pathlib.Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    hold += "with OutputFolder(pathlib.Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", hold, str(target)], **pipes) as first:  # type: ignore[call-overload]
         assert first.stdout.readline() == "held\n"

@@ -63,7 +63,7 @@ def _seconds(
     """Seconds of the clock, and of this process's cores, from one batch to the one ``bench.steps`` later."""
     last = bench.warmup + bench.steps
     tasks = batch_tasks(plan, view, rank, range(last + ahead))  # to the end, as many are under way as at the beginning
-    with closing(prefetch(tasks, threads, ahead, view.give_back)) as batches:
+    with closing(prefetch(tasks, threads, ahead, view.release)) as batches:
         for count, _ in enumerate(batches, 1):
             beat("input")
             if count == bench.warmup:

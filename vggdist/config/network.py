@@ -30,8 +30,8 @@ class ModelConfig:
     dropout: float = 0.5
     """Dropout probability of the fully connected hidden layers; 0: no dropout."""
     initializer: Literal["xavier", "he"] = "he"
-    """Weight initialiser. xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet. he: normal with variance 2 /
-    fan_in."""
+    """Weight initialiser. xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet. he: normal with variance 2
+    / fan_in."""
     magnitude: float = 3.0
     """Magnitude of the Xavier initialiser."""
     pretrained: PathText | None = None

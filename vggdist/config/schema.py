@@ -39,8 +39,8 @@ class ExecutionConfig(DeviceConfig):
     """The device of a command, and the watchdog of its ranks."""
 
     timeout: UnboundedFloat = 120.0
-    """Watchdog timeout in seconds: a rank that makes no progress or sends no heartbeat for this time ends the job on all ranks.
-    It is five times as long for the first two steps and the first two evaluation batches, in which graphs are built."""
+    """Watchdog timeout in seconds: a rank that makes no progress or sends no heartbeat for this time ends the job on all
+    ranks. It is five times as long for the first two steps and the first two evaluation batches, in which graphs are built."""
 
     def __post_init__(self) -> None:
         require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
@@ -216,9 +216,9 @@ class TrainConfig(ArithmeticConfig):
     network_bandwidth: float = 10.0
     """Bandwidth between two hosts in Gbit/s, used by train.factors auto; bench allreduce measures it."""
     bucket_cap_mb: UnboundedFloat | None = None
-    """Size of a gradient bucket in MiB. A full bucket is reduced while the backward pass continues. 0: each gradient by itself;
-    .inf: all gradients in one bucket, after the backward pass. null: 25 on GPUs; on CPUs 1 if the ranks are on several hosts,
-    else .inf."""
+    """Size of a gradient bucket in MiB. A full bucket is reduced while the backward pass continues. 0: each gradient by
+    itself; .inf: all gradients in one bucket, after the backward pass. null: 25 on GPUs; on CPUs 1 if the ranks are on several
+    hosts, else .inf."""
     loss_scale: Literal["dynamic"] | float | None = None
     """Factor of the loss before the backward pass; the update divides the gradients by it. dynamic: starts at 65,536 (1,024
     with train.compression fp16), is halved when a gradient overflows, which also skips the update, and is doubled after 2,000
@@ -311,7 +311,8 @@ class CheckpointConfig:
     keep_every: int = 0
     """Keep every checkpoint whose step is a multiple of this number. 0: off."""
     best_metric: Literal["top1", "top5", "loss", "macro_f1", "auc"] = "top1"
-    """Metric that selects the best checkpoint, of the validation set (data.validation) if there is one, else of the test set."""
+    """Metric that selects the best checkpoint: of the validation set (data.validation) if there is one, else of the test
+    set."""
 
     def __post_init__(self) -> None:
         require(self.every_epochs >= 0, "checkpoint.every_epochs", self.every_epochs, "0 or more epochs")

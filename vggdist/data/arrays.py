@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Images(Protocol):
@@ -21,7 +22,7 @@ class Images(Protocol):
     def name(self, index: int) -> str:
         """Name of an image for messages: its path, or its number if it has no path."""
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """Decode an image to ``(H, W, C) uint8``; ``DamagedImageError`` if that fails."""
 
 
@@ -33,7 +34,7 @@ class Source(Images, Protocol):
         """Name of each label, the same in all parts."""
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> NDArray[np.int32]:
         """``(N,) int32``."""
 
     @property
@@ -49,8 +50,8 @@ class Source(Images, Protocol):
 class ArraySource:
     """Images of one size in memory: ``images`` is ``(N, H, W, C) uint8``, ``labels`` is ``(N,) int32``."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
     class_names: tuple[str, ...]
     left_out: int = 0
     name: Callable[[int], str] = str
@@ -69,7 +70,7 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """A view of one image: ``(H, W, C) uint8``."""
         return self.images[index]
 
@@ -79,7 +80,7 @@ class Subset:
 
     image_shape: tuple[int, int, int] | None
 
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
+    def __init__(self, source: Source, indices: NDArray[np.int64]) -> None:
         self._source, self._indices = source, indices
         self.class_names, self.labels = source.class_names, source.labels[indices]
         self.image_shape, self.channels, self.left_out = source.image_shape, source.channels, 0
@@ -91,6 +92,6 @@ class Subset:
         """The name in the source."""
         return self._source.name(int(self._indices[index]))
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """``(H, W, C) uint8``."""
         return self._source.read(int(self._indices[index]))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
@@ -24,17 +25,17 @@ from vggdist.data.shift_flip import flip, pad_crop
 class Batch:
     """A batch on the host."""
 
-    images: np.ndarray
+    images: NDArray[np.uint8]
     """``(B, S, S, C) uint8``; for evaluation with several crops ``(B * crops, S, S, C)``, the crops of a sample together."""
-    labels: np.ndarray
+    labels: NDArray[np.int32]
     """``(B,) int32``."""
-    partners: np.ndarray
+    partners: NDArray[np.int32]
     """``(B,) int32`` labels of the samples that are mixed in; equal to ``labels`` without mixing."""
-    weights: np.ndarray
+    weights: NDArray[np.float32]
     """``(B,) float32`` weight of ``labels`` in the target, the rest is that of ``partners``; 1 without mixing."""
-    mask: np.ndarray
+    mask: NDArray[np.float32]
     """``(B,) float32``, 0 for padding."""
-    samples: np.ndarray
+    samples: NDArray[np.int64]
     """``(B,) int64`` indices in the data set."""
 
 
@@ -42,21 +43,21 @@ _JITTERS = {"brightness": brightness, "contrast": contrast, "saturation": satura
 """Colour jitter, by setting of :class:`AugmentConfig`."""
 
 
-def _pad_crop(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _pad_crop(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
     return pad_crop(images, config.pad_crop, tops, lefts)
 
 
-def _flip(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _flip(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return flip(images, draws.uniform("flip") < 0.5)
 
 
-def _randaugment(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _randaugment(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     assert config.randaugment is not None
     return randaugment(images, *config.randaugment, draws)
 
 
-def _jitter(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _jitter(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Colour jitter, in place; image by image, so that each stays in the core's cache."""
     strengths = {"brightness": config.brightness, "contrast": config.contrast, "saturation": config.saturation}
     factors = {name: 1 + strength * (2 * draws.uniform(name) - 1) for name, strength in strengths.items() if strength}
@@ -67,21 +68,22 @@ def _jitter(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.nd
     return images
 
 
-def _lighting(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _lighting(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     shares = config.lighting * draws.normals([f"lighting {component}" for component in range(3)])
     return lighting(images, shares.T)
 
 
-def _cutout(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _cutout(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (draws.integers(f"cutout {axis}", images.shape[1]) for axis in ("row", "column"))
     return cutout(images, config.cutout, rows, columns, fill)
 
 
-def _erasing(images: np.ndarray, config: AugmentConfig, draws: Draws, fill: np.ndarray) -> np.ndarray:
+def _erasing(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return erase(images, config.erasing, fill, draws)
 
 
-AUGMENTATIONS: Mapping[tuple[str, ...], Callable[[np.ndarray, AugmentConfig, Draws, np.ndarray], np.ndarray]] = {
+_Augmentation = Callable[[NDArray[np.uint8], AugmentConfig, Draws, NDArray[np.uint8]], NDArray[np.uint8]]
+AUGMENTATIONS: Mapping[tuple[str, ...], _Augmentation] = {
     ("pad_crop",): _pad_crop,
     ("flip",): _flip,
     ("randaugment",): _randaugment,
@@ -128,7 +130,7 @@ class TrainingView:
         """Return the batch's image buffer to the pool; the images must not be used afterwards."""
         self._pool.release(batch.images)
 
-    def batch(self, epoch: int, samples: np.ndarray, mask: np.ndarray) -> Batch:
+    def batch(self, epoch: int, samples: NDArray[np.int64], mask: NDArray[np.float32]) -> Batch:
         """The batch of ``(B,)`` samples in an epoch. Thread-safe.
 
         The augmentation of a sample does not depend on the other samples of the batch.
@@ -147,7 +149,7 @@ class TrainingView:
             self._pool.release(others)
         return Batch(images, labels[samples], labels[partners], weights, mask, samples)
 
-    def _augmented(self, draws: Draws) -> np.ndarray:
+    def _augmented(self, draws: Draws) -> NDArray[np.uint8]:
         """``(B, S, S, C) uint8`` before samples are mixed."""
         config, size = self._config, self._size
         if config.random_resized_crop or config.scale_jitter:
@@ -191,7 +193,7 @@ class EvaluationView:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batch(self, samples: np.ndarray, mask: np.ndarray) -> Batch:
+    def batch(self, samples: NDArray[np.int64], mask: NDArray[np.float32]) -> Batch:
         """The batch of ``(B,)`` samples; ``DamagedImageError`` if an image does not decode."""
         images = fixed_crops(self.source, samples, self._short_side, self._size, self.crops)
         labels = self.source.labels[samples]

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.images import AugmentConfig
 from vggdist.data.randomness import Draws
@@ -21,7 +22,7 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def of(self, image: np.ndarray) -> np.ndarray:
+    def of(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A view of the box in ``(H, W, C)``, or in each of ``(..., H, W, C)``."""
         return image[..., self.top : self.top + self.height, self.left : self.left + self.width, :]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
@@ -152,13 +153,15 @@ def hold_out(train: LoadedPart, share: float, seed: int, name: str) -> tuple[Loa
     kept, held = held_out_split(source.labels, share, seed, name)
     if not held.size:
         key = "data.validation" if name == "validation" else "data.held_out"
-        raise RequestError(f"{key} {share:g} holds out no image: each class has one; add images, or provide this part separately")
+        raise RequestError(
+            f"{key} {share:g} holds out no image: each class has one; add images, or provide this part separately"
+        )
     rest = train._replace(source=take(source, kept))
     origin = f"held out of the training set, {100 * share:g} % of each class"
     return rest, LoadedPart(take(source, held, left_out=0), train.contents, origin)
 
 
-def take(source: Source, indices: np.ndarray, left_out: int | None = None) -> Source:
+def take(source: Source, indices: NDArray[np.int64], left_out: int | None = None) -> Source:
     """The images of a source at ``(N,)`` indices, in that order."""
     left_out = source.left_out if left_out is None else left_out
     labels = source.labels[indices]

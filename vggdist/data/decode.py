@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vggdist.config.errors import RequestError
@@ -83,7 +84,7 @@ def read_file(path: Path) -> Encoded:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def decode(image: Path | Encoded, channels: int) -> np.ndarray:
+def decode(image: Path | Encoded, channels: int) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG image, rotated according to its EXIF orientation.
 
     Transparent pixels are blended with white, 16-bit values are reduced to their high byte, CMYK and palettes become RGB.
@@ -123,7 +124,7 @@ class LazyImage:
         else:
             self._decode_by_pillow()
 
-    def pixels(self, channels: int, divisor: int = 1, above: int | None = None) -> np.ndarray:
+    def pixels(self, channels: int, divisor: int = 1, above: int | None = None) -> NDArray[np.uint8]:
         """Decode the image, upright.
 
         Args:
@@ -145,7 +146,7 @@ class LazyImage:
                 self._decode_by_pillow()
         return convert_channels(self._decoded, channels)
 
-    def _decode_by_turbo(self, divisor: int, above: int | None) -> np.ndarray:
+    def _decode_by_turbo(self, divisor: int, above: int | None) -> NDArray[np.uint8]:
         transposed, rows, columns = _UPRIGHT[self._orientation]
         height, width = (self.width, self.height) if transposed else (self.height, self.width)
         content, buffer = self._encoded.content, None if above is None else _buffer(height * width * 3)
@@ -174,13 +175,14 @@ class LazyImage:
             reason = "its content is neither JPEG nor PNG" if isinstance(error, Image.UnidentifiedImageError) else error
             raise DamagedImageError(
                 f"{name} ({len(content)} bytes) does not decode: {reason}",
-                "replace or remove it, or leave out damaged images with --data.damaged skip; vggdist prepare --check lists them",
+                "replace or remove it, or leave out damaged images with --data.damaged skip; vggdist prepare --check lists "
+                "them",
             ) from error
         self._decoded = pixels.reshape(*pixels.shape[:2], -1)
         self.height, self.width = self._decoded.shape[:2]
 
 
-def _buffer(size: int) -> np.ndarray | None:
+def _buffer(size: int) -> NDArray[np.uint8] | None:
     """This thread's buffer of at least ``size`` bytes; None if ``size`` exceeds ``_SCRATCH_BYTES``."""
     if size > _SCRATCH_BYTES:
         return None
@@ -211,7 +213,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def convert_channels(images: np.ndarray, channels: int) -> np.ndarray:
+def convert_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """Convert grey to RGB by repetition, or RGB to grey by ITU-R BT.601 luma, exactly as Pillow does.
 
     Args:

@@ -153,9 +153,7 @@ def _only_one_process(root: Path) -> Iterator[None]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         lock = os.fdopen(os.open(root / ".download.lock", flags, 0o644), "a")
     except OSError as error:
-        raise RequestError(
-            f"cannot download into data.root {root}: {error.strerror}; choose a writable folder"
-        ) from error
+        raise RequestError(f"cannot download into data.root {root}: {error.strerror}; choose a writable folder") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.decode import Encoded, LazyImage
 
@@ -27,7 +28,7 @@ class Store(Protocol):
     def read(self, index: int) -> Encoded:
         """Read one image; ``DamagedImageError`` if the stored data are damaged, ``RequestError`` if they cannot be read."""
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> Store:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Store:
         """A store of the images at ``indices``, in that order."""
 
 
@@ -35,7 +36,7 @@ class EncodedSource:
     """One part of a data set, decoded on demand (a :class:`vggdist.data.dataset.Source`)."""
 
     def __init__(
-        self, store: Store, labels: np.ndarray, class_names: tuple[str, ...], channels: int, left_out: int = 0
+        self, store: Store, labels: NDArray[np.int32], class_names: tuple[str, ...], channels: int, left_out: int = 0
     ) -> None:
         """Take the images of ``store``, their ``(N,) int32`` labels, and 1 (grey) or 3 (RGB) channels.
 
@@ -61,6 +62,6 @@ class EncodedSource:
         """Read the header of an image without decoding it; ``DamagedImageError`` if it is not an image."""
         return LazyImage(self.store.read(index))
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` if it does not decode."""
         return self.open(index).pixels(self.channels)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.encoded import Store
 from vggdist.data.sanity_checks import abbreviated
@@ -16,7 +17,7 @@ _CHUNK = 256
 _THREADS = 16  # reading a file's size is mostly latency, above all on network storage
 
 
-def of_pixels(images: np.ndarray) -> str:
+def of_pixels(images: NDArray[np.uint8]) -> str:
     """SHA-256 of ``(N, H, W, C) uint8`` and its shape, hexadecimal."""
     digest = hashlib.sha256(str(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
@@ -43,7 +44,7 @@ def of_store(store: Store) -> str:
     return digest.hexdigest()
 
 
-def part_identity(labels: np.ndarray, class_names: tuple[str, ...], contents: str) -> dict[str, Any]:
+def part_identity(labels: NDArray[np.int32], class_names: tuple[str, ...], contents: str) -> dict[str, Any]:
     """The fingerprint of a part, as JSON values.
 
     Args:

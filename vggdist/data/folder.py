@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.text import printable
@@ -35,7 +36,7 @@ class Listing:
     """
 
     paths: tuple[Path, ...]
-    labels: np.ndarray
+    labels: NDArray[np.int32]
     place: Path
     ignored: Mapping[str, int] = field(default_factory=dict)
     broken_links: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class Listing:
         origin = f"from {printable(self.place)}"
         return f"{origin}; ignored: {counted(self.ignored)}" if self.ignored else origin
 
-    def split(self, first: np.ndarray, second: np.ndarray) -> tuple[Listing, Listing]:
+    def split(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Listing, Listing]:
         """Split by index; the first listing keeps the ignored entries and the broken symlinks."""
         one, other = ((tuple(self.paths[index] for index in part), self.labels[part]) for part in (first, second))
         return Listing(*one, self.place, self.ignored, self.broken_links), Listing(*other, self.place)
@@ -101,7 +102,7 @@ class FileStore:
         """Read one file; ``RequestError`` if it cannot be read."""
         return read_file(self.paths[index])
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> FileStore:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> FileStore:
         """The files at ``indices``."""
         return FileStore([self.paths[index] for index in indices])
 
@@ -260,8 +261,8 @@ def _classes(folder: Path, entries: Iterable[os.DirEntry[str]]) -> tuple[dict[st
         classes[name] = folder / entry.name
     if not classes:
         raise RequestError(
-            f"{folder} has no class folders; expected {folder}/<class>/<image>.jpg or .png. (Test images without classes cannot "
-            f"be evaluated; move such a folder elsewhere, and data.held_out of the training images are the test set)"
+            f"{folder} has no class folders; expected {folder}/<class>/<image>.jpg or .png. (Test images without classes "
+            f"cannot be evaluated; move such a folder elsewhere, and data.held_out of the training images are the test set)"
         )
     return dict(sorted(classes.items())), ignored
 

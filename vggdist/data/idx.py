@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data import download
@@ -75,7 +76,7 @@ def _part(images_path: Path, labels_path: Path) -> Labelled:
     return Labelled(images[..., None], checked_labels(labels, 10, str(labels_path)))
 
 
-def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> np.ndarray:
+def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes: ``(N, *item_shape) uint8`` (format: http://yann.lecun.com/exdb/mnist/)."""
     rank = 1 + len(item_shape)
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))

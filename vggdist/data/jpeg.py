@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 _SCAN, _APP1, _SEQUENTIAL = b"\xda", b"\xe1", (b"\xc0", b"\xc1")
 _EXIF = b"Exif\0\0"
@@ -40,7 +41,9 @@ def read_header(content: bytes) -> Header:
     return Header(found, None, block)
 
 
-def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: np.ndarray | None = None) -> np.ndarray:
+def decode_jpeg(
+    content: bytes, height: int, width: int, divisor: int, buffer: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Decode a JPEG file of ``height`` x ``width`` pixels at 1, 1/2, 1/4 or 1/8 of its size.
 
     Returns:
@@ -54,8 +57,8 @@ def decode_jpeg(content: bytes, height: int, width: int, divisor: int, buffer: n
 
 
 def decode_top(
-    content: bytes, header: Header, height: int, width: int, row: int, divisor: int, buffer: np.ndarray
-) -> np.ndarray:
+    content: bytes, header: Header, height: int, width: int, row: int, divisor: int, buffer: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Decode the rows above ``row``, to skip the part of the image that a crop does not need.
 
     A sequential file with a single scan stores its rows from top to bottom, and libjpeg-turbo stops after the height in the

@@ -6,13 +6,16 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from vggdist.data.crop_boxes import Box
 from vggdist.data.randomness import Draws
 
 
-def mix(images: np.ndarray, others: np.ndarray, mixup: float, cutmix: float, draws: Draws) -> np.ndarray:
+def mix(
+    images: NDArray[np.uint8], others: NDArray[np.uint8], mixup: float, cutmix: float, draws: Draws
+) -> NDArray[np.float32]:
     """Mix another image into each of ``(B, S, S, C) uint8``, in place, by mixup or CutMix.
 
     Args:
@@ -46,6 +49,6 @@ def cutmix_box(size: int, weight: float, row: int, column: int) -> Box:
     return Box(top, left, min(row + half, size) - top, min(column + half, size) - left)
 
 
-def beta_quantiles(alphas: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def beta_quantiles(alphas: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float32]:
     """Quantiles of Beta(alpha, alpha): ``(B,)`` alphas and draws in [0, 1) to ``(B,) float32`` weights."""
     return betaincinv(alphas, alphas, draws).astype(np.float32)

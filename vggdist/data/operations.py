@@ -7,9 +7,11 @@ within one level.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 _BITS = 16  # fractional bits of Pillow's coordinates; only the same rounding selects the same pixels
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # Pillow's ImageFilter.SMOOTH
@@ -17,32 +19,32 @@ _LEVELS = np.arange(256)
 _SAME = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 
 
-def identity(image: np.ndarray) -> np.ndarray:
+def identity(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image itself."""
     return image
 
 
-def shear_x(image: np.ndarray, share: float) -> np.ndarray:
+def shear_x(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
     """Shear horizontally: each row is shifted by ``share`` pixels relative to the row above."""
     return _transform(image, (1, share, 0), (0, 1, 0))
 
 
-def shear_y(image: np.ndarray, share: float) -> np.ndarray:
+def shear_y(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
     """Shear vertically: each column is shifted by ``share`` pixels relative to the column on its left."""
     return _transform(image, (1, 0, 0), (share, 1, 0))
 
 
-def translate_x(image: np.ndarray, pixels: int) -> np.ndarray:
+def translate_x(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     """Translate to the right."""
     return _transform(image, (1, 0, -pixels), (0, 1, 0))
 
 
-def translate_y(image: np.ndarray, pixels: int) -> np.ndarray:
+def translate_y(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     """Translate down."""
     return _transform(image, (1, 0, 0), (0, 1, -pixels))
 
 
-def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
     """Rotate counter-clockwise around the centre."""
     height, width = image.shape[:2]
     # Rounded as in Pillow, so that the cosine of a right angle is 0.
@@ -52,7 +54,7 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     return _transform(image, (cosine, -sine, left), (sine, cosine, top))
 
 
-def _transform(image: np.ndarray, across: tuple[float, ...], down: tuple[float, ...]) -> np.ndarray:
+def _transform(image: NDArray[np.uint8], across: tuple[float, ...], down: tuple[float, ...]) -> NDArray[np.uint8]:
     """Affine transform: the pixel at x, y is copied from ``(a x + b y + c, d x + e y + f)``; black outside the image."""
     height, width = image.shape[:2]
     columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
@@ -68,25 +70,25 @@ def _fixed(value: float) -> int:
     return math.floor(value * (1 << _BITS) + 0.5)
 
 
-def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+def sharpness(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """Blend with the smoothed image: blurred below a factor of 1, sharpened above. Border pixels are unchanged."""
-    changed = cv2.filter2D(image, -1, factor * _SAME + (1 - factor) * _SMOOTH).reshape(image.shape)
+    changed = np.asarray(cv2.filter2D(image, -1, factor * _SAME + (1 - factor) * _SMOOTH), np.uint8).reshape(image.shape)
     for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
         changed[edge] = image[edge]
     return changed
 
 
-def posterize(image: np.ndarray, bits: int) -> np.ndarray:
+def posterize(image: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Keep the highest bits of each byte."""
     return image & np.uint8(256 - (1 << (8 - bits)))
 
 
-def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
+def solarize(image: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
     """Invert values at or above the threshold."""
     return _looked_up(image, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS)[None])
 
 
-def autocontrast(image: np.ndarray) -> np.ndarray:
+def autocontrast(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Stretch the range of each channel to 0 to 255; a channel with a single level is unchanged."""
     occurs = _histograms(image) > 0
     darkest, brightest = occurs.argmax(axis=1)[:, None], 255 - occurs[:, ::-1].argmax(axis=1)[:, None]
@@ -94,7 +96,7 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
     return _looked_up(image, np.where(brightest > darkest, _LEVELS * scale - darkest * scale, _LEVELS))
 
 
-def equalize(image: np.ndarray) -> np.ndarray:
+def equalize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Equalise the histogram of each channel; a channel with almost a single level is unchanged."""
     counts = _histograms(image)
     brightest = 255 - (counts > 0)[:, ::-1].argmax(axis=1)[:, None]
@@ -103,12 +105,12 @@ def equalize(image: np.ndarray) -> np.ndarray:
     return _looked_up(image, np.where(step > 0, (step // 2 + darker) // np.maximum(step, 1), _LEVELS))
 
 
-def _histograms(image: np.ndarray) -> np.ndarray:
+def _histograms(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Histogram of each channel, ``(C, 256) int64``."""
     counts = [cv2.calcHist([image], [channel], None, [256], [0, 256]) for channel in range(image.shape[2])]
     return np.concatenate(counts, axis=1).T.astype(np.int64)
 
 
-def _looked_up(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
+def _looked_up(image: NDArray[np.uint8], tables: NDArray[Any]) -> NDArray[np.uint8]:
     """Apply a lookup table, ``(1, 256)`` for all channels or ``(C, 256)``; its values are clipped to bytes."""
-    return cv2.LUT(image, np.clip(tables, 0, 255).astype(np.uint8).T[None]).reshape(image.shape)
+    return np.asarray(cv2.LUT(image, np.clip(tables, 0, 255).astype(np.uint8).T[None]), np.uint8).reshape(image.shape)

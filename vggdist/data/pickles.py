@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.pickles import Named, NamesError, PickleReader
 
@@ -30,7 +31,7 @@ class _Type:
 class _Array:
     """``numpy.ndarray`` under construction."""
 
-    values: np.ndarray | None = None
+    values: NDArray[Any] | None = None
 
 
 def read_pickle(content: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
@@ -19,7 +20,9 @@ MEMORY_LIMIT = 512 * 2**20
 """Maximum size in bytes of a data set of equal-sized images that is decoded to memory."""
 
 
-def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) -> tuple[Store, np.ndarray, np.ndarray | None]:
+def read_part(
+    store: Store, labels: NDArray[np.int32], data: DataConfig, total: int
+) -> tuple[Store, NDArray[np.int32], NDArray[np.uint8] | None]:
     """Decode a part to memory if it is small, and leave out damaged images if data.damaged is ``skip``.
 
     Args:
@@ -65,7 +68,7 @@ def _first_shape(store: Store, data: DataConfig) -> tuple[int, ...]:
     raise RequestError(f"all {len(store)} images, from {store.name(0)} to {store.name(len(store) - 1)}, are damaged")
 
 
-def _decode_all(store: Store, data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
+def _decode_all(store: Store, data: DataConfig, images: NDArray[np.uint8] | None) -> tuple[bool, dict[int, str]]:
     """Decode every image once, into ``images`` if it has their size.
 
     Returns:

@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular
@@ -25,8 +26,8 @@ _ARCHIVE_LIMIT = 2**30
 class Labelled(NamedTuple):
     """Images ``(N, H, W, C) uint8`` and their labels ``(N,) int32``."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
 
 
 class _Stream(Protocol):
@@ -96,7 +97,7 @@ def is_there(path: Path) -> bool:
     return path.exists() and not path.is_dir()
 
 
-def checked_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.ndarray:
+def checked_labels(labels: NDArray[np.integer[Any]], num_classes: int, origin: str) -> NDArray[np.int32]:
     """Convert labels to int32; ``RequestError`` names the first that is not from 0 to ``num_classes`` - 1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:

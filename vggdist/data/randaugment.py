@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data import colour, operations
 from vggdist.data.randomness import Draws
@@ -14,10 +15,10 @@ from vggdist.data.randomness import Draws
 MAX_MAGNITUDE = 30
 _MAX_SHIFT = 150 / 331  # of the largest translation, as a fraction of the side: 150 of AutoAugment's 331 pixels
 
-Operation = Callable[[np.ndarray], np.ndarray]
+Operation = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
-def randaugment(images: np.ndarray, count: int, magnitude: int, draws: Draws) -> np.ndarray:
+def randaugment(images: NDArray[np.uint8], count: int, magnitude: int, draws: Draws) -> NDArray[np.uint8]:
     """Apply ``count`` random operations to each of ``(B, S, S, C) uint8`` images, in place."""
     table = operations_at(magnitude, images.shape[1])
     drawn = draws.uniforms([f"randaugment {what} {place}" for what in ("operation", "direction") for place in range(count)])
@@ -56,17 +57,19 @@ def operations_at(magnitude: int, side: int) -> list[tuple[Operation, Operation]
     ]
 
 
-def _both_ways(operation: Callable[..., np.ndarray], strength: float, neutral: float = 0) -> tuple[Operation, Operation]:
+def _both_ways(
+    operation: Callable[..., NDArray[np.uint8]], strength: float, neutral: float = 0
+) -> tuple[Operation, Operation]:
     def at(value: float) -> Operation:
         return lambda image: operation(image, value)
 
     return at(neutral + strength), at(neutral - strength)
 
 
-def _one_way(operation: Callable[..., np.ndarray], **settings: Any) -> tuple[Operation, Operation]:
+def _one_way(operation: Callable[..., NDArray[np.uint8]], **settings: Any) -> tuple[Operation, Operation]:
     return (partial(operation, **settings),) * 2
 
 
-def _blended(blend: Callable[..., np.ndarray], image: np.ndarray, factor: float) -> np.ndarray:
+def _blended(blend: Callable[..., NDArray[np.uint8]], image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """Apply a blend of colour jitter, which takes batches, to one image."""
     return blend(image[None], np.array([factor]))[0]

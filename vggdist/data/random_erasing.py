@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.crop_boxes import box_draws, fitting_box
 from vggdist.data.randomness import Draws
@@ -12,7 +13,9 @@ _ERASED_AREA = (0.02, 0.33)
 _ERASED_RATIO = (1 / 3.3, 1 / 0.3)
 
 
-def cutout(images: np.ndarray, side: int, rows: np.ndarray, columns: np.ndarray, fill: np.ndarray) -> np.ndarray:
+def cutout(
+    images: NDArray[np.uint8], side: int, rows: NDArray[np.int64], columns: NDArray[np.int64], fill: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Fill a square of each image, in place (DeVries & Taylor 2017).
 
     Args:
@@ -28,7 +31,7 @@ def cutout(images: np.ndarray, side: int, rows: np.ndarray, columns: np.ndarray,
     return images
 
 
-def erase(images: np.ndarray, probability: float, fill: np.ndarray, draws: Draws) -> np.ndarray:
+def erase(images: NDArray[np.uint8], probability: float, fill: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
     """Fill a rectangle of some images, in place (Zhong et al. 2017, algorithm 1).
 
     Args:

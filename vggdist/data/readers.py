@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
@@ -135,9 +136,7 @@ def _held_out(data: DataConfig) -> str:
     return f"held out, {100 * data.held_out:g} % of each class"
 
 
-def _check_classes(
-    data: DataConfig, class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32]
-) -> None:
+def _check_classes(data: DataConfig, class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32]) -> None:
     """Log warnings about the classes of both parts; ``RequestError`` if they cannot be trained on."""
     problem, warnings = findings(class_names, train, test)
     if problem is not None:
@@ -183,7 +182,7 @@ def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
 
 def _encoded_part(
     store: Store,
-    labels: np.ndarray,
+    labels: NDArray[np.int32],
     class_names: tuple[str, ...],
     data: DataConfig,
     total: int,
@@ -224,7 +223,9 @@ def given(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     )
 
 
-def held_out_split(labels: np.ndarray, share: float, seed: int, part: str = "held out") -> tuple[np.ndarray, np.ndarray]:
+def held_out_split(
+    labels: NDArray[np.integer[Any]], share: float, seed: int, part: str = "held out"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold out a fraction of each class, selected by hash.
 
     Args:

@@ -8,6 +8,7 @@ from os.path import lexists
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.files import read_text
@@ -25,7 +26,7 @@ _NAMES_LIMIT = 2**24  # bytes of a file of class names
 class RecordStore:
     """Images in a record file (a :class:`vggdist.data.encoded.Store`)."""
 
-    def __init__(self, reader: RecordReader, places: np.ndarray) -> None:
+    def __init__(self, reader: RecordReader, places: NDArray[np.int64]) -> None:
         """Select the records at ``(N,)`` positions of the index."""
         self.reader, self.places = reader, places
 
@@ -48,7 +49,7 @@ class RecordStore:
         """Read one record; ``DamagedImageError`` if it violates the format."""
         return Encoded(self.reader.read(int(self.places[index])).content, self.name(index))
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> RecordStore:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> RecordStore:
         """The records at ``indices``."""
         return RecordStore(self.reader, self.places[np.asarray(indices)])
 

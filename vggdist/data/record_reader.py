@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular, read_regular
@@ -18,9 +19,9 @@ from vggdist.data.recordio import (
     LAST,
     MAGIC,
     MAGIC_BYTES,
+    MAX_LABELS,
     MAX_LENGTH,
     MIDDLE,
-    MAX_LABELS,
     WHOLE,
     ImageRecord,
     parse_index,
@@ -72,7 +73,7 @@ class RecordReader:
         return f"{path} key {self.keys[index]}" if self._keys_differ else f"{path} record {index}"
 
     @property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> NDArray[np.int64]:
         """Bytes from each record to the next one in the file: ``(N,) int64``."""
         return self._ends - self.positions
 
@@ -93,7 +94,7 @@ class RecordReader:
             begin += 4
         return ImageRecord(int(self.keys[index]), label, bytes(data[begin:]))
 
-    def labels(self) -> tuple[np.ndarray, dict[int, str]]:
+    def labels(self) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Read the label of every record from its header.
 
         Returns:
@@ -116,7 +117,7 @@ class RecordReader:
             damage.setdefault(place, str(self._damaged(place, f"its label {labels[place]} is not a class number")))
         return labels, damage
 
-    def _require_one_label(self, flags: np.ndarray) -> None:
+    def _require_one_label(self, flags: NDArray[np.uint32]) -> None:
         several = flags > 1
         if 2 * np.count_nonzero(several) > len(flags):  # in a minority of the records the header is damaged instead
             raise RequestError(
@@ -125,7 +126,7 @@ class RecordReader:
                 f"im2rec's --pack-label"
             )
 
-    def _misplaced(self, heads: np.ndarray) -> dict[int, str]:
+    def _misplaced(self, heads: NDArray[np.void]) -> dict[int, str]:
         """The error of each record that does not start at its position in the index or does not end at the next record.
 
         Raises:
@@ -160,8 +161,8 @@ class RecordReader:
                 damage[place] = self._reason(place)
         if unlisted:
             raise RequestError(
-                f"{self.index_path} lists {len(self)} of at least {len(self) + unlisted} records of {self.path}: it is truncated "
-                f"or of another file; copy it again, or remove it to read the records in file order"
+                f"{self.index_path} lists {len(self)} of at least {len(self) + unlisted} records of {self.path}: it is "
+                f"truncated or of another file; copy it again, or remove it to read the records in file order"
             )
         return damage
 

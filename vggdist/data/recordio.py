@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 
@@ -101,7 +102,7 @@ def record_end(head_at: Callable[[int], bytes], position: int, size: int) -> int
         expected = (MIDDLE, LAST)
 
 
-def parse_index(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def parse_index(path: Path, content: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys and positions, ``(N,) int64`` each."""
     if not content:
         raise RequestError(f"{path} is empty; remove it to read the records in file order")

@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vggdist.config.errors import RequestError
@@ -38,9 +39,7 @@ def short_side(config: AugmentConfig, image_size: int) -> int:
     return config.resize or image_size
 
 
-def fixed_crops(
-    source: Images, samples: NDArray[np.int64], short: int, size: int, crops: int = 1
-) -> NDArray[np.uint8]:
+def fixed_crops(source: Images, samples: NDArray[np.int64], short: int, size: int, crops: int = 1) -> NDArray[np.uint8]:
     """Scale each image by its short side and take its centre crop, or several crops; one image at a time is in memory.
 
     Args:
@@ -102,8 +101,8 @@ def decode_crop(image: LazyImage, box: Box, out: NDArray[np.uint8]) -> None:
     """Decode only what a crop needs, and scale it to ``out``, ``(S, S, C) uint8``.
 
     The image is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size at which the crop has at least S pixels per side.
-    The remaining scaling is bilinear, with antialiasing along sides that are reduced by more than 2. If the image is decoded at
-    a reduced size, the crop is shifted by at most one pixel of the original.
+    The remaining scaling is bilinear, with antialiasing along sides that are reduced by more than 2. If the image is decoded
+    at a reduced size, the crop is shifted by at most one pixel of the original.
     """
     size, channels = out.shape[1:]
     pixels = image.pixels(channels, divisor_for(box, size), above=box.top + box.height)
@@ -122,7 +121,7 @@ def _antialiased(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         return image
     sigmas = [math.sqrt((s * s - 1) / 6) if s > _ANTIALIAS_ABOVE else 0 for s in factors]
     widths = [2 * math.ceil(2 * sigma) + 1 for sigma in sigmas]  # two sigmas on each side; 1: no blur along this side
-    return np.asarray(cv2.GaussianBlur(image, widths, sigmaX=sigmas[0], sigmaY=sigmas[1])).reshape(image.shape)
+    return np.asarray(cv2.GaussianBlur(image, widths, sigmaX=sigmas[0], sigmaY=sigmas[1]), np.uint8).reshape(image.shape)
 
 
 def divisor_for(box: Box, size: int) -> int:
@@ -130,7 +129,7 @@ def divisor_for(box: Box, size: int) -> int:
     return next((divisor for divisor in (8, 4, 2) if min(box.height, box.width) >= divisor * size), 1)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Scale ``(H, W, C) uint8`` to ``(height, width, C)``: bilinear, with antialiasing when it is reduced."""
     if image.shape[:2] == (height, width):
         return image
@@ -139,7 +138,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(scaled).reshape(height, width, image.shape[2])
 
 
-def scale(image: np.ndarray, short: int) -> np.ndarray:
+def scale(image: NDArray[np.uint8], short: int) -> NDArray[np.uint8]:
     """Scale the short side of ``(H, W, C) uint8`` to ``short`` pixels."""
     height, width, _ = image.shape
     side = min(height, width)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data.randomness import permutation
@@ -48,11 +49,11 @@ class SamplePlan:
         """Samples without padding in the global batch of a step of an epoch."""
         return min(self.global_batch_size, self.num_samples - step * self.global_batch_size)
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> NDArray[np.int64]:
         """All samples in the order of an epoch: ``(num_samples,) int64``."""
         return permutation(self.seed, epoch, self.num_samples)
 
-    def part(self, order: np.ndarray, step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    def part(self, order: NDArray[np.int64], step: int, rank: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """A rank's samples of a step.
 
         Returns:
@@ -105,11 +106,11 @@ def make_plan(
     return SamplePlan(num_samples, global_batch, world_size, seed, drop_last, accumulation)
 
 
-def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[np.ndarray]:
+def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[NDArray[np.int64]]:
     """A rank's batches of an evaluation; each sample of the data set is in exactly one batch of one rank.
 
-    The data set is divided into batches before these are distributed, so the batches do not depend on the number of ranks. This
-    matters because the last bit of a network's output for a sample can depend on its position in the batch.
+    The data set is divided into batches before these are distributed, so the batches do not depend on the number of ranks.
+    This matters because the last bit of a network's output for a sample can depend on its position in the batch.
     """
     starts = range(rank * batch_size, num_samples, world_size * batch_size)
     return [np.arange(start, min(start + batch_size, num_samples)) for start in starts]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Findings(NamedTuple):
@@ -34,7 +35,7 @@ def part_line(labels: NDArray[np.int32], class_names: tuple[str, ...], origin: s
     return f"{line}; {origin}" if origin else line
 
 
-def findings(class_names: tuple[str, ...], train: np.ndarray, test: np.ndarray | None) -> Findings:
+def findings(class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32] | None) -> Findings:
     """Check the classes of a data set.
 
     Args:
@@ -46,8 +47,8 @@ def findings(class_names: tuple[str, ...], train: np.ndarray, test: np.ndarray |
         problem = f"there is only one class, {class_names[0]}; a classifier needs at least two (one folder or label per class)"
     elif test is not None and not len(test):
         problem = (
-            "the test set would be empty: each class has only one image, so none can be held out; add images, or a test set of "
-            "the same classes"
+            "the test set would be empty: each class has only one image, so none can be held out; add images, or a test set "
+            "of the same classes"
         )
     elif unknown := [class_names[label] for label in sorted(measured - known)]:
         problem = f"the test set has images of {_classes(unknown)} without training images"

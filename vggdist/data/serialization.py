@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data.arrays import ArraySource, Source
@@ -21,7 +22,7 @@ from vggdist.data.record_reader import RecordReader
 _METADATA = "metadata"  # JSON in UTF-8: everything that is not an array
 
 
-def to_arrays(data: DataSet) -> dict[str, np.ndarray]:
+def to_arrays(data: DataSet) -> dict[str, NDArray[Any]]:
     """Convert to arrays by name, for :func:`from_arrays`; pixels and labels are not copied."""
     arrays: dict[str, NDArray[Any]] = {}
     metadata: dict[str, Any] = {"mean": data.mean, "std": data.std, "identity": data.identity}
@@ -32,7 +33,7 @@ def to_arrays(data: DataSet) -> dict[str, np.ndarray]:
     return {_METADATA: _bytes(json.dumps(metadata).encode()), **arrays}
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> DataSet:
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> DataSet:
     """Rebuild the data set, which shares the memory of the arrays.
 
     Raises:
@@ -46,7 +47,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> DataSet:
     return DataSet(**parts, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]), identity=metadata["identity"])
 
 
-def _described(source: Source) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _described(source: Source) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The JSON values and the arrays of a source."""
     metadata: dict[str, Any] = {"class_names": source.class_names, "channels": source.channels, "left_out": source.left_out}
     if isinstance(source, ArraySource):
@@ -61,7 +62,7 @@ def _described(source: Source) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return metadata, arrays | {"places": store.places, "positions": reader.positions}
 
 
-def _rebuilt(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Source:
+def _rebuilt(metadata: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Source:
     labels, names, left_out = arrays["labels"], tuple(metadata["class_names"]), metadata["left_out"]
     if "images" in arrays:
         return ArraySource(arrays["images"], labels, names, left_out)
@@ -69,16 +70,16 @@ def _rebuilt(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> S
     return EncodedSource(store, labels, names, metadata["channels"], left_out)
 
 
-def _same_records(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> RecordStore:
+def _same_records(metadata: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RecordStore:
     reader = RecordReader(Path(metadata["records"]))
     if reader.stamp != metadata["stamp"] or not np.array_equal(reader.positions, arrays["positions"]):
         raise RequestError(f"{reader.path} was changed while it was read; start again when it is complete")
     return RecordStore(reader, arrays["places"])
 
 
-def _paths(joined: np.ndarray) -> list[Path]:
+def _paths(joined: NDArray[np.uint8]) -> list[Path]:
     return [Path(os.fsdecode(path)) for path in joined.tobytes().split(b"\0")]
 
 
-def _bytes(content: bytes) -> np.ndarray:
+def _bytes(content: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8)

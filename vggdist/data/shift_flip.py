@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 
-def pad_crop(images: np.ndarray, padding: int, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
+def pad_crop(images: NDArray[np.uint8], padding: int, tops: NDArray[np.int64], lefts: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Pad each side with black and crop the original size (He et al. 2016, section 4.2).
 
     Args:
@@ -23,7 +24,7 @@ def pad_crop(images: np.ndarray, padding: int, tops: np.ndarray, lefts: np.ndarr
     return windows[np.arange(batch), tops, lefts * channels].reshape(images.shape)
 
 
-def flip(images: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+def flip(images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Flip the images ``(B, H, W, C)`` horizontally that are selected by ``(B,) bool``, in place."""
     for place in np.flatnonzero(mirrored):  # numpy copies pixel by pixel, which takes 30 times as long
         cv2.flip(images[place], 1, dst=images[place])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data.arrays import ArraySource, Source
@@ -13,7 +14,7 @@ from vggdist.data.arrays import ArraySource, Source
 _CHUNK = 1024  # images counted at once: a compromise between Python's overhead and memory
 
 
-def value_counts(source: Source, part: int = 0, parts: int = 1) -> np.ndarray:
+def value_counts(source: Source, part: int = 0, parts: int = 1) -> NDArray[np.int64]:
     """Histogram of the pixel values of each channel, over slice ``part`` of ``parts`` equal slices of a source.
 
     Returns:
@@ -30,7 +31,7 @@ def value_counts(source: Source, part: int = 0, parts: int = 1) -> np.ndarray:
     return counts
 
 
-def statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel on a scale from 0 to 1.
 
     They are computed from integers, so they are exact and do not depend on the number of slices.
@@ -45,7 +46,7 @@ def statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
 
 
-def _pixels(source: Source, samples: range) -> Iterator[np.ndarray]:
+def _pixels(source: Source, samples: range) -> Iterator[NDArray[np.uint8]]:
     """The images of a range of samples, ``(..., C) uint8``, in chunks."""
     if isinstance(source, ArraySource):
         chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))

@@ -119,14 +119,14 @@ def _arrays(pretrained: Pretrained) -> AbstractContextManager[Mapping[str, Store
 
 def _require_frozen(rows: Sequence[Layer], found: Fit, path: str) -> None:
     """What stays as it is must be something that was trained."""
-    if missing := [row.name for row in rows if row.frozen and row.name in found.anew]:
+    if missing := [row.name for row in rows if row.frozen and row.name in found.initialized]:
         raise RequestError(f"model.freeze keeps {missing[0]} as it is, which {path} does not have: {found.difference}")
 
 
 def _report(found: Fit, spec: ModelSpec, path: str) -> None:
     logger.info("from %s: %s", path, ", ".join(found.taken))
-    if found.anew:
-        logger.info("not from there, but initialised: %s (%s)", ", ".join(found.anew), found.difference)
-    if found.left:
-        logger.info("not used of it: %s", ", ".join(found.left))
+    if found.initialized:
+        logger.info("not from there, but initialised: %s (%s)", ", ".join(found.initialized), found.difference)
+    if found.unused:
+        logger.info("not used of it: %s", ", ".join(found.unused))
     logger.info("images are normalised as these weights expect it: mean %s, deviation %s", spec.mean, spec.std)

@@ -14,7 +14,7 @@ from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data import crop_boxes
-from vggdist.data.augment import CHANGES, Batch, EvaluationView, TrainingView
+from vggdist.data.augment import AUGMENTATIONS, Batch, EvaluationView, TrainingView
 from vggdist.data.dataset import ArraySource
 from vggdist.data.randomness import Draws
 from vggdist.data.resize_crop import short_side
@@ -110,7 +110,7 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 def test_every_setting_is_carried_out_by_one_entry() -> None:
     framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
     elsewhere = {"mixup", "cutmix", "normalize"}  # of two samples, and on the device
-    entries = [key for keys in CHANGES for key in keys]
+    entries = [key for keys in AUGMENTATIONS for key in keys]
     assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
 
 

@@ -87,7 +87,11 @@ def _remove_class(root: Path) -> None:
             "train",
             "has the same number of images per class, but other images: file names, file sizes or pixels differ",
         ),
-        (lambda root: (root / "test/cat/1.png").rename(root / "test/cat/2.png"), "test", "has the same number of images per class"),
+        (
+            lambda root: (root / "test/cat/1.png").rename(root / "test/cat/2.png"),
+            "test",
+            "has the same number of images per class",
+        ),
         (
             lambda root: (root / "test/cat/1.png").rename(root / "test/ant/2.png"),
             "test",

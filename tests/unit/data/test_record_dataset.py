@@ -161,7 +161,8 @@ def test_records_and_a_folder_of_the_same_files_show_the_same_batches(root: Path
     config = AugmentConfig(random_resized_crop=True, flip=True, contrast=0.3)
     samples = np.arange(len(folder.train))
     ours, theirs = (
-        TrainingView(data.train, config, 16, 5, (0, 0, 0)).batch(3, samples, samples) for data in (records, folder)
+        TrainingView(data.train, config, 16, 5, (0, 0, 0)).batch(3, samples, np.ones(len(samples), np.float32))
+        for data in (records, folder)
     )
     np.testing.assert_array_equal(ours.images, theirs.images)
     np.testing.assert_array_equal(ours.labels, theirs.labels)
