@@ -163,7 +163,7 @@ def test_foreign_folders_and_files_are_no_runs(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "notes" / "config.yaml").touch()
     (tmp_path / "link").symlink_to("nowhere")
     assert not any(map(is_run, tmp_path.iterdir()))
-    assert main([str(tmp_path)]) == 2 and "holds no runs" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2 and "has no runs" in capsys.readouterr().err
     assert main([str(tmp_path / "none")]) == 2 and "No such file or directory" in capsys.readouterr().err
     assert main([str(tmp_path), str(tmp_path / "notes")]) == 2 and "is not the folder of a run" in capsys.readouterr().err
     assert main(["--all"]) == 2 and "unrecognized arguments: --all" in capsys.readouterr().err

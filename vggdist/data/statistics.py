@@ -63,7 +63,7 @@ def _moments(counted: list[int]) -> tuple[float, float]:
     spread = pixels * squares - total * total  # Python's integers have neither overflow nor cancellation
     if spread == 0:
         raise RequestError(
-            "a channel of the training images has the same value in every pixel, so its standard deviation is 0; set "
-            "augment.normalize to published or none"
+            "augment.normalize computed: a channel of the training images has the same value in every pixel, so its standard "
+            "deviation is 0; use published or none"
         )
     return total / (255 * pixels), math.sqrt(spread) / (255 * pixels)

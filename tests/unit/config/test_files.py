@@ -40,7 +40,7 @@ def test_a_file_that_has_more_than_its_size_says_is_read_up_to_the_limit() -> No
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", ["FIFO", "socket", "character device", "folder", "absent", "link to nothing"])
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "character device", "folder", "absent", "broken symlink"])
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     expected = {"FIFO": "it is a FIFO, not a regular", "character device": "it is a character device", "folder": "Is a dir"}
@@ -50,7 +50,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
         path.mkdir()
     elif kind == "character device":
         path.symlink_to("/dev/zero")
-    elif kind == "link to nothing":
+    elif kind == "broken symlink":
         path.symlink_to("nothing")
     with socket.socket(socket.AF_UNIX) as server:
         if kind == "socket":

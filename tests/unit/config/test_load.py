@@ -354,7 +354,7 @@ def test_help_exits_with_0_and_lists_every_key_with_its_text(capsys: pytest.Capt
     with pytest.raises(SystemExit) as left:
         load("train", ["--help"])
     text = capsys.readouterr().out
-    assert left.value.code == 0 and "python -m vggdist.train" in text and "Seed of everything random" in text
+    assert left.value.code == 0 and "python -m vggdist.train" in text and "Random seed of initial parameters" in text
     assert not [key for key in KEYS if f"--{key} " not in text]
 
 

@@ -120,7 +120,7 @@ def _archive(path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE])
 def test_a_member_of_an_archive_that_is_no_plain_file_is_not_there(tmp_path: Path, kind: bytes) -> None:
     _archive(tmp_path / "cifar-10-binary.tar.gz", test_batch=(kind, "/etc/passwd"))
-    with pytest.raises(RequestError, match="does not hold cifar-10-batches-bin/test_batch.bin|is not a whole archive"):
+    with pytest.raises(RequestError, match="does not contain cifar-10-batches-bin/test_batch.bin|is not a complete archive"):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -128,15 +128,22 @@ def test_what_unpacks_to_more_than_is_right_is_refused_before_it_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _archive(tmp_path / "cifar-10-binary.tar.gz", data_batch_2=bytes(10**7))
-    with pytest.raises(RequestError, match="binary.tar.gz is not a whole archive: it unpacks to more than the 12292 bytes"):
+    with pytest.raises(
+        RequestError,
+        match="binary.tar.gz is not a complete archive: it decompresses to more than the expected maximum of 12292 bytes",
+    ):
         cifar.load_cifar("cifar10", tmp_path)
     monkeypatch.setattr(published, "_ARCHIVE_LIMIT", 80_000)
-    with pytest.raises(RequestError, match="binary.tar.gz is not a whole archive: it unpacks to more than 80000 bytes"):
+    with pytest.raises(
+        RequestError, match="binary.tar.gz is not a complete archive: it decompresses to more than 80000 bytes"
+    ):
         cifar.load_cifar("cifar10", tmp_path)
     path.unlink()
     _write_binary(tmp_path)
     (tmp_path / "data_batch_2.bin").write_bytes(gzip.compress(bytes(10**7)))
-    with pytest.raises(RequestError, match="data_batch_2.bin cannot be read: it unpacks to more than the 12292 bytes"):
+    with pytest.raises(
+        RequestError, match="data_batch_2.bin cannot be read: it decompresses to more than the expected maximum of 12292 bytes"
+    ):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -148,7 +155,7 @@ def test_an_archive_that_is_cut_short_anywhere_is_refused_and_ends(tmp_path: Pat
     for cut in range(0, len(plain) - 11_000, 997):
         for content in (packed[: len(packed) * cut // len(plain)], plain[:cut]):
             path.write_bytes(content)
-            with pytest.raises(RequestError, match="tar.gz (is not a whole archive|does not hold)"):
+            with pytest.raises(RequestError, match="tar.gz (is not a complete archive|does not contain)"):
                 cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -158,7 +165,7 @@ def test_a_member_that_claims_to_be_endless_is_not_skipped_for_ever(tmp_path: Pa
     member.size = 2**60
     content = member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(content))
-    with pytest.raises(RequestError, match="is not a whole archive: it is cut short"):
+    with pytest.raises(RequestError, match="is not a complete archive: it is truncated"):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -231,7 +238,7 @@ def test_truncated_pickle_names_the_file_and_both_sizes() -> None:
         ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, True]}, "labels is a list"),
         ({"data": np.zeros((4, 3072), np.uint8), "labels": "0123"}, "labels is a str"),
         ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, -1]}, "label -1 of sample 3; expected 0 to 9"),
-        ([1, 2], "holds a list; expected a dictionary"),
+        ([1, 2], "contains a list; expected a dictionary"),
     ],
 )
 def test_pickle_of_another_content_is_refused(batch: object, message: str) -> None:

@@ -59,7 +59,7 @@ def test_a_name_with_the_characters_of_a_pattern_is_a_name_where_it_exists(tmp_p
 def test_a_folder_without_images_and_one_that_cannot_be_read_are_errors_in_their_place(tmp_path: Path) -> None:
     touch(tmp_path / "empty" / "notes.txt", tmp_path / "a.png")
     first, second = files([str(tmp_path / "empty"), str(tmp_path / "a.png")])
-    assert isinstance(first, RequestError) and "empty holds no .jpg, .jpeg or .png file" in str(first)
+    assert isinstance(first, RequestError) and "empty has no .jpg, .jpeg or .png file" in str(first)
     assert second == tmp_path / "a.png"
 
 
@@ -107,7 +107,7 @@ def test_a_name_arrives_before_the_stream_ends() -> None:
 
 
 def test_a_stream_of_something_else_is_refused() -> None:
-    with pytest.raises(RequestError, match="no list of names: one has more than 65536 bytes"):
+    with pytest.raises(RequestError, match="not a list of names: one has more than 65536 bytes"):
         list(read_names(io.BytesIO(bytes(10**6)), b"\n"))
     closed = os.open(os.devnull, os.O_WRONLY)
     with open(closed, "rb", buffering=65536) as stream, pytest.raises(RequestError, match="standard input cannot be read"):

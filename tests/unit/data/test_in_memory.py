@@ -65,5 +65,5 @@ def test_what_is_no_data_set_is_refused(given: Any, message: str) -> None:
 
 
 def test_the_command_line_has_no_such_images() -> None:
-    with pytest.raises(RequestError, match="data.name is given: the train and test images are those of a program"):
+    with pytest.raises(RequestError, match="data.name is given: the train and test images come from a Python program"):
         load(DATA, 0)

@@ -112,5 +112,5 @@ def test_a_string_is_not_copied_again_and_again() -> None:
     head = b"\x80\x02}q\x00(U\x01sT" + struct.pack("<i", 2**20) + bytes(2**20) + b"q\x03U\x01pJ\x00\x00\x10\x00\x85q\x01"
     head += b"U\x01tcnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x02"
     assert read_pickle(head + b"U\x01a" + begin + state + b"u.")["a"].nbytes == 2**20
-    with pytest.raises(ValueError, match="not as numpy writes it"):
+    with pytest.raises(ValueError, match="not in numpy's format"):
         read_pickle(head + b"U\x01a](" + (begin + state) * 20_000 + b"eu.")

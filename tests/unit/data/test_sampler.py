@@ -164,7 +164,7 @@ def test_a_batch_size_that_accumulation_does_not_divide_names_its_key() -> None:
 
 
 def test_more_ranks_than_samples_are_refused() -> None:
-    with pytest.raises(RequestError, match="5 ranks share 4 training samples"):
+    with pytest.raises(RequestError, match="5 ranks for 4 training samples"):
         make_plan(4, 5, world_size=5, seed=0, drop_last=False)
 
 

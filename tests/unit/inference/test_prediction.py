@@ -238,5 +238,5 @@ def test_a_request_that_is_wrong_ends_with_2(
 
 
 def test_several_processes_are_refused(run: Path) -> None:
-    with pytest.raises(RequestError, match="predict computes in one process, and a launcher started 2"):
+    with pytest.raises(RequestError, match="predict runs in one process, but a launcher started 2"):
         predict.predict([str(run), "a.png"], processes=2)

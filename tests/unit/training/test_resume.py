@@ -50,7 +50,7 @@ def test_on_any_number_of_ranks_the_global_batch_stays(ranks: int, accumulation:
 
 def test_an_elastic_run_begins_on_any_number_of_ranks() -> None:
     config = config_of(global_batch_size=32)
-    with pytest.raises(RequestError, match="32 samples, which 3 ranks"):
+    with pytest.raises(RequestError, match="32 samples, which is not divisible by 3 ranks"):
         batch_size_of(config, 3, None)
     assert batch_size_of(replace(config, run=RunConfig(elastic=True)), 3, None) == 32
 

@@ -96,7 +96,7 @@ def test_ours_exported_and_timm_s_names() -> None:
 def test_a_head_of_other_classes_is_made_anew() -> None:
     found, values = fitted({**TORCH, "classifier.3.weight": (1000, 5), "classifier.3.bias": (1000,)})
     assert found.initialized == ("output",) and found.unused == ("classifier.3",) and len(found.taken) == 4
-    assert found.difference == "classifier.3.weight of the file is (1000, 5), output takes (7, 5)"
+    assert found.difference == "classifier.3.weight in the file has the shape (1000, 5), but output has (7, 5)"
     assert not [name for name in values if "output" in name]
     same_number, _ = fitted(TORCH, same_classes=False)
     assert same_number.initialized == ("output",) and same_number.difference == "classifier.3 has other classes"
@@ -123,10 +123,10 @@ def test_what_stands_behind_the_first_difference_is_not_taken_though_it_fits() -
         (
             {**TORCH, "features.0.weight": (8, 3, 3, 3)},
             {},
-            r"features.0.weight of the file is \(8, 3, 3, 3\), stage1.conv1 takes",
+            r"features.0.weight in the file has the shape \(8, 3, 3, 3\), but stage1.conv1 has",
         ),
-        (with_norm(), {}, "features.0 of the file has a batch normalisation, and stage1.conv1 has none"),
-        (TORCH, {"batch_norm": True}, "features.0 of the file lacks a batch normalisation, which stage1.conv1 has"),
+        (with_norm(), {}, "features.0 in the file has a batch normalisation, but stage1.conv1 does not"),
+        (TORCH, {"batch_norm": True}, "features.0 in the file does not have a batch normalisation, but stage1.conv1 does"),
         ({"w": (3,), "features.0.bias": (4,)}, {}, "it has no convolutions"),
         ({**TORCH, "features.1.running_mean": (4,)}, {}, "3 convolutions and 1 batch normalisations"),
     ],
