@@ -1,4 +1,4 @@
-"""Images go into records and back; an interrupted call is continued; what is damaged is named and reported."""
+"""Images are converted to records and back; interrupted calls are resumed; damaged images are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vggdist.prepare import main
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two classes with six training photographs and one test image each."""
+    """Two classes with six training images and one test image each."""
     random = np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 1)):
         for name in ("cat", "dog"):
@@ -47,7 +47,7 @@ def _report(target: Path) -> dict:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """All but what is about the work itself."""
+    """All files except those in ``.prepare``."""
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return {str(path): (folder / path).read_bytes() for path in paths if path.parts[0] != ".prepare"}
 
@@ -116,7 +116,7 @@ def test_a_record_without_a_header_is_left_out_and_reported_too(source: Path, ta
         file.write(bytes(4))
     back = tmp_path / "back"
     assert main([str(target), str(back), "--to", "folder", "--damaged", "stop"]) == 2 and not back.exists()
-    for _ in range(2):  # the second call finds everything there, and reports the same
+    for _ in range(2):  # the second call finds all files and has the same report
         assert main([str(target), str(back), "--to", "folder"]) == 0
         (entry,) = _report(back)["parts"]["train"]["left_out"]
         assert entry["image"] == f"{target / 'train.rec'} key 3" and "does not start with a record header" in entry["reason"]
@@ -182,7 +182,7 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    if not (target / "train.rec").exists():  # unless it was faster
+    if not (target / "train.rec").exists():  # unless the command was faster
         assert not (target / "train.idx").exists()
     assert main([str(source), str(target)]) == 0
     assert len(RecordReader(target / "train.rec")) == 412 and main(["--check", str(target)]) == 0
@@ -231,7 +231,7 @@ def test_a_wrong_request_is_refused_with_code_2(source: Path, target: Path, caps
     assert main([str(source / "wrong.lst"), str(target)]) == 2 and "line 1 of" in capsys.readouterr().err
 
 
-# What is in the target and is not ours
+# Files of others in the target
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_full_disk_is_named_by_the_folder_and_the_work_is_continued(
     def full(self: record_writer.RecordWriter, record: object) -> None:
         written.append(record)
         if len(written) == 5:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as file.write() does: without a name
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # without a file name, as file.write() raises it
         write(self, record)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
@@ -380,7 +380,7 @@ def test_names_that_are_not_utf8_go_into_records_and_out_again(
     assert main(["--check", str(source)]) == 1 and r"caf\xe9.jpg (8 bytes)" in capsys.readouterr().out
 
 
-# What is listed
+# List files
 
 
 @pytest.mark.parametrize(

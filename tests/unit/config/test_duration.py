@@ -1,4 +1,4 @@
-"""Durations are read as batch systems write them, and nothing else is."""
+"""Durations in the format of batch systems are accepted, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only regular files of a size that can be right are read, and nothing blocks."""
+"""Only regular files up to a size limit are read, and nothing blocks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_larger_file_is_refused_by_its_size_before_it_is_read(tmp_path: Path, 
 
 
 def test_a_file_that_has_more_than_its_size_says_is_read_up_to_the_limit() -> None:
-    size = len(Path("/proc/self/maps").read_bytes())  # whose size is given as 0
+    size = len(Path("/proc/self/maps").read_bytes())  # whose reported size is 0
     assert size > 1000 and len(read_regular("/proc/self/maps", 10 * size)) > 1000
     with pytest.raises(OSError, match="more bytes than its reported size; expected at most 1000"):
         read_regular("/proc/self/maps", 1000)

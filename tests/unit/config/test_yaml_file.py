@@ -1,4 +1,4 @@
-"""A file of settings is read strictly, and whatever is wrong with it is said with file and line."""
+"""Settings files are parsed strictly, and errors are reported with file and line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vggdist.config.yaml_file import parse_file, parse_value
 
 
 def nested_aliases(levels: int) -> str:
-    """Each section names the one before ten times."""
+    """Each section refers to the previous one ten times."""
     lines = ["a: &a {k: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]}"]
     for level in range(1, levels):
         inner = ", ".join(f"x{place}: *{chr(96 + level)}" for place in range(10))

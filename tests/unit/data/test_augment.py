@@ -1,4 +1,4 @@
-"""A batch is framed and augmented as asked, and what happens to a sample depends on (seed, epoch, sample) alone."""
+"""Batches are cropped and augmented as configured; the augmentation of a sample depends only on (seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
         np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
-# What is seen does not depend on how it is asked for
+# Batches do not depend on how samples are grouped
 
 
 @pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
@@ -109,12 +109,12 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 
 def test_every_setting_is_carried_out_by_one_entry() -> None:
     framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
-    elsewhere = {"mixup", "cutmix", "normalize"}  # of two samples, and on the device
+    elsewhere = {"mixup", "cutmix", "normalize"}  # applied to two samples, or on the device
     entries = [key for keys in AUGMENTATIONS for key in keys]
     assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
 
 
-# Framing
+# Resizing and cropping
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -253,7 +253,7 @@ def test_cutmix_pastes_another_sample_as_that_one_is_augmented_itself() -> None:
     for image, sample, partner, weight in zip(batch.images, _SAMPLES, batch.partners, batch.weights, strict=True):
         own, other = ((image == alone[number]).all(axis=-1) for number in (sample, partner))
         assert (own | other).all()
-        assert 1 - other.mean() <= weight + 1e-6 and weight <= own.mean() + 1e-6  # where both are alike, either may be it
+        assert 1 - other.mean() <= weight + 1e-6 and weight <= own.mean() + 1e-6  # where both are equal, either matches
     assert 0 < batch.weights.mean() < 1
 
 

@@ -1,4 +1,4 @@
-"""CIFAR's files are read exactly, or refused with a message that helps."""
+"""CIFAR's files are read exactly, or rejected with a clear message."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_binary_and_pickled_cifar_read_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-binary.tar"])
-@pytest.mark.parametrize("mode", ["w:gz", "w"])  # whatever the name says
+@pytest.mark.parametrize("mode", ["w:gz", "w"])  # independent of the name
 def test_cifar_reads_from_the_root_and_from_the_archive_as_from_its_folder(tmp_path: Path, name: str, mode: str) -> None:
     _write_binary(tmp_path / "plain")
     (tmp_path / "packed").mkdir()
@@ -189,7 +189,7 @@ def test_class_names_that_are_not_ten_names_are_refused(tmp_path: Path, names: o
 
 
 def test_the_pickle_that_python_2_wrote_is_read() -> None:
-    """The operations of the published data_batch_1 in their order, with four images."""
+    """The operations of the published data_batch_1 in order, with four images."""
     labels, pixels = _batches()[0]
     content = b"".join(
         (
@@ -247,7 +247,7 @@ def test_pickle_of_another_content_is_refused(batch: object, message: str) -> No
 
 
 class _Hostile:
-    """Touches a file when it is unpickled the ordinary way."""
+    """Touches a file when Python's unpickler reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -263,7 +263,7 @@ def test_hostile_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
         cifar.read_cifar_pickle(content, "data_batch_1", _ROWS, 10, "labels")
     assert not trace.exists()
     pickle.loads(content)
-    assert trace.exists()  # so the pickle would have run
+    assert trace.exists()  # the pickle is really executable
 
 
 def test_label_out_of_range_is_refused() -> None:

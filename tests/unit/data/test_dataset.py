@@ -1,4 +1,4 @@
-"""Each data set arrives as two sources of the right shape, the same on every rank."""
+"""Each data set is loaded as parts of the right shape, the same on every rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A photograph is decoded at the scale that is needed, upright, and what it shows is what Pillow shows."""
+"""Images are decoded upright, at the required scale, and equal Pillow's result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vggdist.data.resize_crop import decode_crop
 
 
 def _scene(width: int = 640, height: int = 480) -> Image.Image:
-    """Smooth waves with edges between them: something that a scale can be wrong about."""
+    """Smooth waves and edges, which show errors of scaling."""
     rows, columns = np.mgrid[:height, :width]
     waves = [128 + 100 * np.sin(columns / (20 + 9 * c) + c) * np.cos(rows / (25 + 5 * c)) for c in range(3)]
     pixels = np.stack(waves, axis=-1).astype(np.uint8)
@@ -99,7 +99,7 @@ def test_a_scaled_image_is_the_mean_of_its_squares(divisor: int) -> None:
 def test_what_is_finer_than_the_pixels_of_a_long_crop_becomes_its_mean_and_the_short_side_stays_sharp(
     shrink: float, across: bool
 ) -> None:
-    """Stripes along the side that shrinks, and an edge along the other, which must not be blurred."""
+    """Stripes along the side that is reduced, and an edge along the other side, which must not be blurred."""
     long, short = round(100 * shrink), 150
     pixels = np.zeros((short, long, 3), np.uint8)
     pixels[:75] = 120 + 100 * np.sin(np.arange(long) * 2 * np.pi / 2.9)[:, None]

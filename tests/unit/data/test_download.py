@@ -1,4 +1,4 @@
-"""What is fetched is whole, checked, and fetched once."""
+"""Downloads are complete, verified, and made once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vggdist.data.download import Publisher, RemoteFile
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves ``contents`` on this machine and counts the requests."""
+    """Local server of ``contents`` that counts the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.removeprefix("/")
         self.server.requests.append(name)
-        time.sleep(0.2)  # long enough for a second process to ask in the meantime, if it were free to
+        time.sleep(0.2)  # long enough for a request of the second process, if it were not locked out
         self.send_response(200 if name in self.server.contents else 404)
         self.end_headers()
         self.wfile.write(self.server.contents.get(name, b""))

@@ -1,4 +1,4 @@
-"""A data set is recognised in a copy elsewhere, and what changed in it is said in words."""
+"""A copy of a data set has the same fingerprint, and changes are described."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _of(root: Path, **options: Any) -> dict[str, Any]:
-    """As it is after a checkpoint has kept it."""
+    """The fingerprint after it was stored in a checkpoint."""
     return json.loads(json.dumps(load(DataConfig(name="folder", root=str(root), **options), seed=0).identity))
 
 

@@ -1,4 +1,4 @@
-"""Folders of images become the pixels that a person sees, and what is wrong in them is named."""
+"""Image folders are read correctly, and faults in them are reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _load(root: Path, **options: object) -> DataSet:
         ("1", 1, (255, 255, 255)),
         ("LA", (100, 255), (100, 100, 100)),
         ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
-        ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # what lies under full transparency is not part of the picture
+        ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # fully transparent pixels have no visible colour
         ("I;16", 0x80FF, (128, 128, 128)),
         ("P", 0, (0, 0, 0)),
     ],
@@ -80,9 +80,9 @@ def test_transparent_palette_and_cmyk_become_rgb(tmp_path: Path) -> None:
 
 def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotated by 90 degrees clockwise
     image = Image.new("RGB", (16, 8))
-    image.paste(_RED, (0, 0, 8, 8))  # the left half, which comes to lie on top
+    image.paste(_RED, (0, 0, 8, 8))  # the left half, which is at the top after the rotation
     image.save(tmp_path / "turned.jpg", exif=exif, quality=100)
     pixels = decode(tmp_path / "turned.jpg", 3)
     assert pixels.shape == (16, 8, 3)

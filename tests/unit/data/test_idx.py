@@ -1,4 +1,4 @@
-"""Idx files are read exactly, under the names that people have them by, or refused with a message that helps."""
+"""Idx files are read exactly, under all common names, or rejected with a clear message."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def _rename(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "change",
     [
-        lambda name: name.replace("-idx", ".idx"),  # several unpackers
+        lambda name: name.replace("-idx", ".idx"),  # as some archivers write it
         lambda name: name.upper(),
-        lambda name: name.removesuffix(".gz"),  # gzipped none the less
-        lambda name: f"{name}/{name}",  # unpacked into a folder of its own
+        lambda name: name.removesuffix(".gz"),  # but gzipped
+        lambda name: f"{name}/{name}",  # extracted into a folder of this name
         lambda name: f"{name}/{name.replace('-idx', '.idx')}",
     ],
 )

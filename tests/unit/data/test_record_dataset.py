@@ -1,4 +1,4 @@
-"""Record files are those of MXNet, read by random access, and what is wrong in them is named."""
+"""Record files are compatible with MXNet, read by random access, and faults in them are reported."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _load(root: Path, **options: Any) -> DataSet:
 
 
 def _spoil(path: Path, key: int, offset: int, content: bytes) -> None:
-    """Overwrite bytes of a record, ``offset`` counted from its beginning."""
+    """Overwrite bytes of a record, ``offset`` relative to its start."""
     lines = dict(line.split("\t") for line in path.with_suffix(".idx").read_text().splitlines())
     with path.open("r+b") as file:
         file.seek(int(lines[str(key)]) + offset)
@@ -317,7 +317,7 @@ def test_a_record_that_ends_before_the_next_one_is_damaged(root: Path) -> None:
 
 
 def _with_labels(path: Path, *labels: object) -> None:
-    """Records as MXNet's im2rec writes them: with one label each, or with several."""
+    """Records as MXNet's im2rec writes them: with one label or several labels each."""
     import mxnet as mx
 
     path.parent.mkdir(exist_ok=True)

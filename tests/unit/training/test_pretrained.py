@@ -156,7 +156,7 @@ def test_a_run_continues_without_the_file_with_the_same_layers_at_the_same_rates
     [
         (
             [],
-            r"file\.params: none of its layers matches: \S+ in the file .* \(4, 3, 3, 3\), but stage1\.conv1 has \(4, 1, 3, 3\)",
+            r"none of its layers matches: \S+ in the file .* \(4, 3, 3, 3\), but stage1\.conv1 has \(4, 1, 3, 3\)",
         ),
         (
             ["--data.channels", "3", "--model.stages", "[[1, 4], [2, 6]]", "--model.freeze", "2"],

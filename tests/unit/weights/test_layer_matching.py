@@ -1,4 +1,4 @@
-"""Which layers of a file are ours: those that stand at the same place and have the same shape, from the image on."""
+"""Layers of a file match if they have the same position and shape, from the input on."""
 
 from __future__ import annotations
 

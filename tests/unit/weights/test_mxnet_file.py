@@ -1,4 +1,4 @@
-"""Files of MXNet's parameters are read as MXNet reads them, and never take more memory than they have bytes."""
+"""MXNet's parameter files are read as by MXNet, without using more memory than the file has bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def one_array(
     named: int | None = None,
     length: int | None = None,
 ) -> bytes:
-    """A file, some of whose numbers may be wrong."""
+    """A file whose header fields can be set to wrong values."""
     content = struct.pack("<QQQIi", 0x112, 0, arrays, 0xF993FAC9, storage)
     content += struct.pack("<i", len(shape) if dimensions is None else dimensions) + struct.pack(f"<{len(shape)}q", *shape)
     content += struct.pack("<iii", 1, 0, dtype) + values + struct.pack("<Q", len(names) if named is None else named)

@@ -1,4 +1,4 @@
-"""Files of torch.save are read as torch reads them, without torch, and nothing in them is run."""
+"""torch.save files are read as by torch, without torch, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -151,7 +151,7 @@ def test_an_old_file_whose_storage_is_shorter_than_its_tensor_is_refused(tmp_pat
 
 
 def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
-    """A few bytes that are many members would take more memory than the file has."""
+    """Overlapping members would use more memory than the file has bytes."""
     path, stream = tmp_path / "vgg.pth", io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("vgg/data/0", bytes(4000))
