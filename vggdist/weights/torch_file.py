@@ -119,11 +119,11 @@ def read_old(file: BinaryIO) -> dict[str, StoredArray]:
         raise ValueError("its values are not little endian")
     tensors = _tensors(_TorchReader(), head)
     keys = _TorchReader().read(head)
-    begins = _begins(file, len(OLD_BEGINNING) + head.tell(), keys, {tensor.storage for tensor in tensors.values()})
+    offsets = _offsets(file, len(OLD_BEGINNING) + head.tell(), keys, {tensor.storage for tensor in tensors.values()})
 
     def reader(storage: _Storage) -> Callable[[], bytes]:
         def read() -> bytes:
-            file.seek(begins[storage.key])
+            file.seek(offsets[storage.key])
             return file.read(storage.num_bytes)
 
         return read
@@ -131,21 +131,21 @@ def read_old(file: BinaryIO) -> dict[str, StoredArray]:
     return {name: _array(name, tensor, reader(tensor.storage)) for name, tensor in tensors.items()}
 
 
-def _begins(file: BinaryIO, begin: int, keys: Any, used: Collection[_Storage]) -> dict[str, int]:
+def _offsets(file: BinaryIO, begin: int, keys: Any, used: Collection[_Storage]) -> dict[str, int]:
     """Offset of the values of each storage."""
-    size, begins, storages = os.fstat(file.fileno()).st_size, {}, {storage.key: storage for storage in used}
+    size, offsets, storages = os.fstat(file.fileno()).st_size, {}, {storage.key: storage for storage in used}
     known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if not known or sorted(keys) != sorted(storage.key for storage in used):
         raise ValueError("its storages do not match its tensors")
     for key in keys:
         file.seek(begin)
-        begins[key] = begin + 8
+        offsets[key] = begin + 8
         begin += 8 + storages[key].num_bytes
         if begin > size:
             raise ValueError(f"it ends within storage {key:.40}")
         if struct.unpack("<q", file.read(8)) != (storages[key].count,):
             raise ValueError(f"the size of storage {key:.40} differs from that in its tensors")
-    return begins
+    return offsets
 
 
 class _TorchReader(PickleReader):
