@@ -1,13 +1,16 @@
-"""How long a checkpoint holds up the training: ``.venv/bin/python benchmarks/checkpoint_stall.py --json stall.json``.
+"""How long a checkpoint stops the training: ``.venv/bin/python benchmarks/checkpoint_stall.py --json stall.json``.
 
-VGG-16 with momentum (276.7 million numbers, 1.1 GB) is saved by ``CheckpointWriter`` while steps go on. A step here is some
-matrix products, as forward and backward passes would make, and an SGD update of every array in place; gradients are left
-out to save memory. The stall of a save is what the loop waits for: the time that ``save()`` takes plus what the next step,
-whose updates wait for the copies, takes longer than the median step. The write is held back until that step has ended, and is
-told apart: it makes nobody wait, but takes time of the cores, and so of the steps where these compute on all cores.
-The first save is told apart, too: it is the warm-up.
+``CheckpointWriter`` saves VGG-16 with momentum (276.7 million numbers, 1.1 GB) while steps continue. A step consists of some
+matrix products, in place of forward and backward pass, and an SGD update of every array in place. It has no gradients, to save
+memory.
 
-Takes about 3.5 GB of memory, twice 1.1 GB of disk and, on two idle cores, one to two minutes. The bar: a median of 0.2 s.
+The stall of a save is the time for which the loop waits: the time of ``save()``, plus the time by which the next step is
+longer than the median step, because its updates wait for the copies.
+
+The write starts only when that step has ended, and is reported separately. No step waits for it, but it uses time of the
+cores, and so slows steps that compute on all cores. The first save is the warm-up and is also reported separately.
+
+Needs about 3.5 GB of memory, twice 1.1 GB of disk and, on two idle cores, one to two minutes. Target: a median of 0.2 s.
 """
 
 from __future__ import annotations
@@ -35,30 +38,30 @@ from vggdist.checkpoints.writer import CheckpointWriter  # noqa: E402
 from vggdist.config.schema import ModelConfig  # noqa: E402
 from vggdist.models.vgg import VGG  # noqa: E402
 
-BAR_S = 0.2
+TARGET_S = 0.2
 
 
 @dataclass(frozen=True)
 class Save:
-    """What one save cost, in seconds."""
+    """The cost of one save, in seconds."""
 
     call_s: float
-    """What ``save()`` took in the training's thread."""
+    """Time of ``save()`` in the training's thread."""
     first_step_s: float
-    """What the next step took longer than usual: its updates wait for the copies."""
+    """Time by which the next step was longer than usual: its updates wait for the copies."""
     later_steps_s: float
-    """What the further steps until the end of the write took longer: the writing thread shares the cores."""
+    """Time by which the steps until the end of the write were longer: the writing thread shares the cores."""
     write_s: float
-    """From the end of the first step until the checkpoint was on the disk; no stall in itself."""
+    """From the end of the first step until the checkpoint was on the disk; not part of the stall."""
 
     @property
     def stall_s(self) -> float:
-        """What the loop waited for."""
+        """Time for which the loop waited."""
         return self.call_s + self.first_step_s
 
 
 class HeldStore(CheckpointStore):
-    """Begins to write only when it is told to."""
+    """Starts to write when ``released`` is set."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -71,7 +74,7 @@ class HeldStore(CheckpointStore):
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--json`` says."""
+    """Measure, print a table, and write the figures to the file of ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--saves", type=int, default=6, help="saves after the warm-up (default 6)")
     parser.add_argument("--baseline-steps", type=int, default=15, help="steps without a save (default 15)")
@@ -112,17 +115,17 @@ def main() -> None:
         "first": asdict(first) | {"stall_s": first.stall_s},
         "saves": [asdict(save) | {"stall_s": save.stall_s} for save in rest],
         "median": {name: statistics.median(getattr(save, name) for save in rest) for name in (*asdict(first), "stall_s")},
-        "bar_s": BAR_S,
+        "target_s": TARGET_S,
     }
-    print(f"usual step {usual:.3f} s before and {usual_after:.3f} s after; making the buffers {buffers_s:.3f} s")
+    print(f"usual step {usual:.3f} s before and {usual_after:.3f} s after; allocation of the buffers {buffers_s:.3f} s")
     median = figures["median"]["stall_s"]
-    print(f"median stall {median:.3f} s, {'within' if median <= BAR_S else 'above'} the bar of {BAR_S} s")
+    print(f"median stall {median:.3f} s, {'within' if median <= TARGET_S else 'above'} the target of {TARGET_S} s")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def vgg16_with_momentum() -> dict[str, mx.nd.NDArray]:
-    """Arrays of the names and shapes that a run's checkpoint has, on the CPU."""
+    """Arrays with the names and shapes of a run's checkpoint, on the CPU."""
     network = VGG(ModelConfig(name="vgg16"), channels=3, image_size=224, num_classes=1000)
     shapes = {name: parameter.shape for name, parameter in network.collect_params().items()}
     arrays = {f"parameter/{name}": mx.nd.random.normal(0, 0.05, shape) for name, shape in shapes.items()}
@@ -143,14 +146,14 @@ def training_step(arrays: dict[str, mx.nd.NDArray], products: int) -> Callable[[
             momentum = arrays[f"optimizer/{name}/momentum"]
             mx.nd.sgd_mom_update(weight, weight, momentum, lr=1e-6, momentum=0.9, wd=0.0, out=weight)
         for array in (*results, *weights.values()):
-            array.wait_to_read()  # not waitall, which would wait for the checkpoint's copies by themselves
+            array.wait_to_read()  # not waitall, which would also wait for the checkpoint's copies
         return time.perf_counter() - started
 
     return step
 
 
 def measure(writer: CheckpointWriter, store: HeldStore, number: int, step: Callable[[], float], usual: float) -> Save:
-    """Save once and go on with steps until the write has ended."""
+    """Save once and continue with steps until the write has ended."""
     store.released.clear()
     started = time.perf_counter()
     writer.save({"step": number})

@@ -1,7 +1,7 @@
-"""Our ways to train, side by side: ``.venv/bin/python benchmarks/compare.py --repeats 5 gloo gloo-bfloat16``.
+"""Speed of launchers and settings: ``.venv/bin/python benchmarks/compare.py --repeats 5 gloo gloo-bfloat16``.
 
-Each way is a short training by the command that a user would type. The ways take turns, so that a noisy machine is noisy for
-all of them, and are told as ratios to the first, turn by turn.
+Each variant is a short training by the command that a user would type. The variants take turns, so that noise of the machine
+affects all of them. The table has ratios to the first variant, turn by turn.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from measure import Program, ProgramFailed, in_words, machine, ours, take_turns
 
 GLOO, MPI = "horovodrun --gloo -np 2", "horovodrun -np 2"
-# Without vggdist/environment/scheduling.py.
+# A training without the effect of vggdist/environment/scheduling.py.
 IMPATIENT = "import os, runpy; os.SCHED_BATCH = os.SCHED_OTHER; runpy.run_module('vggdist.train', run_name='__main__')"
 
 
 def impatient(program: Program) -> Program:
-    """The same training, its threads started as any others."""
+    """The same training with the default scheduling of threads."""
     at = program.command.index("-m")
     return replace(program, command=(*program.command[:at], "-c", IMPATIENT, *program.command[at + 2 :]))
 
@@ -50,18 +50,18 @@ WAYS = {
 
 def main() -> None:
     """Measure and print."""
-    asked = argparse.ArgumentParser(description=__doc__, epilog=f"Ways: {', '.join(WAYS)}.")
-    asked.add_argument("ways", nargs="+", choices=WAYS, metavar="WAY", help="the others are compared with the first")
-    asked.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
-    asked.add_argument("--json", type=Path, help="file for all figures")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"Variants: {', '.join(WAYS)}.")
+    parser.add_argument("ways", nargs="+", choices=WAYS, metavar="VARIANT", help="the others are compared with the first")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    options = parser.parse_args()
     found = machine()
     try:
         speeds = take_turns({name: WAYS[name] for name in options.ways}, options.repeats)
     except ProgramFailed as failure:
         sys.exit(str(failure))
     print(f"{in_words(found)}, n = {options.repeats}")
-    print(f"{'way':<18} {'images/s':<26} ratio")
+    print(f"{'variant':<18} {'images/s':<26} ratio")
     for name, taken in speeds.items():
         print(f"{name:<18} {taken!s:<26} {taken.over(speeds[options.ways[0]])}")
     if options.json:

@@ -1,8 +1,8 @@
-"""Does it help to begin with weights of other images? ``.venv/bin/python benchmarks/fine_tuning.py DIR``.
+"""Accuracy with and without pretrained weights: ``.venv/bin/python benchmarks/fine_tuning.py DIR``.
 
-DIR holds CIFAR-10 as images, ``train/<class>/`` and ``test/<class>/``. For each seed a thin VGG-11 is trained on the first
-eight classes. Then 100 training images of each of the other two are learned from scratch and in several ways from those
-weights, all with the same steps, batches and augmentation; top-1 is over all test images of these two classes.
+DIR has CIFAR-10 as images, ``train/<class>/`` and ``test/<class>/``. For each seed a narrow VGG-11 is trained on the first
+eight classes. Then networks are trained on 100 images of each of the other two classes, from scratch and from those weights
+with several settings, all with the same steps, batches and augmentation. Top-1 is over all test images of these two classes.
 docs/fine-tuning.md has the results.
 """
 
@@ -23,24 +23,24 @@ import vggdist
 Part = tuple[np.ndarray, np.ndarray]
 
 RATES = (0.01, 0.03)
-"""Learning rates; each way is shown with the one that is best for it on average over the seeds."""
+"""Learning rates; the table has the best one of each row, on average over the seeds."""
 WAYS = {
     "from scratch": (0, 1.0),
     "--model.pretrained": (0, 1.0),
     "--model.pretrained --optimizer.backbone_rate 0.1": (0, 0.1),
     "--model.pretrained --model.freeze 3": (3, 1.0),
 }
-"""Frozen stages, and the learning rate of what was loaded as a multiple of that of the rest."""
+"""Frozen stages, and the learning rate of the loaded layers as a multiple of that of the new ones."""
 
 
 def main() -> None:
     """Measure and print."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("root", type=Path, metavar="DIR", help="CIFAR-10 as images in folders")
-    asked.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
-    asked.add_argument("--epochs", type=int, default=3, help="over the eight classes (default: %(default)s)")
-    asked.add_argument("--images", type=int, default=100, help="of each new class (default: %(default)s)")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, metavar="DIR", help="CIFAR-10 as images in folders")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="over the eight classes (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=100, help="of each new class (default: %(default)s)")
+    options = parser.parse_args()
     names = sorted(folder.name for folder in (options.root / "train").iterdir())
     data = {name: read(options.root, name, names) for name in ("train", "test")}
     eight = {name: chosen(part, range(8)) for name, part in data.items()}
@@ -94,13 +94,13 @@ def read(root: Path, part: str, names: Sequence[str]) -> Part:
 
 
 def chosen(part: Part, labels: Sequence[int]) -> Part:
-    """The images of some classes, which get the numbers from 0 on."""
+    """The images of some classes, with labels from 0 on."""
     which = np.isin(part[1], labels)
     return part[0][which], np.searchsorted(labels, part[1][which])
 
 
 def some(part: Part, count: int, seed: int) -> Part:
-    """So many images of each class, at random."""
+    """``count`` random images of each class."""
     random = np.random.default_rng(seed)
     labels = np.unique(part[1])
     which = np.concatenate([random.choice(np.flatnonzero(part[1] == label), count, replace=False) for label in labels])
@@ -108,8 +108,8 @@ def some(part: Part, count: int, seed: int) -> Part:
 
 
 def table(found: dict[tuple[str, float], list[float]]) -> str:
-    """A line for each way, with its best learning rate."""
-    lines = ["| way | learning rate | top-1 by seed | mean |", "|---|---|---|---|"]
+    """A line for each entry of ``WAYS``, with its best learning rate."""
+    lines = ["| settings | learning rate | top-1 by seed | mean |", "|---|---|---|---|"]
     for way in WAYS:
         rate = max(RATES, key=lambda one: statistics.mean(found[way, one]))
         values = found[way, rate]

@@ -1,7 +1,7 @@
-"""Memory of a data set on one host, held by each rank and once: ``horovodrun -np 4 python benchmarks/host_memory.py``.
+"""Memory of a data set on one host, held once and by each rank: ``horovodrun -np 4 python benchmarks/host_memory.py``.
 
-The images are as many and as large as CIFAR-10's. What is told is the sum over the ranks of their proportional set sizes (PSS,
-in which a page that n processes map counts 1/n for each), less what it was without data; every image has been read.
+Number and size of the images are CIFAR-10's. The printed figure is the sum of the ranks' proportional set sizes (PSS, in which
+a page that n processes map counts 1/n for each), minus the sum without data. Every image has been read.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def main() -> None:
         data = hold()
         for source in (data.train, data.test):
             value_counts(source)
-        told = f"{_mebibytes(world) - before:.0f} MiB of data on {world.size} ranks, held {name}"
+        text = f"{_mebibytes(world) - before:.0f} MiB of data on {world.size} ranks, held {name}"
         del data, source
         if world.is_root:
-            print(told, flush=True)
+            print(text, flush=True)
 
 
 def _mebibytes(world: World) -> float:

@@ -1,4 +1,4 @@
-"""For ``network.py``: hosts on this machine, as network namespaces joined by a bridge, each link of a given speed."""
+"""For ``network.py``: hosts as network namespaces on this machine, joined by a bridge with links of a given speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTERFACE = "eth0"  # of every host
 
 
 def missing() -> str | None:
-    """What keeps this machine from being several hosts."""
+    """Why namespaces cannot be made on this machine; None if they can."""
     absent = [name for name in ("ip", "tc", "taskset", "unshare") if shutil.which(name) is None]
     if absent:
         return f"{', '.join(absent)} not installed (apt install iproute2 util-linux)"
@@ -22,18 +22,18 @@ def missing() -> str | None:
 
 
 def namespace(host: int) -> str:
-    """A host's, counted from 1; that of 0 has the bridge."""
+    """Name of the namespace of a host, counted from 1; 0 is the bridge's."""
     return f"vggdist{os.getpid()}-{host}"
 
 
 def address(host: int) -> str:
-    """Of a host, counted from 1."""
+    """Address of a host, counted from 1."""
     return f"10.97.0.{host}"
 
 
 @contextlib.contextmanager
 def hosts(count: int, gigabits: float | None) -> Iterator[None]:
-    """So many hosts, gone afterwards.
+    """Make this number of hosts, and delete them at the end.
 
     Args:
         gigabits: per second of each link in each direction; None: no limit.
@@ -61,25 +61,25 @@ def hosts(count: int, gigabits: float | None) -> Iterator[None]:
 
 
 def on(host: int, count: int) -> tuple[str, ...]:
-    """The words before a command that runs on a host, on its share of this machine's cores."""
+    """Prefix of a command that runs it on a host, on the host's share of this machine's cores."""
     return "ip", "netns", "exec", namespace(host), "taskset", "-c", ",".join(map(str, cores_of(host, count)))
 
 
 def cores_of(host: int, count: int) -> list[int]:
-    """The cores of one of so many hosts, counted from 1; hosts share them where there are fewer."""
+    """Cores of a host, counted from 1, of ``count``; hosts share cores where there are fewer."""
     cores = sorted(os.sched_getaffinity(0))
     each = max(1, len(cores) // count)
     return [cores[(each * (host - 1) + index) % len(cores)] for index in range(each)]
 
 
 def sent_by(pid: int) -> int:
-    """Bytes that the host of a process has sent so far."""
+    """Bytes that the host of a process has sent."""
     lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
     return next(int(line.split()[9]) for line in lines if line.strip().startswith(f"{INTERFACE}:"))
 
 
 def _limit(namespace: str, device: str, gigabits: float) -> None:
-    """Of what a device sends. netem would add delays, but not every kernel has it."""
+    """Limit what a device sends. netem could add delays, but not every kernel has it."""
     shape = ("rate", f"{gigabits * 1000:g}mbit", "burst", "256kb", "latency", "100ms")
     _run("ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf", *shape)
 

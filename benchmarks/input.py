@@ -1,17 +1,19 @@
 """Images per second of the input path: ``.venv/bin/python benchmarks/input.py --images FOLDER --json input.json``.
 
-FOLDER holds photographs as JPEG files. They are put into a record file in a temporary folder and brought to 224 pixels as in
-training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and colour jitter of --jitter, by
+FOLDER has photographs as JPEG files. They are written to a record file in a temporary folder and augmented to 224 pixels as in
+a training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and colour jitter of --jitter, by
 
 - ours: record file, ``TrainingView`` and ``prefetch``, as a run uses them, to ``(B, 224, 224, 3) uint8``;
-- decoding: libjpeg-turbo alone, from memory, each file at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch needs,
-  the whole picture, into one buffer for each thread;
+- whole images: ours, but rows below a crop are decoded, too;
+- fresh buffers: ours, but each batch is written to newly allocated memory;
+- decoding: libjpeg-turbo alone, from memory: each whole image, at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch
+  needs, into one buffer for each thread;
 - ImageRecordIter: MXNet's, on the same record file with the same threads and augmentations, to float32, and to bytes
-  (``ImageRecordUInt8Iter``). Its log tells how many threads it takes, which can be fewer than were asked for;
+  (``ImageRecordUInt8Iter``). Its log has the number of threads that it uses, which may be smaller than requested;
 - DataLoader: gluon's on a folder of the same files, with ``mxnet.gluon.data.vision.transforms`` and as many worker threads.
 
-Each takes turns in each round; the table shows medians, and ratios of ours to each, round by round. On a machine that others
-use at the same time, the time of a core for an image tells more than images per second.
+They take turns in each round. The table has medians, and ratios of ours to each, round by round. On a machine that is not
+idle, the core time of an image is more reliable than images per second.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 from vggdist.environment import variables
 
@@ -38,10 +41,13 @@ from mxnet.gluon.data import DataLoader  # noqa: E402
 from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 
 from vggdist.config.images import AugmentConfig, DataConfig  # noqa: E402
+from vggdist.data import decode as data_decode  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
+from vggdist.data.buffer_pool import BufferPool  # noqa: E402
 from vggdist.data.crop_boxes import box_draws, random_box  # noqa: E402
 from vggdist.data.dataset import load  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
+from vggdist.data.jpeg import Header, decode_jpeg  # noqa: E402
 from vggdist.data.loader import batch_tasks, prefetch  # noqa: E402
 from vggdist.data.randomness import Draws  # noqa: E402
 from vggdist.data.resize_crop import divisor_for  # noqa: E402
@@ -53,11 +59,11 @@ Epoch = Callable[[int], int]
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--json`` says."""
+    """Measure, print a table, and write the figures to the file of ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of JPEG files, at least 50")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of each way (default 1 2)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each way (default 7)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default 1 2)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds (default 7)")
     parser.add_argument("--jitter", type=float, default=0.4, help="brightness, contrast and saturation (default 0.4)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
@@ -72,21 +78,25 @@ def main() -> None:
 
 
 def lay_out(images: Path, root: Path) -> Path:
-    """The files in one class of a folder, and in a record file; two rows of links suffice for a test part."""
-    for part, count in (("train", None), ("test", 2)):
-        (root / part / "all").mkdir(parents=True)
-        for path in sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))[:count]:
-            shutil.copy(path, root / part / "all")
+    """Copy the files in turn into two classes of a folder, and into a record file; the test part has two of each."""
+    files = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    for part, count in (("train", None), ("test", 4)):
+        for number, path in enumerate(files[:count]):
+            folder = root / part / ("even", "odd")[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder)
     prepare([str(root), str(root / "records")])
     return root
 
 
 def ways(root: Path, threads: int, jitter: float) -> dict[str, Epoch]:
-    """Name of each way and a function that takes it through one epoch and returns the images seen."""
+    """For each implementation a function that runs one epoch and returns the number of images."""
     source = load(DataConfig(name="records", root=str(root / "records"), threads=threads), 0).train
     assert isinstance(source, EncodedSource)
     return {
         "ours": ours(source, threads, jitter),
+        "whole images": whole_images(ours(source, threads, jitter)),
+        "fresh buffers": fresh_buffers(ours(source, threads, jitter)),
         "decoding": decoding(source, threads),
         "ImageRecordIter": image_record_iter(mx.io.ImageRecordIter, root / "records" / "train.rec", threads, jitter),
         "ImageRecordUInt8Iter": image_record_iter(mx.io.ImageRecordUInt8Iter, root / "records" / "train.rec", threads, jitter),
@@ -108,8 +118,33 @@ def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
     return epoch
 
 
+def whole_images(epoch: Epoch) -> Epoch:
+    """The same without :func:`~vggdist.data.jpeg.decode_top`."""
+
+    def decode(
+        content: bytes, header: Header, height: int, width: int, row: int, divisor: int, buffer: np.ndarray
+    ) -> np.ndarray:
+        return decode_jpeg(content, height, width, divisor, buffer)
+
+    def patched(number: int) -> int:
+        with patch.object(data_decode, "decode_top", decode):
+            return epoch(number)
+
+    return patched
+
+
+def fresh_buffers(epoch: Epoch) -> Epoch:
+    """The same without :class:`~vggdist.data.buffer_pool.BufferPool`."""
+
+    def patched(number: int) -> int:
+        with patch.object(BufferPool, "take", lambda pool, shape: np.empty(shape, np.uint8)):
+            return epoch(number)
+
+    return patched
+
+
 def decoding(source: EncodedSource, threads: int) -> Epoch:
-    """libjpeg-turbo and nothing else, at the scale of each crop."""
+    """libjpeg-turbo alone, at the scale of each crop."""
     contents = [source.store.read(index).content for index in range(len(source))]
     sizes = [simplejpeg.decode_jpeg_header(content)[:2] for content in contents]
     buffers = [np.empty(max(height * width for height, width in sizes) * 3, np.uint8) for _ in range(threads)]
@@ -133,7 +168,7 @@ def decoding(source: EncodedSource, threads: int) -> Epoch:
 
 
 def image_record_iter(kind: Callable[..., mx.io.DataIter], record_file: Path, threads: int, jitter: float) -> Epoch:
-    """MXNet's own, written in C++."""
+    """MXNet's iterator, written in C++."""
     iterator = kind(
         path_imgrec=str(record_file),
         path_imgidx=str(record_file.with_suffix(".idx")),
@@ -164,7 +199,7 @@ def image_record_iter(kind: Callable[..., mx.io.DataIter], record_file: Path, th
 
 
 def data_loader(folder: Path, threads: int, jitter: float) -> Epoch:
-    """Gluon's, with a transform in Python."""
+    """Gluon's loader with a transform in Python."""
     jitters = [transforms.RandomColorJitter(jitter, jitter, jitter)] if jitter else []
     crop = transforms.RandomResizedCrop(SIZE, scale=(0.08, 1.0), ratio=(0.75, 4 / 3))
     transform = transforms.Compose([crop, transforms.RandomFlipLeftRight(), *jitters, transforms.ToTensor()])
@@ -182,7 +217,7 @@ def data_loader(folder: Path, threads: int, jitter: float) -> Epoch:
 
 
 def measure(epochs: dict[str, Epoch], threads: int, rounds: int) -> dict[str, object]:
-    """Images per second of each way in each round, and the ratios of ours to the others in the same round."""
+    """Images per second of each implementation in each round, and the ratios of ours to the others in the same round."""
     for epoch in epochs.values():
         epoch(0)
     speeds: dict[str, list[float]] = {name: [] for name in epochs}
@@ -212,7 +247,7 @@ def measure(epochs: dict[str, Epoch], threads: int, rounds: int) -> dict[str, ob
 
 
 def print_table(figures: dict) -> None:
-    """One line for each way."""
+    """One line for each implementation."""
     print(f"{figures['threads']} thread(s), {len(os.sched_getaffinity(0))} cores, load average {figures['load_average']}")
     for name, speed in figures["images_per_s"].items():
         spread = sorted(figures["rounds"][name])

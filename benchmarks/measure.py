@@ -1,4 +1,4 @@
-"""For the scripts beside it: trainings as programs of their own, watched by a deadline, and asked how fast they were."""
+"""For the other benchmarks: trainings as separate programs, with a deadline and a speed."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ DEADLINE_S = 600
 
 
 class ProgramFailed(Exception):
-    """A program ended with an error, did not end, or did not tell its speed; the message has its output."""
+    """A program ended with an error, did not end, or printed no speed; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A training as one would type it.
+    """A training as a user would type it.
 
     Attributes:
-        command: its words.
-        speed: images per second from the folder in which it ran; ``output.txt`` there is what it printed.
-        environment: as :func:`started` takes it.
-        copies: as many run at once and know nothing of each other.
+        command: program and arguments.
+        speed: returns images per second from the folder in which it ran; ``output.txt`` there has its output.
+        environment: as in :func:`started`.
+        copies: number of independent copies that run at the same time.
     """
 
     command: tuple[str, ...]
@@ -54,8 +54,8 @@ def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int
     """``vggdist.train``: VGG-11 with batch normalisation on synthetic 32-pixel images, 128 a rank.
 
     Args:
-        launcher: the words before ``python``.
-        steps: how many count; the warm-up (graphs are built, buffers allocated) comes before.
+        launcher: the part of the command before ``python``.
+        steps: measured steps, after the warm-up (in which graphs are built and buffers allocated).
     """
     length = ("--train.batch_size", BATCH_SIZE, "--train.steps", WARMUP + steps, "--run.log_every", WARMUP)
     settings = map(str, (*MODEL, *DATA, *AUGMENTATION, *length, "--evaluation.every_epochs", 0, *shlex.split(flags)))
@@ -63,7 +63,7 @@ def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int
 
 
 def reported(folder: Path) -> float:
-    """Images per second that a run of ours reports, without its first report."""
+    """Images per second that a run of vggdist reports, without its first report."""
     (path,) = folder.glob("runs/*/metrics.jsonl")
     lines = map(json.loads, path.read_text().splitlines())
     reports = [(line["step"], line["throughput/images_per_s"]) for line in lines if "throughput/images_per_s" in line]
@@ -72,7 +72,7 @@ def reported(folder: Path) -> float:
 
 
 def take_turns(programs: Mapping[str, Program], repeats: int) -> dict[str, Series]:
-    """Images per second of each, in each turn; tells them on the way. SIGTERM ends them as Ctrl-C does.
+    """Images per second of each program in each turn; prints them as they are measured. SIGTERM ends them as Ctrl-C does.
 
     Raises:
         ProgramFailed: the first one ends the measurement.
@@ -88,13 +88,13 @@ def take_turns(programs: Mapping[str, Program], repeats: int) -> dict[str, Serie
 
 
 def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S) -> float:
-    """Run a program once, in a temporary folder, and sum over its copies.
+    """Run a program once, in a temporary folder; returns the sum over its copies.
 
     Args:
         deadline: seconds after which the program is killed.
 
     Raises:
-        ProgramFailed: it did not end well.
+        ProgramFailed: it ended with an error, did not end, or printed no speed.
     """
     with tempfile.TemporaryDirectory(prefix="measure-") as folder:
         places = [Path(folder) / str(copy) for copy in range(program.copies)]
@@ -109,9 +109,7 @@ def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S)
         except subprocess.TimeoutExpired:
             raise ProgramFailed(f"{name} was not over after {deadline} s:\n{_outputs(places)}") from None
         except (OSError, ValueError, LookupError) as error:
-            raise ProgramFailed(
-                f"{name} did not tell its speed ({type(error).__name__}: {error}):\n{_outputs(places)}"
-            ) from None
+            raise ProgramFailed(f"{name} printed no speed ({type(error).__name__}: {error}):\n{_outputs(places)}") from None
         finally:
             for job in jobs:
                 end(job)
@@ -120,7 +118,7 @@ def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S)
 def started(command: Sequence[str], place: Path, environment: str = "") -> subprocess.Popen[bytes]:
     """Start a command in a new folder, with its output in ``output.txt`` there; :func:`end` must follow.
 
-    What the shell may have set for OpenMP, MXNet, Open MPI and Horovod does not reach it.
+    Variables of OpenMP, MXNet, Open MPI and Horovod that are set in the shell are not passed on.
 
     Args:
         command: this interpreter's folder is searched first.
@@ -135,7 +133,7 @@ def started(command: Sequence[str], place: Path, environment: str = "") -> subpr
 
 
 def end(job: subprocess.Popen[bytes]) -> None:
-    """Kill a program that is still there, with all that it started."""
+    """Kill a program that is still running, with all its child processes."""
     if job.poll() is None:
         launcher = psutil.Process(job.pid)
         for process in [launcher, *launcher.children(recursive=True)]:
@@ -149,7 +147,7 @@ def _outputs(places: list[Path]) -> str:
 
 
 def machine() -> dict[str, str | int | float]:
-    """On what is measured, and how busy it was when asked."""
+    """CPU, cores and system of this machine, and its current load."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,22 +1,22 @@
 """Ways to send gradients over a network of a given speed, on one machine: ``.venv/bin/python benchmarks/network.py --gbit 1``.
 
-Hosts are network namespaces (``hosts.py``); each has one rank, and that a share of this machine's cores. The ways take turns.
-Needs the right to make namespaces, which root has outside most containers. Two networks, on synthetic 32-pixel images:
+Hosts are network namespaces (``hosts.py``). Each has one rank and a share of this machine's cores. The ways take turns. It
+needs the right to make namespaces, which root has outside most containers. Two networks, on synthetic 32-pixel images:
 
 - *vgg11*: VGG-11 with batch normalisation and no hidden layers: 37 MB of gradients, and most of a step is arithmetic.
 - *vgg16*: VGG-16 with the classic head: 134 MB of gradients, most of them the hidden layers'.
 
 The ways:
 
-- *alone*: as many processes that know nothing of each other: what the cores can do.
-- *one-group*, *buckets*, *factors*, *fp16*, *factors-fp16*: ours, with the flags of ``WAYS``; *auto*: as it is by default,
-  knowing the network's speed.
+- *alone*: the same number of independent processes: the speed of the cores.
+- *one-group*, *buckets*, *factors*, *fp16*, *factors-fp16*: vggdist with the flags of ``WAYS``; *auto*: with its defaults and
+  the speed of the network (``train.network_bandwidth``).
 - *pytorch-ddp*: ``peers/pytorch_ddp.py``.
 
-The table has for each way the images/s of all hosts and their ratio to the first way's; the bytes that a host sent in a step,
-read from its interface, beside what ``plan`` says (and ``summary``); the time of a step beside what ``plan`` predicts from
-*alone*; and the share that this makes of the limit, ``max(computation, bytes / bandwidth)``. Options that are not listed go to
-``vggdist.train``.
+The table has for each way: the images/s of all hosts and their ratio to the first way; the bytes that a host sent in a step,
+read from its interface, and those that ``plan`` and ``summary`` compute; the time of a step, and the one that ``plan``
+predicts from *alone*; and the limit ``max(computation, bytes / bandwidth)`` as a share of the measured step. Other options are
+passed to ``vggdist.train``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pathlib import Path
 import psutil
 from hosts import INTERFACE, address, cores_of, hosts, missing, on, sent_by
 from measure import AUGMENTATION, DATA, MODEL, ProgramFailed, end, in_words, machine, reported, started
-from run import HERE, PYTORCH, told
+from run import HERE, PYTORCH, printed_speed
 
 from vggdist.benchmarking.series import Series, in_turn
 from vggdist.config.command_line import SettingsParser
@@ -59,8 +59,12 @@ WAYS: dict[str, tuple[str, ...]] = {
     "pytorch-ddp": (),
 }
 NOT_OURS = ("alone", "pytorch-ddp")
-PAYLOAD = 1448 / 1514  # of a full Ethernet frame with TCP's time stamps
+PAYLOAD = 1448 / 1514  # share of a full Ethernet frame, with TCP's time stamps
 LATENCY_US = 100.0  # of a message over the bridge
+BYTE_COST_NS, COMPRESSED_BYTE_COST_NS = (
+    1.7,
+    7.0,
+)  # computation that Gloo takes from a rank's only core
 UNLIMITED_GBIT = 1000.0  # for the plan
 DEADLINE_S = 3600.0
 SERVER = """
@@ -76,8 +80,8 @@ time.sleep(100000)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is measured."""
+class Setup:
+    """The options of the measurement."""
 
     hosts: int
     gbit: float | None
@@ -89,7 +93,7 @@ class Asked:
     flags: tuple[str, ...]
 
     def flags_of(self, way: str) -> tuple[str, ...]:
-        """Of ``vggdist.train``."""
+        """Flags for ``vggdist.train``."""
         length = ("--train.steps", self.warmup + self.steps, "--run.log_every", self.warmup, "--evaluation.every_epochs", 0)
         size = ("--train.batch_size", self.batch_size)
         speed = ("--train.network_bandwidth", self.gbit) if way == "auto" and self.gbit is not None else ()
@@ -97,13 +101,14 @@ class Asked:
         return tuple(map(str, ours))
 
     def job(self, way: str, alone: float | None = None) -> Job:
-        """What ``plan`` knows of a way.
+        """The plan of a way.
 
         Args:
             alone: images per second of all hosts without a network.
         """
         known = {"ranks": self.hosts, "ranks_per_host": 1, "network_latency": LATENCY_US, "network_share": PAYLOAD}
         known["network_bandwidth"] = self.gbit or UNLIMITED_GBIT
+        known["byte_cost"] = COMPRESSED_BYTE_COST_NS if "fp16" in WAYS[way] else BYTE_COST_NS
         if alone is not None:
             known["images_per_s"] = alone / self.hosts
         words = [word for key, value in known.items() for word in (f"--plan.{key}", str(value))]
@@ -111,24 +116,24 @@ class Asked:
         return plan_job(training_settings(given, PlanRequest))
 
 
-def run(asked: Asked, way: str) -> tuple[float, float | None]:
-    """Run a way once; returns images per second of all hosts, and the bytes that the first sent in a step.
+def run(setup: Setup, way: str) -> tuple[float, float | None]:
+    """Run a way once; returns images per second of all hosts, and the bytes that the first host sent in a step.
 
     Raises:
-        ProgramFailed: it did not end well, or not in time.
+        ProgramFailed: it failed, or exceeded the deadline.
     """
     with tempfile.TemporaryDirectory(prefix="network-") as folder, contextlib.ExitStack() as stack:
-        places = [Path(folder) / str(host) for host in range(1, asked.hosts + 1)]
-        port = None if way in NOT_OURS else serve(asked.hosts, Path(folder) / "server", stack)
+        places = [Path(folder) / str(host) for host in range(1, setup.hosts + 1)]
+        port = None if way in NOT_OURS else serve(setup.hosts, Path(folder) / "server", stack)
         jobs = []
         for host, place in enumerate(places, start=1):
-            command, environment = program(asked, way, host, port)
-            jobs.append(started((*on(host, asked.hosts), *command), place, environment))
+            command, environment = program(setup, way, host, port)
+            jobs.append(started((*on(host, setup.hosts), *command), place, environment))
             stack.callback(end, jobs[-1])
         try:
             sent = watch(jobs, places[0])
             if way == "pytorch-ddp":
-                return told(places[0], asked.job(way).layers), sent
+                return printed_speed(places[0], setup.job(way).layers), sent
             return (sum(map(reported, places)), None) if way == "alone" else (reported(places[0]), sent)
         except (OSError, ValueError, LookupError, psutil.Error) as error:
             outputs = "\n".join((place / "output.txt").read_text(errors="replace") for place in places)
@@ -136,7 +141,7 @@ def run(asked: Asked, way: str) -> tuple[float, float | None]:
 
 
 def serve(count: int, place: Path, stack: contextlib.ExitStack) -> int:
-    """Horovod's rendezvous on the first host, while the stack is open; returns its port."""
+    """Start Horovod's rendezvous server on the first host, until the stack is closed; returns its port."""
     listed = ",".join(f"{address(host)}:1" for host in range(1, count + 1))
     stack.callback(end, started((*on(1, count), sys.executable, "-c", SERVER, listed), place))
     until = time.monotonic() + 60
@@ -145,28 +150,28 @@ def serve(count: int, place: Path, stack: contextlib.ExitStack) -> int:
     return int(text)
 
 
-def program(asked: Asked, way: str, host: int, port: int | None) -> tuple[tuple[str, ...], str]:
-    """Command and environment of a host's rank.
+def program(setup: Setup, way: str, host: int, port: int | None) -> tuple[tuple[str, ...], str]:
+    """Command and environment of the rank of a host.
 
     Args:
-        port: of Horovod's rendezvous on the first host.
+        port: of Horovod's rendezvous server on the first host.
     """
-    rank, threads = host - 1, f"OMP_NUM_THREADS={len(cores_of(host, asked.hosts))}"
+    rank, threads = host - 1, f"OMP_NUM_THREADS={len(cores_of(host, setup.hosts))}"
     if way == "pytorch-ddp":
-        length = ("--batch-size", asked.batch_size, "--warmup", asked.warmup, "--steps", asked.steps)
-        words = (asked.pytorch, HERE / "peers" / "pytorch_ddp.py", "--network", asked.network, *length)
-        found = f"MASTER_ADDR={address(1)} MASTER_PORT=29500 RANK={rank} WORLD_SIZE={asked.hosts}"
+        length = ("--batch-size", setup.batch_size, "--warmup", setup.warmup, "--steps", setup.steps)
+        words = (setup.pytorch, HERE / "peers" / "pytorch_ddp.py", "--network", setup.network, *length)
+        found = f"MASTER_ADDR={address(1)} MASTER_PORT=29500 RANK={rank} WORLD_SIZE={setup.hosts}"
         return tuple(map(str, words)), f"{threads} GLOO_SOCKET_IFNAME={INTERFACE} {found}"
-    command = (sys.executable, "-m", "vggdist.train", *asked.flags_of(way))
+    command = (sys.executable, "-m", "vggdist.train", *setup.flags_of(way))
     if port is None:
         return command, threads
     gloo: dict[str, object] = {"CONTROLLER": "gloo", "CPU_OPERATIONS": "gloo", "GLOO_IFACE": INTERFACE}
     gloo |= {"GLOO_RENDEZVOUS_ADDR": address(1), "GLOO_RENDEZVOUS_PORT": port, "HOSTNAME": address(host)}
     gloo |= {
         "RANK": rank,
-        "SIZE": asked.hosts,
+        "SIZE": setup.hosts,
         "CROSS_RANK": rank,
-        "CROSS_SIZE": asked.hosts,
+        "CROSS_SIZE": setup.hosts,
         "LOCAL_RANK": 0,
         "LOCAL_SIZE": 1,
     }
@@ -174,19 +179,19 @@ def program(asked: Asked, way: str, host: int, port: int | None) -> tuple[tuple[
 
 
 def watch(jobs: Sequence[subprocess.Popen[bytes]], place: Path) -> float | None:
-    """Wait for the end of all; returns the bytes that the first host sent in a step after the warm-up.
+    """Wait until all processes end; returns the bytes that the first host sent in a step after the warm-up.
 
     Raises:
         ValueError: one of them failed.
-        TimeoutError: they were not over in time.
+        TimeoutError: the deadline was exceeded.
     """
     until, counts = time.monotonic() + DEADLINE_S, [(0, 0)]
     while any(job.poll() is None for job in jobs):
         if time.monotonic() > until:
-            raise TimeoutError(f"not over after {DEADLINE_S:g} s")
+            raise TimeoutError(f"still running after {DEADLINE_S:g} s")
         if code := next((job.returncode for job in jobs if job.returncode), None):
             raise ValueError(f"a rank ended with {code}")
-        if (steps := steps_told(place)) > counts[-1][0]:
+        if (steps := reported_steps(place)) > counts[-1][0]:
             with contextlib.suppress(OSError, StopIteration):  # it has just ended
                 counts.append((steps, sent_by(jobs[0].pid)))
         time.sleep(0.01)
@@ -198,8 +203,8 @@ def watch(jobs: Sequence[subprocess.Popen[bytes]], place: Path) -> float | None:
     return (after - before) / (last - first)
 
 
-def steps_told(place: Path) -> int:
-    """The newest step that a run of ours has reported, or a peer."""
+def reported_steps(place: Path) -> int:
+    """The newest step that a run has reported, vggdist's or a peer's."""
     for path in place.glob("runs/*/metrics.jsonl"):
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return max((json.loads(line)["step"] for line in lines if "throughput" in line), default=0)
@@ -209,12 +214,12 @@ def steps_told(place: Path) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """A way beside what was predicted of it; None where nothing was measured or predicted."""
+    """What was measured and predicted of a way; None where nothing was."""
 
     images_per_s: Series
     ratio: Series
     sent: Series | None
-    said: float | None
+    planned: float | None
     step_s: float
     predicted_s: float | None
     of_limit: float | None
@@ -224,31 +229,31 @@ class Row:
             return "-" if value is None else f"{value / unit:.3f}"
 
         sent = self.sent.median if self.sent is not None else None
-        cells = (cell(sent, 1e6), cell(self.said, 1e6), cell(self.step_s), cell(self.predicted_s), cell(self.of_limit))
+        cells = (cell(sent, 1e6), cell(self.planned, 1e6), cell(self.step_s), cell(self.predicted_s), cell(self.of_limit))
         return f"{self.images_per_s!s:<24} {self.ratio!s:<24}{''.join(f'{one:>10}' for one in cells)}"
 
     def as_json(self) -> dict[str, object]:
-        """For a file."""
+        """Values for a JSON file."""
         return {name: value.as_json() if isinstance(value, Series) else value for name, value in vars(self).items()}
 
 
-def row(asked: Asked, way: str, speeds: Mapping[str, Series], first: str, sent: Sequence[float]) -> Row:
-    """What was measured of a way, and what is predicted of it from *alone*, if that was measured."""
+def row(setup: Setup, way: str, speeds: Mapping[str, Series], first: str, sent: Sequence[float]) -> Row:
+    """The measurements of a way, and predictions from *alone* if that was measured."""
     speed = speeds[way]
-    step_s = asked.hosts * asked.batch_size / speed.median
-    said = predicted = of_limit = None
+    step_s = setup.hosts * setup.batch_size / speed.median
+    planned = predicted = of_limit = None
     if way not in NOT_OURS:
-        job = asked.job(way, speeds["alone"].median if "alone" in speeds else None)
-        workload = job.on(asked.hosts)
+        job = setup.job(way, speeds["alone"].median if "alone" in speeds else None)
+        workload = job.on(setup.hosts)
         if workload is not None:
-            said = job.sent_bytes(workload.exchange.factored)
-            predicted = step_seconds(workload, job.cluster, "ring", asked.hosts)
-            of_limit = max(workload.seconds, said / (asked.gbit * GIGABIT) if asked.gbit else 0) / step_s
-    return Row(speed, speed.over(speeds[first]), Series(sent) if sent else None, said, step_s, predicted, of_limit)
+            planned = job.sent_bytes(workload.exchange.factored)
+            predicted = step_seconds(workload, job.cluster, "ring", setup.hosts)
+            of_limit = max(workload.seconds, planned / (setup.gbit * GIGABIT) if setup.gbit else 0) / step_s
+    return Row(speed, speed.over(speeds[first]), Series(sent) if sent else None, planned, step_s, predicted, of_limit)
 
 
-def arguments() -> tuple[argparse.Namespace, Asked]:
-    """What the command line asks for."""
+def arguments() -> tuple[argparse.Namespace, Setup]:
+    """Parse the command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     usual = [way for way in WAYS if way != "pytorch-ddp"]
@@ -268,36 +273,36 @@ def arguments() -> tuple[argparse.Namespace, Asked]:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(WAYS)}")
     if options.hosts < 2:
         parser.error("a network has two hosts at least")
-    given = {name: getattr(options, name) for name in Asked.__annotations__ if name != "flags"}
-    return options, Asked(**given, flags=tuple(flags))
+    given = {name: getattr(options, name) for name in Setup.__annotations__ if name != "flags"}
+    return options, Setup(**given, flags=tuple(flags))
 
 
 def main() -> None:
     """Measure, print a table, and write the figures where ``--json`` says."""
-    options, asked = arguments()
+    options, setup = arguments()
     if (why := missing()) is not None:
         sys.exit(f"this machine cannot be several hosts: {why}")
     found, sent = machine(), dict[str, list[float]]()
 
     def measured(way: str) -> float:
-        speed, bytes_sent = run(asked, way)
+        speed, bytes_sent = run(setup, way)
         sent.setdefault(way, []).extend([] if bytes_sent is None else [bytes_sent])
         print(f"{way} {speed:.1f} images/s", file=sys.stderr, flush=True)
         return speed
 
     try:
-        with hosts(asked.hosts, asked.gbit):
+        with hosts(setup.hosts, setup.gbit):
             speeds = in_turn({way: partial(measured, way) for way in options.ways}, options.repeats)
     except ProgramFailed as failure:
         sys.exit(str(failure))
-    link = "no limit" if asked.gbit is None else f"{asked.gbit:g} Gbit/s"
-    print(f"{in_words(found)}\n{asked.hosts} hosts, {link}, {asked.network}, {asked.batch_size} a rank, n = {options.repeats}")
-    titles = ("MB sent", "said", "step, s", "plan, s", "of limit")
+    link = "no limit" if setup.gbit is None else f"{setup.gbit:g} Gbit/s"
+    print(f"{in_words(found)}\n{setup.hosts} hosts, {link}, {setup.network}, {setup.batch_size} a rank, n = {options.repeats}")
+    titles = ("MB sent", "planned", "step, s", "plan, s", "of limit")
     print(f"{'way':<13}{'images/s':<25}{'ratio':<24}{''.join(f'{title:>10}' for title in titles)}")
-    rows = {way: row(asked, way, speeds, options.ways[0], sent[way]) for way in options.ways}
+    rows = {way: row(setup, way, speeds, options.ways[0], sent[way]) for way in options.ways}
     print("\n".join(f"{way:<13}{one}" for way, one in rows.items()))
     if options.json:
-        figures = {"machine": found, "asked": {**vars(asked), "pytorch": str(asked.pytorch)}}
+        figures = {"machine": found, "setup": {**vars(setup), "pytorch": str(setup.pytorch)}}
         options.json.write_text(
             json.dumps({**figures, "ways": {way: one.as_json() for way, one in rows.items()}}, indent=2) + "\n"
         )

@@ -1,8 +1,8 @@
-"""The last stage of a VGG as matrix products beside convolutions: ``.venv/bin/python benchmarks/products.py --repeats 15``.
+"""The last stage of a VGG as matrix products and as convolutions: ``.venv/bin/python benchmarks/products.py --repeats 15``.
 
-VGG-11 with batch normalisation and no hidden layers on 32-pixel images, float32, in this process, on all cores that it may
-use (``taskset -c 0`` gives it one). For each batch size, forward and backward pass of both ways, and the forward pass alone
-as in an evaluation, take turns; no input, no update. The ratio is how many times as fast the products are.
+VGG-11 with batch normalisation and no hidden layers on 32-pixel images, float32, in this process, on all cores of its
+affinity mask (``taskset -c 0``: one core). For each batch size, both implementations take turns: forward and backward pass,
+and the forward pass alone as in an evaluation, without input and update. The ratio is the speed of the products as a multiple.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WARMUP = 2
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--json`` says."""
+    """Measure, print a table, and write the figures to the file of ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64, 128], help="default: 16 32 64 128")
     parser.add_argument("--repeats", type=int, default=15, help="turns (default: %(default)s)")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def build(samples: int) -> VGG:
-    """The network as training with so many samples builds it; with none, its convolutions stay what they are."""
+    """The network as a training with ``samples`` on a rank builds it; with 0 it has convolutions only."""
     return build_vgg(MODEL, channels=3, image_size=32, num_classes=10, seed=1, onednn=True, samples=samples)
 
 

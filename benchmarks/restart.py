@@ -1,7 +1,7 @@
-"""From the death of a rank to training again: ``.venv/bin/python benchmarks/restart.py``.
+"""Time from the death of a rank to the next step: ``.venv/bin/python benchmarks/restart.py``.
 
-The quickstart runs on two ranks under ``vggdist supervise``. Each time a checkpoint newer than the last has been written, one
-rank gets SIGKILL; the time until the first step after it is reported counts. The bar: 10 s.
+The quickstart runs on two ranks under ``vggdist supervise``. Each time a new checkpoint has been written, one rank gets
+SIGKILL. The result is the time until the first step after that checkpoint is reported. Target: 10 s.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ DEADLINE_S = 120
 
 def main() -> None:
     """Measure and print."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--launcher", default="horovodrun --gloo", help="as vggdist supervise takes it (default: %(default)s)")
-    asked.add_argument("--kills", type=int, default=5, help="number of kills (default: %(default)s)")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--launcher", default="horovodrun --gloo", help="as vggdist supervise takes it (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=5, help="number of kills (default: %(default)s)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(options.launcher, options.kills, Path(folder))
     print(f"{in_words(machine())}; {options.launcher}, 2 ranks")
@@ -53,8 +53,8 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
                 wait_for(partial(newer_checkpoint, store, newest))
                 killed = time.monotonic()
                 ranks(supervisor.pid)[-1].kill()
-                file = metrics.stat().st_ino  # a run that continues writes a new one, cut at the checkpoint
-                saved = max(store.whole_steps())
+                file = metrics.stat().st_ino  # a resumed run writes a new file, truncated at the checkpoint
+                saved = max(store.complete_steps())
                 wait_for(partial(step_after, saved, metrics, file))
                 seconds.append(time.monotonic() - killed)
         finally:
@@ -65,11 +65,11 @@ def measure(launcher: str, kills: int, folder: Path) -> list[float]:
 
 def newer_checkpoint(store: CheckpointStore, step: int) -> bool:
     """Whether a whole checkpoint is newer than a step."""
-    return max(store.whole_steps(), default=0) > step
+    return max(store.complete_steps(), default=0) > step
 
 
 def step_after(step: int, metrics: Path, old: int) -> bool:
-    """Whether a step after this one is reported, in another file than the one with the number ``old``."""
+    """Whether a step after this one is reported, in a file with another inode than ``old``."""
     lines = metrics.read_text().splitlines() if metrics.stat().st_ino != old else []
     return bool(lines) and int(json.loads(lines[-1])["step"]) > step
 
@@ -82,7 +82,7 @@ def ranks(supervisor: int) -> list[psutil.Process]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Look ten times a second."""
+    """Poll ten times a second; ``TimeoutError`` after the deadline."""
     until = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > until:

@@ -1,10 +1,10 @@
-"""Ours beside other trainings of the same network, data and batch: ``.venv/bin/python benchmarks/run.py --repeats 5``.
+"""vggdist and other programs with the same network, data and batch: ``.venv/bin/python benchmarks/run.py --repeats 5``.
 
 VGG-11 with batch normalisation, 32-pixel images cropped and mirrored, 128 a rank, SGD with momentum, float32, two ranks on
-this machine's cores (plain-mxnet: one process that has them all). The others are the small programs of ``peers/``; PyTorch
-has an environment of its own, see ``peers/requirements.txt``. All take turns, in the opposite order from turn to turn, and
-images per second count for the whole machine, without the warm-up. Horovod's example runs as it is, and with a share of the
-cores for each rank (``-threads``), which its users have to set themselves. Exit code 1: a program failed.
+this machine's cores (plain-mxnet: one process with all cores). The other programs are in ``peers/``. PyTorch has a separate
+environment, see ``peers/requirements.txt``. The programs take turns, in alternating order. Images per second are those of the
+whole machine, without the warm-up. Horovod's example runs unchanged, and with an equal part of the cores for each rank
+(``-threads``), which its users have to set themselves. Exit code 1: a program failed.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ TORCHRUN = f"-m torch.distributed.run --nproc-per-node {RANKS}"
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--json`` says."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"default: all of {', '.join(programs(16, PYTORCH))}")
-    asked.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
-    asked.add_argument("--steps", type=int, default=16, help="steps that count, after a warm-up of 8 (default: %(default)s)")
-    asked.add_argument("--pytorch", type=Path, default=PYTORCH, help="Python that has PyTorch (default: %(default)s)")
-    asked.add_argument("--json", type=Path, help="file for all figures")
-    options = asked.parse_args()
+    """Measure, print a table, and write the figures to the file of ``--json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"default: all of {', '.join(programs(16, PYTORCH))}")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="measured steps, after a warm-up of 8 (default: %(default)s)")
+    parser.add_argument("--pytorch", type=Path, default=PYTORCH, help="Python that has PyTorch (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    options = parser.parse_args()
     known = programs(options.steps, options.pytorch.absolute())
     if unknown := set(options.programs) - set(known):
-        asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     chosen = {name: program for name, program in known.items() if name in (options.programs or known)}
     if any(name.startswith("pytorch") for name in chosen) and not options.pytorch.exists():
-        advice = f"{HERE}/peers/requirements.txt tells how to install it; or name the programs to measure"
-        asked.error(f"there is no PyTorch at {options.pytorch}: {advice}")
+        advice = f"{HERE}/peers/requirements.txt shows how to install it; or name the programs to measure"
+        parser.error(f"there is no PyTorch at {options.pytorch}: {advice}")
     found, parts = machine(), versions(options.pytorch)
     try:
         speeds = take_turns(chosen, options.repeats)
@@ -59,17 +59,17 @@ def main() -> None:
 
 
 def programs(steps: int, pytorch: Path) -> dict[str, Program]:
-    """Ours, whose names say so, and theirs.
+    """The programs by name; those of vggdist start with ``ours``.
 
     Args:
-        steps: how many count.
-        pytorch: the interpreter that has PyTorch.
+        steps: measured steps.
+        pytorch: Python interpreter with PyTorch.
     """
     threads = f"OMP_NUM_THREADS={max(1, int(machine()['cores']) // RANKS)}"
 
     def peer(before: str, script: str, *flags: str, environment: str = "") -> Program:
         length = ("--warmup", str(WARMUP), "--steps", str(steps))
-        return Program((*before.split(), str(HERE / "peers" / script), *length, *flags), told, environment)
+        return Program((*before.split(), str(HERE / "peers" / script), *length, *flags), printed_speed, environment)
 
     return {
         "ours-gloo": ours(GLOO, steps=steps),
@@ -85,14 +85,14 @@ def programs(steps: int, pytorch: Path) -> dict[str, Program]:
     }
 
 
-def told(folder: Path, layers: Sequence[Layer] = VGG11) -> float:
+def printed_speed(folder: Path, layers: Sequence[Layer] = VGG11) -> float:
     """Images per second in the line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network.
 
     Args:
-        layers: of the network that it should have trained.
+        layers: of the network that the program has to train.
     """
     output = (folder / "output.txt").read_text()
-    line, _ = json.JSONDecoder().raw_decode(output, output.index('{"images_per_s"'))  # mpirun puts its tags around
+    line, _ = json.JSONDecoder().raw_decode(output, output.index('{"images_per_s"'))  # mpirun adds tags around it
     expected = sum(layer.parameters for layer in layers)
     if line["parameters"] != expected:
         raise ValueError(f"it trained {line['parameters']} parameters instead of {expected}")
@@ -100,7 +100,7 @@ def told(folder: Path, layers: Sequence[Layer] = VGG11) -> float:
 
 
 def table(speeds: Mapping[str, Series]) -> str:
-    """A line for each program: images per second, and how many times as fast each of ours was in the same turn."""
+    """A line for each program: images per second, and the speed of each of ours as a multiple in the same turn."""
     mine = {name: taken for name, taken in speeds.items() if name.startswith("ours")}
     width = max(map(len, speeds))
     head = f"{'program':<{width}} {'images/s':<26}" + "".join(f" {f'{name} / it':<26}" for name in mine)
@@ -112,7 +112,7 @@ def table(speeds: Mapping[str, Series]) -> str:
 
 
 def versions(pytorch: Path) -> dict[str, str]:
-    """Of what is compared; PyTorch and Open MPI only where they are."""
+    """Versions of the compared software; PyTorch and Open MPI only if they are installed."""
     asked = {"torch": [str(pytorch), "-c", "import torch; print(torch.__version__)"], "mpirun": ["mpirun", "--version"]}
     found = {name: version(name) for name in ("mxnet", "horovod", "numpy")}
     for name, command in asked.items():

@@ -1,7 +1,7 @@
-"""From the command to the first step: ``.venv/bin/python benchmarks/start.py``.
+"""Time from the command to the first step: ``.venv/bin/python benchmarks/start.py``.
 
-Trainings of the quickstart that end after one step are launched in turn, each in a folder of its own; the time until that step
-stands in ``metrics.jsonl`` counts. The bar: 5 s.
+Trainings of the quickstart with one step are launched in turn, each in a new folder. The result is the time until that step is
+in ``metrics.jsonl``. Target: 5 s.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ DEADLINE_S = 120
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures where ``--json`` says."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
-    asked.add_argument("--json", type=Path, help="file for all figures")
-    options = asked.parse_args()
+    """Measure, print a table, and write the figures to the file of ``--json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    options = parser.parse_args()
     found = machine()
     ways = {" ".join((*launcher.split(), *TRAINING[:3])): (*launcher.split(), *TRAINING) for launcher in LAUNCHERS}
     try:
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def seconds_to_first_step(command: tuple[str, ...]) -> float:
-    """Launch a training, and wait for its end once its first step is reported.
+    """Seconds from the launch of a training to the report of its first step; waits for its end.
 
     Raises:
-        ProgramFailed: it ended before, or did not come so far.
+        ProgramFailed: it ended before its first step, or did not reach it within the deadline.
     """
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         place = Path(folder) / "0"

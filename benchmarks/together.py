@@ -1,15 +1,15 @@
-"""What it costs ranks to train together: ``horovodrun -np 2 .venv/bin/python benchmarks/together.py``, with any launcher.
+"""The cost of training together: ``horovodrun -np 2 .venv/bin/python benchmarks/together.py``, with any launcher.
 
-Ranks that train together are compared with as many processes that know nothing of each other, by the same processes: some
-bare steps with their reduction, as many without, in turn. So a machine whose speed changes from one second to another, or
-from one core to another, does the same to both. Each step is waited for. Medians of the turns, with first and last quartile:
+The same processes alternate bare steps with a reduction (*together*) and without (*apart*, as independent processes). So
+changes of the machine's speed affect both. Each step is waited for. The results are ratios of speeds: medians of the
+turns, with first and last quartile:
 
-- *together / apart*: how fast the ranks are, of as many processes alone.
-- *in step / apart*: the same if reducing took no time at all, and the processes alone only waited for the slowest of them
-  after each step: what is lost to a machine that is not steady.
-- *together / in step*: what the reduction costs.
+- *together / apart*: speed of the ranks, relative to as many independent processes.
+- *in step / apart*: the same with a reduction that takes no time: the independent processes only wait for the slowest of them
+  after each step. This is the loss by a machine whose speed varies.
+- *together / in step*: the cost of the reduction.
 
-VGG-11 with batch normalisation on 32-pixel images, 128 a rank; what stands behind the options is for ``vggdist.train``.
+VGG-11 with batch normalisation on 32-pixel images, 128 a rank. Further arguments are passed to ``vggdist.train``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from measure import BATCH_SIZE, DATA, MODEL, in_words, machine
 from vggdist.config.load import load
 from vggdist.environment import variables
 
-asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-asked.add_argument("--turns", type=int, default=100, help="default: %(default)s")
-asked.add_argument("--steps", type=int, default=1, help="steps of each kind in a turn (default: %(default)s)")
-asked.add_argument("--json", type=Path, help="file for all figures")
-OPTIONS, FLAGS = asked.parse_known_args()
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+parser.add_argument("--turns", type=int, default=100, help="default: %(default)s")
+parser.add_argument("--steps", type=int, default=1, help="steps of each kind in a turn (default: %(default)s)")
+parser.add_argument("--json", type=Path, help="file for all figures")
+OPTIONS, FLAGS = parser.parse_known_args()
 if OPTIONS.turns < 2 or OPTIONS.steps < 1:
-    asked.error("quartiles need two turns at least, and a turn one step")
+    parser.error("quartiles need two turns at least, and a turn one step")
 FLAGS = [*MODEL, *DATA, "--train.batch_size", str(BATCH_SIZE), *FLAGS]
 FOUND = machine()  # before a rank is bound to its cores
 CONFIG = load("train", FLAGS)
@@ -46,10 +46,10 @@ WARMUP = 8
 
 
 def main() -> None:
-    """Measure on every rank; rank 0 prints, and writes the figures where ``--json`` says."""
+    """Measure on every rank; rank 0 prints, and writes the figures to the file of ``--json``."""
     world = World()
     if world.size == 1:
-        sys.exit("one rank is alone anyway; start several: horovodrun -np 2 ...")
+        sys.exit("there is only one rank; start several: horovodrun -np 2 ...")
     training = prepare(CONFIG, world)
     bare_step(training, WARMUP, lambda phase: None)
     taken = measured(training, OPTIONS.turns, OPTIONS.steps)
@@ -62,22 +62,22 @@ def main() -> None:
     print("\n".join([f"{in_words(found)}, n = {OPTIONS.turns}", *lines]), flush=True)
     if OPTIONS.json:
         figures = {"seconds_per_step": taken, "ratios": ratios}
-        told = {kind: {name: series.as_json() for name, series in of_kind.items()} for kind, of_kind in figures.items()}
-        OPTIONS.json.write_text(json.dumps({"hardware": found, "settings": SETTINGS.values, **told}, indent=2) + "\n")
+        series = {kind: {name: one.as_json() for name, one in of_kind.items()} for kind, of_kind in figures.items()}
+        OPTIONS.json.write_text(json.dumps({"hardware": found, "settings": SETTINGS.values, **series}, indent=2) + "\n")
 
 
 def measured(training: Training, turns: int, steps: int) -> dict[str, Series]:
-    """Seconds of a step in each turn, the same on every rank. The networks drift apart meanwhile, which is undone."""
+    """Seconds of a step in each turn, the same on every rank. Changes of the networks are undone."""
     kept = {name: array.copy() for name, array in training.state.arrays.items()}
     in_step: list[float] = []
 
     def seconds(world: World) -> list[list[float]]:
-        """Of each step on each rank."""
+        """Seconds of each step on each rank."""
         taken = step_by_step(training, world, steps, lambda phase: None)
         for name, array in training.state.arrays.items():
             array[:] = kept[name]
-        told: list[list[float]] = training.world.gather([compute + reduction for compute, reduction in taken])
-        return told
+        by_rank: list[list[float]] = training.world.gather([compute + reduction for compute, reduction in taken])
+        return by_rank
 
     def apart() -> float:
         taken = seconds(training.world.alone())
@@ -89,7 +89,7 @@ def measured(training: Training, turns: int, steps: int) -> dict[str, Series]:
 
 
 def mean_of(by_rank: list[list[float]]) -> float:
-    """Seconds of a step for all ranks: each makes its samples in its own time, so their speeds are added up."""
+    """Seconds of a step for all ranks: the mean of the ranks' speeds, as each processes its own samples."""
     return statistics.harmonic_mean([statistics.fmean(steps) for steps in by_rank])
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune a trained network on few images of other classes, and use it: ``python examples/fine_tune.py``.
+"""Fine-tune a trained network on a few images of other classes, and classify with it: ``python examples/fine_tune.py``.
 
 Under a launcher all ranks train, and rank 0 predicts: ``horovodrun -np 2 python examples/fine_tune.py``.
 """
@@ -28,7 +28,7 @@ def main() -> None:
     rest = np.setdiff1d(np.flatnonzero(others), few)
     labels = digits.target - 8
     parts = {"train": (images[few], labels[few]), "test": (images[rest], labels[rest])}
-    # A file of torchvision (.pth), of Gluon's model zoo (.params) or a .safetensors file would do as well as a run.
+    # Instead of a run, pretrained may be a file of torchvision (.pth), of Gluon's model zoo (.params), or a .safetensors file.
     model = vggdist.ModelConfig(**NETWORK, pretrained="runs/first", freeze=1)
     result = train("fine-tuned", model, 40, 4, 0.003, parts, backbone_rate=0.1)
     print(f"top-1 on {len(rest)} other images: {result['metrics']['eval/top1(%)']:.2f} %")

@@ -11,7 +11,7 @@ import vggdist
 
 
 def main() -> None:
-    """Train a small network on scikit-learn's digits, given as arrays."""
+    """Train a small network on arrays: scikit-learn's digits."""
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     config = vggdist.Config(
@@ -22,11 +22,11 @@ def main() -> None:
         train=vggdist.TrainConfig(epochs=5),
     )
     result = vggdist.train(config, (images, digits.target), on_report=report)
-    print(f"top-1 on images that were held out: {result['metrics']['eval/top1(%)']:.2f} %")
+    print(f"top-1 on held-out images: {result['metrics']['eval/top1(%)']:.2f} %")
 
 
 def report(step: int, epoch: float, metrics: Mapping[str, float]) -> None:
-    """Rank 0 gets the metrics of each report and evaluation here."""
+    """Called on rank 0 with the metrics of each report and evaluation."""
     if "validation/loss" in metrics:
         print(f"epoch {epoch:g}: validation loss {metrics['validation/loss']:.4f}")
 

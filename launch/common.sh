@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: `start COMMAND` runs a launcher and returns the exit code of train, which launchers hide: they
-# turn it into 1. The message of train is repeated below the traceback that horovodrun prints.
+# Sourced by the other scripts. `start COMMAND` runs a launcher and returns the exit code of train; launchers by themselves return
+# 1 for every failure. It repeats the message of train below the traceback that horovodrun prints.
 set -euo pipefail
 
 start() {
     local outcome job code=0
     outcome=$(mktemp)
-    set -m # a process group of its own, in which SIGINT is not ignored
+    set -m # a separate process group, in which SIGINT is not ignored
     VGGDIST_OUTCOME=$outcome "$@" &
     job=$!
     set +m

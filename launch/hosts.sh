@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains on several hosts through ssh, without MPI:  launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]
 # The project, its environment and the run directory are at the same path on each host, and ssh asks for no password.
-# INTERFACE=eth0 chooses the network by which the ranks connect and gradients travel; the interface must have this name on every
-# host. Without it Horovod looks for one.
+# INTERFACE=eth0 selects the network interface for connections and gradients; it must have this name on every host. Without it
+# Horovod looks for one.
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
 hosts=${1:?usage: [INTERFACE=name] launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on this machine:  launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]
-# VGGDIST_LAUNCH=gloo (default) needs no MPI; VGGDIST_LAUNCH=mpi takes Horovod's MPI.
+# VGGDIST_LAUNCH=gloo (default) needs no MPI; VGGDIST_LAUNCH=mpi uses MPI, with which Horovod must be built.
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
 ranks=${1:?usage: launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}

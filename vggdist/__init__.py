@@ -1,7 +1,7 @@
 """Distributed training of VGG image classifiers with Horovod and MXNet.
 
-What programs use (docs/python.md) is imported when it is asked for: MXNet reads the environment when it is imported, and
-:func:`train` and :func:`load_model` set it first.
+The API (docs/python.md) is imported on first use: MXNet reads the environment when it is imported, and :func:`train` and
+:func:`load_model` set it first.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_HOMES = ("vggdist.config.errors", "vggdist.config.schema", "vggdist.api")
+_MODULES = ("vggdist.config.errors", "vggdist.config.schema", "vggdist.api")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for home in map(importlib.import_module, _HOMES):
-            if hasattr(home, name):
-                return getattr(home, name)
+        for module in map(importlib.import_module, _MODULES):
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

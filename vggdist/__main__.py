@@ -10,21 +10,21 @@ from vggdist.processes.signals import ignore_stop_signals
 COMMANDS = {
     "train": "train a network, or continue a run",
     "evaluate": "measure a trained network: every metric, each class, each image",
-    "predict": "name the class of images",
+    "predict": "classify images",
     "export": "write a trained network for ONNX runtimes, or for MXNet without this package",
-    "runs": "list the runs in a folder with what came of them, or compare two",
-    "supervise": "start a training, and start it again from its newest checkpoint when it dies",
-    "doctor": "report whether a run would work here: devices, cores, disk, network",
+    "runs": "list the runs in a folder with their results, or compare two",
+    "supervise": "start a training, and restart it from its newest checkpoint when it dies",
+    "doctor": "check whether a run would work: devices, cores, disk, network",
     "rendezvous": "connect the ranks that SLURM's srun starts, without MPI and ssh",
-    "prepare": "put images into record files, or take them out, or check either",
+    "prepare": "convert images to record files or back, or verify either",
     "summary": "print the network's blocks: shapes, parameters, FLOPs, bytes to reduce",
     "bench": "measure this machine: the step, the training around it, the input, the reduction, scaling; record a profile",
-    "plan": "work out a job before it runs: steps, memory, predicted scaling; no GPU, no data, no MXNet",
+    "plan": "estimate a job: steps, memory, predicted scaling; without GPU, data or MXNet",
 }
 
 
 def main() -> int:
-    """Hand over to a command."""
+    """Run a command; returns its exit code."""
     command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if command in COMMANDS:
         code = int(importlib.import_module(f"vggdist.{command}").main(arguments))

@@ -1,4 +1,4 @@
-"""Training from Python; what ``import vggdist`` offers (docs/python.md)."""
+"""The Python API of ``import vggdist`` (docs/python.md)."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MXNET_CAME_FIRST = "mxnet" in sys.modules
+_MXNET_IMPORTED_BEFORE = "mxnet" in sys.modules
 
 
 def train(config: Config, data: InputData | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
-    """Train a network, or continue the run; returns what ``result.json`` holds.
+    """Train a network, or continue a run; returns the contents of ``result.json``.
 
-    A program that a launcher starts (``horovodrun -np 4 python program.py``) calls it on every rank alike. Signals stop the
-    training as they stop the command, where this is called in the main thread.
+    A program that a launcher starts (``horovodrun -np 4 python program.py``) must call it on every rank. If it is called in
+    the main thread, signals stop the training as they stop the command.
 
     Args:
         config: as in a configuration file.
-        data: images to train on in place of the data set that ``config.data`` names: one part, of which a share is held out,
-            or parts by name, ``train`` and ``test`` and perhaps ``validation``. A part is a pair of arrays, ``(N, H, W, C)``
-            or ``(N, H, W) uint8`` images and ``(N,)`` labels from 0 on, or a :class:`~vggdist.data.arrays.Source`. They are
+        data: images to train on instead of the data set ``config.data.name``: one part, of which a share is held out, or parts
+            by name, ``train``, ``test`` and optionally ``validation``. A part is a pair of arrays, ``(N, H, W, C)`` or
+            ``(N, H, W) uint8`` images and ``(N,)`` labels from 0 on, or a :class:`~vggdist.data.arrays.Source`. They are
             normalised by their own mean and deviation (``augment.normalize computed``) unless that is ``none``.
         on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
 
     Raises:
-        RequestError: config, data or checkpoint are not as they should be.
+        RequestError: the configuration, data or checkpoint is invalid.
         RunError: the training failed.
-        Stopped: it was asked to stop and has saved a checkpoint, from which the same call continues.
+        Stopped: the training was stopped on request and has saved a checkpoint, from which the same call continues.
     """
     handler, started = ExitHandler(), time.monotonic()
     stop = StopRequests(handler.rank, handler.size, handler.stop_before_first_step)
@@ -58,22 +58,22 @@ def train(config: Config, data: InputData | None = None, on_report: OnReport | N
 
     def command() -> dict[str, Any]:
         start_logging(handler.rank)
-        if _MXNET_CAME_FIRST:
-            logger.warning("mxnet was imported before vggdist: MXNet's threads and memory are not set as the run asks for")
+        if _MXNET_IMPORTED_BEFORE:
+            logger.warning("mxnet was imported before vggdist: the settings of MXNet's threads and memory have no effect")
         with before_start():
-            asked = checked(_for_given_images(config) if data is not None else config)
+            valid = checked(_for_given_images(config) if data is not None else config)
         if data is None:
-            return run_training(asked, handler, stop, started, on_report=on_report)
+            return run_training(valid, handler, stop, started, on_report=on_report)
         from vggdist.data.in_memory import data_set
 
-        return run_training(asked, handler, stop, started, lambda: data_set(data, asked.data, asked.run.seed), on_report)
+        return run_training(valid, handler, stop, started, lambda: data_set(data, valid.data, valid.run.seed), on_report)
 
     with stop if in_main_thread else nullcontext():
         return handler.call(command)
 
 
 def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: str = "auto") -> Classifier:
-    """A trained network, ready to name the class of images.
+    """Load a trained network for the classification of images.
 
     Args:
         run: folder of a run, or of one checkpoint.
@@ -84,7 +84,7 @@ def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: st
         RequestError: there is no such checkpoint, or it is damaged.
     """
     where = place(os.fspath(run), checkpoint)
-    if not _MXNET_CAME_FIRST and "mxnet" not in sys.modules:
+    if "mxnet" not in sys.modules:
         variables.apply(InferenceConfig(world=WorldConfig(bind=False)))
     from vggdist.checkpoints.trained import read
     from vggdist.collectives.world import choose_device
@@ -94,7 +94,7 @@ def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: st
 
 
 def _for_given_images(config: Config) -> Config:
-    """A configuration whose images are a program's: nothing is published of them."""
+    """The configuration for images of the caller, which have no published mean and deviation."""
     normalize = "computed" if config.augment.normalize == "published" else config.augment.normalize
     return replace(config, data=replace(config.data, name="given"), augment=replace(config.augment, normalize=normalize))
 
@@ -107,11 +107,11 @@ def run_training(
     load: Callable[[], DataSet] | None = None,
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
-    """Train as a checked configuration asks; what commands and programs share. Returns what ``result.json`` holds.
+    """Train with a valid configuration, for the command and the API; returns the contents of ``result.json``.
 
     Args:
-        started: the beginning, in seconds of ``time.monotonic``.
-        load: makes the data set in place of the one that ``config.data`` names; on every rank.
+        started: start time, in seconds of ``time.monotonic``.
+        load: makes the data set, instead of ``config.data.name``; called on every rank.
     """
     with before_start():
         handler.can_continue = lambda: continues(config)
@@ -124,12 +124,12 @@ def run_training(
     world = World()
     run = Run(config, settings, stop, handler, started, on_report)
     if load is not None:
-        run.memory.data = world.together(load)
-    return run_elastic(run.on, world, run.memory, handler.close_watch) if config.run.elastic else run.on(world)
+        run.elastic_state.data = world.together(load)
+    return run_elastic(run.on, world, run.elastic_state, handler.close_watchdog) if config.run.elastic else run.on(world)
 
 
 def continues(config: Config) -> bool:
-    """Whether the run starts from a checkpoint that is there now."""
-    from vggdist.checkpoints.store import CheckpointStore  # numpy under it reads what knobs sets
+    """Whether the run would continue from an existing checkpoint."""
+    from vggdist.checkpoints.store import CheckpointStore  # imports numpy, which reads the variables that apply() sets
 
-    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").whole_steps())
+    return config.run.resume == "auto" and bool(CheckpointStore(run_directory(config) / "checkpoints").complete_steps())

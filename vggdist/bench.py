@@ -30,9 +30,9 @@ class Kind:
 
     Attributes:
         text: what it measures.
-        module: in :mod:`vggdist.benchmarking`; its ``measure`` does it.
+        module: in :mod:`vggdist.benchmarking`, with a function ``measure``.
         starts_ranks: it is started once, without a launcher, and starts the ranks itself.
-        environment: what it needs before Horovod starts, unless the user has set it.
+        environment: variables to set before Horovod starts, unless the user has set them.
     """
 
     text: str
@@ -45,14 +45,14 @@ KINDS = {
     "step": Kind("images/s of the bare step, of the whole training around it, their ratio, and each rank's shares", "step"),
     "input": Kind("images/s of the input alone: reading, decoding and augmentation, without a network", "input"),
     "scaling": Kind("images/s and efficiency on several numbers of ranks, weak and strong", "scaling", starts_ranks=True),
-    "tune": Kind("which settings of the environment are faster here than a run's own", "tuning", starts_ranks=True),
+    "tune": Kind("which environment settings are faster on this machine than the defaults", "tuning", starts_ranks=True),
     "profile": Kind(
-        "no speeds: what MXNet and Horovod do in some steps, as files for Perfetto and chrome://tracing",
+        "no speeds: traces of MXNet and Horovod in some steps, for Perfetto and chrome://tracing",
         "profile",
-        # MXNet otherwise runs a dozen operators as one, under one name.
+        # Otherwise MXNet runs a dozen operators as one, with one name.
         environment={"HOROVOD_TIMELINE": "DYNAMIC", "MXNET_EXEC_BULK_EXEC_TRAIN": "0"},
     ),
-    # A reduction that is waited for would else take one cycle, whatever its size.
+    # Otherwise a reduction that is waited for takes one cycle, whatever its size.
     "allreduce": Kind(
         "bytes against time on the network's own gradients", "allreduce", environment={"HOROVOD_CYCLE_TIME": "0.1"}
     ),
@@ -70,26 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if name in ("-h", "--help") else 2
     handler = ExitHandler()
     if KINDS[name].starts_ranks:
-        return handler.run(lambda: from_outside(name, rest))
+        return handler.run(lambda: start_ranks(name, rest))
     for variable, value in KINDS[name].environment.items():
         os.environ.setdefault(variable, value)
-    return handler.run(lambda: on_ranks(name, rest, handler))
+    return handler.run(lambda: run_as_rank(name, rest, handler))
 
 
-def from_outside(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Measure with ranks that are started for it; returns what the JSON file holds."""
+def start_ranks(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Measure with ranks that this process starts; returns the content of the JSON file."""
     if from_environment(os.environ).size > 1:
         raise BeforeStart(f"bench {name} starts the ranks itself; start it once, without a launcher (see --bench.launcher)")
     request = _request(name, arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the job under way is ended first
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the running job is ended first
         signal.signal(number, signal.default_int_handler)
     measured = _measure(name)(request, arguments)
     show(name, measured, run_directory(request))
-    return _kept(name, request, measured)
+    return _written(name, request, measured)
 
 
-def on_ranks(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
-    """Measure as one of the ranks; returns what the JSON file holds."""
+def run_as_rank(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
+    """Measure as one of the ranks; returns the content of the JSON file."""
     start_logging(handler.rank)
     with before_start():
         request = _request(name, arguments)
@@ -99,21 +99,21 @@ def on_ranks(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[
 
     world = World()
     watch = handler.watch(world, request.run.timeout)
-    watch.rest()  # reading the data may take long
+    watch.pause()  # reading the data may take long
     load = OtherLoad(world)
     measured = {"world_size": world.size, **_measure(name)(request, world, watch.beat)}
-    watch.rest()
+    watch.pause()
     others = 100 * load.share()
     if world.is_root:
         show(name, measured, run_directory(request))
-        print(f"others used {others:.0f} % of this host's cores meanwhile", flush=True)
+        print(f"other processes used {others:.0f} % of this host's cores", flush=True)
     measured |= {
         "others(%)": others,
         "controller": world.controller,
         "environment": settings.as_json(world.gather),
         "versions": versions(),
     }
-    return world.together(lambda: _kept(name, request, measured) if world.is_root else measured)
+    return world.together(lambda: _written(name, request, measured) if world.is_root else measured)
 
 
 def _request(name: str, arguments: Sequence[str]) -> BenchRequest:
@@ -122,14 +122,14 @@ def _request(name: str, arguments: Sequence[str]) -> BenchRequest:
     return training_settings(parser.parse(arguments).settings, BenchRequest)
 
 
-def _kept(name: str, request: BenchRequest, measured: dict[str, Any]) -> dict[str, Any]:
+def _written(name: str, request: BenchRequest, measured: dict[str, Any]) -> dict[str, Any]:
     write_json(run_directory(request) / f"bench-{name}.json", measured)
     return measured
 
 
 def show(name: str, measured: dict[str, Any], directory: Path) -> None:
-    """Print the table, and plot it where there is something to plot: ``bench-<kind>.png`` and TensorBoard."""
-    from vggdist.benchmarking.charts import CHARTS  # numpy under it reads what knobs sets
+    """Print the table and, if the kind has a chart, plot it to ``bench-<kind>.png`` and TensorBoard."""
+    from vggdist.benchmarking.charts import CHARTS  # after variables.apply: numpy reads its environment at import
     from vggdist.reporting.figures import publish
 
     print("\n".join(TABLES[name](measured)), flush=True)

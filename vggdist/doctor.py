@@ -1,4 +1,4 @@
-"""Would a run work here? ``horovodrun -np 2 python -m vggdist.doctor``: in place of train, under any launcher."""
+"""Checks whether a run would work: ``horovodrun -np 2 python -m vggdist.doctor``, instead of train, with any launcher."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _PROBE_BYTES, _PROBES = 16 * 2**20, 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was found; returns 0 where a run would work, 1 where it would fail, 2 where it would be refused."""
+    """Print the findings; returns 0 if a run would work, 1 if it would fail, 2 for a wrong request."""
     handler = ExitHandler()
     return handler.run(lambda: diagnose(sys.argv[1:] if arguments is None else arguments, handler))
 
 
 def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
-    """Examine every rank, print the findings on rank 0, and write them to ``doctor.json``, where ``run.directory`` is.
+    """Examine every rank, print the findings on rank 0, and write them to ``doctor.json`` in ``run.directory``.
 
     Raises:
-        RunError: on every rank, where a run would fail.
+        RunError: on every rank, if a run would fail.
     """
     start_logging(handler.rank)
     with before_start():
-        asked = _parser().parse(arguments)
-        config = training_settings(asked.settings, Config)
+        parsed = _parser().parse(arguments)
+        config = training_settings(parsed.settings, Config)
         settings = variables.apply(config)  # before anything imports MXNet
     import horovod.mxnet as hvd
     import mxnet as mx
@@ -57,10 +57,10 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
     from vggdist.collectives.world import World
 
     world = World()
-    device, mine = _examine(world, config.run.device)
-    reports = [RankReport(**one) for one in world.gather(asdict(mine))]
+    device, own_report = _examine(world, config.run.device)
+    reports = [RankReport(**one) for one in world.gather(asdict(own_report))]
     of_cards = gpu_stack.findings(world, device, config.run.elastic)
-    broken = any(finding.level == "error" for finding in of_cards)  # then a reduction on the GPUs may end the process
+    broken = any(finding.level == "error" for finding in of_cards)  # then a reduction on the GPUs may kill the process
     free = world.gather(_free(Path(config.run.directory)) if world.is_root else None)[0]
     findings = [
         Finding("ok", f"{world.size} rank(s) from {launcher(os.environ) or 'no launcher'}, controller {world.controller}"),
@@ -76,7 +76,7 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
         print(f"Horovod is built with: {', '.join(builds)}\nMXNet is built with: {', '.join(features)}")
         print("".join(f"{name}={value} " for name, value in settings.values.items()) + "\n")
         print("\n".join(map(str, findings)), flush=True)
-    if asked.selftest and not any(finding.level == "error" for finding in findings):
+    if parsed.selftest and not any(finding.level == "error" for finding in findings):
         findings += _selftest(world, device, Path(config.run.directory))
     result = {"findings": [asdict(finding) for finding in findings], "ranks": [asdict(one) for one in reports]}
     if world.is_root and free is not None:
@@ -88,10 +88,10 @@ def diagnose(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
 
 
 def _parser() -> SettingsParser:
-    note = "Every option of train is accepted, so that the doctor can stand in its place."
+    note = "Accepts every option of train, so that it can be run with the same command line."
     shown = ("run.device", "run.directory", "world")
     parser = SettingsParser("doctor", Config, "[--selftest]", shown=shown, description=__doc__, epilog=note)
-    text = "also train small networks and VGG-16 on every rank and compare: minutes; docs/gpu.md lists the checks"
+    text = "also train small networks and VGG-16 on every rank and compare; takes minutes; docs/gpu.md lists the checks"
     parser.add_argument("--selftest", action="store_true", help=text)
     return parser
 
@@ -121,7 +121,7 @@ def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
         refusal = gpus.refusal(world.local_rank % visible)
     gpu = gpus.describe(device.device_id) if device.device_type == "gpu" else None
     towards_root = interface_towards(world.gather(socket.gethostname())[0])
-    # Gloo's connections are those of the data. MPI makes its own when it needs them, by an interface towards the other hosts.
+    # Gloo's connections are open already. MPI opens its own on demand, through the interface towards the other hosts.
     interface = ", ".join(world.interfaces()) if world.controller == "Gloo" else towards_root
     world.barrier()
     clock = time.time()
@@ -142,15 +142,15 @@ def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
 
 
 def _free(directory: Path) -> int | None:
-    """Free bytes where a folder is or would be made; None where it cannot be written."""
-    there = directory.resolve()
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free if there.is_dir() and os.access(there, os.W_OK) else None
+    """Free bytes on the disk of a folder, which need not exist; None if it cannot be written."""
+    existing = directory.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free if existing.is_dir() and os.access(existing, os.W_OK) else None
 
 
 def _reduce(world: World, device: mx.Context) -> Finding:
-    """Sum an array over the ranks as a step does; judges the slowest rank's result and speed."""
+    """Check and time a sum over the ranks as in a step; reports the speed of the slowest rank."""
     import mxnet as mx
     import numpy as np
 
@@ -165,8 +165,8 @@ def _reduce(world: World, device: mx.Context) -> Finding:
         world.reduce([array], f"doctor.{probe}")
         right &= bool(np.all(array.asnumpy() == world.size * (world.size + 1) / 2))
         seconds.append(time.perf_counter() - started)
-    told = world.gather([right, min(seconds[1:])])  # the first makes the connections
-    return of_allreduce(all(one for one, _ in told), _PROBE_BYTES / max(slowest for _, slowest in told) / 1e9)
+    ranks = world.gather([right, min(seconds[1:])])  # the first one opens the connections
+    return of_allreduce(all(correct for correct, _ in ranks), _PROBE_BYTES / max(best for _, best in ranks) / 1e9)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure a trained network: ``python -m vggdist.evaluate runs/quickstart``, also under a launcher."""
+"""Evaluate a trained network: ``python -m vggdist.evaluate runs/quickstart``, also under a launcher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vggdist.reporting.console import start_logging
 from vggdist.reporting.result import write_json, write_whole
 
 _DESCRIPTION = (
-    "Measures a network of a run, or one checkpoint, on the images of its run or others with the same classes. It writes "
+    "Evaluates the network of a run, or one checkpoint, on the images of its run or others with the same classes. It writes "
     "evaluation.json, confusion.png and predictions.csv: each image with true and predicted class, worst first."
 )
 
@@ -29,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
-    """Evaluate as the arguments ask; returns what ``evaluation.json`` holds."""
+    """Evaluate with the given arguments; returns the content of ``evaluation.json``."""
     start_logging(handler.rank)
     with before_start():
-        asked = _parser().parse(arguments)
-        where = place(asked.run, asked.checkpoint)
-        config = settings(where, asked.settings, EvaluateConfig)
+        options = _parser().parse(arguments)
+        where = place(options.run, options.checkpoint)
+        config = settings(where, options.settings, EvaluateConfig)
         variables.apply(config)  # before anything imports MXNet
     initialization.announce()
     from vggdist.collectives.world import World
@@ -43,27 +43,27 @@ def evaluate(arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
 
     world = World()
     watch = handler.watch(world, config.run.timeout)
-    watch.rest()  # reading the data may take long
-    given = {key for key, _ in asked.settings}
-    found = evaluation.evaluate(config, where, bool(given & {"data.name", "data.root"}), world, watch)
-    folder = Path(asked.output or (where.run or Path()) / "evaluation")
+    watch.pause()  # reading the data may take long
+    keys = {key for key, _ in options.settings}
+    evaluated = evaluation.evaluate(config, where, bool(keys & {"data.name", "data.root"}), world, watch)
+    folder = Path(options.output or (where.run or Path()) / "evaluation")
 
     def write() -> None:
-        write_json(folder / "evaluation.json", found.result)
-        write_whole(folder / "predictions.csv", evaluation.as_csv(found.source, found.predictions))
-        title = f"{config.data.part} set after step {found.result['checkpoint']['step']}"
-        confusion_matrix(found.result["confusion"], found.source.class_names, title).save(folder / "confusion.png")
+        write_json(folder / "evaluation.json", evaluated.result)
+        write_whole(folder / "predictions.csv", evaluation.as_csv(evaluated.source, evaluated.predictions))
+        title = f"{config.data.part} set after step {evaluated.result['checkpoint']['step']}"
+        confusion_matrix(evaluated.result["confusion"], evaluated.source.class_names, title).save(folder / "confusion.png")
 
     world.together(write, acts=world.is_root)
     if world.is_root:
-        print(evaluation.table(found.result), f"everything is in {folder}", sep="\n", flush=True)
-    return found.result
+        print(evaluation.table(evaluated.result), f"everything is in {folder}", sep="\n", flush=True)
+    return evaluated.result
 
 
 def _parser() -> SettingsParser:
     parser = SettingsParser("evaluate", EvaluateConfig, "RUN", takes_file=False, description=_DESCRIPTION)
     add_run(parser)
-    parser.add_argument("--output", metavar="DIR", help="folder of what is written (default: RUN/evaluation)")
+    parser.add_argument("--output", metavar="DIR", help="output folder (default: RUN/evaluation)")
     return parser
 
 

@@ -15,13 +15,13 @@ from vggdist.environment import variables
 from vggdist.exit_handling import ExitHandler
 
 _DESCRIPTION = (
-    "Writes a network that takes bytes, (batch, image_size, image_size, channels) uint8, and gives probabilities: as one ONNX "
-    "file, or as a symbol and its parameters, which MXNet reads without this package. What was written is run and compared "
-    "with the network before it gets its name."
+    "Writes a network from bytes, (batch, image_size, image_size, channels) uint8, to probabilities: as one ONNX file, or as "
+    "a symbol and its parameters, which MXNet reads without this package. The export is compared with the network before its "
+    "files are renamed to their final names."
 )
 _EPILOG = (
-    "Exit codes: 0 written, 1 not written, since it computes something else (by more than 1e-4, or with another top-1) or the "
-    "disk refused it, 2 the request is wrong."
+    "Exit codes: 0 written, 1 not written: it computes something else (by more than 1e-4, or another top-1) or the disk "
+    "failed, 2 the request is wrong."
 )
 
 
@@ -32,22 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def export(arguments: Sequence[str], processes: int) -> dict[str, Any]:
-    """Export as the arguments ask."""
+    """Export with the given arguments."""
     with before_start():
         require_one_process("export", processes)
-        asked = _parser().parse(arguments)
-        where = place(asked.run, asked.checkpoint)
-        config = settings(where, asked.settings, ExportConfig)
+        options = _parser().parse(arguments)
+        where = place(options.run, options.checkpoint)
+        config = settings(where, options.settings, ExportConfig)
         variables.apply(config)  # before anything imports MXNet
     from vggdist.checkpoints import trained
     from vggdist.inference import exporting
 
-    form = exporting.format_of(asked.format)
-    found = trained.read(where)
-    name = f"step-{found.step:08d}{form.SUFFIX}"
-    output = Path(asked.output) if asked.output else (where.run or Path()) / "export" / name
-    images = exporting.batches(found.spec, asked.images, config.data)
-    comparison, paths = exporting.export(found, form, output, images)
+    form = exporting.format_of(options.format)
+    network = trained.read(where)
+    name = f"step-{network.step:08d}{form.SUFFIX}"
+    output = Path(options.output) if options.output else (where.run or Path()) / "export" / name
+    images = exporting.batches(network.spec, options.images, config.data)
+    comparison, paths = exporting.export(network, form, output, images)
     print(f"compared with the network: {comparison}", f"written: {', '.join(map(printable, paths))}", sep="\n", flush=True)
     return {}
 
@@ -59,14 +59,14 @@ def _parser() -> SettingsParser:
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="the .onnx file, or what stands before -symbol.json and -0000.params (default: RUN/export/step-XXXXXXXX)",
+        help="the .onnx file, or the prefix of -symbol.json and -0000.params (default: RUN/export/step-XXXXXXXX)",
     )
     parser.add_argument(
         "--images",
         metavar="PATH",
         nargs="+",
         default=(),
-        help="files, folders or patterns of images to compare on (default: noise and smooth pictures made here)",
+        help="files, folders or patterns of images to compare on (default: generated noise and smooth pictures)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""What a run would be and how it would scale: ``python -m vggdist.plan --config FILE --plan.ranks 512``. Runs nothing."""
+"""Estimate a run and its scaling: ``python -m vggdist.plan --config FILE --plan.ranks 512``. Runs nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _RANKS, _GIGABITS = (8, 64, 512), (10.0, 25.0, 100.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the plan; a job that cannot run is refused with exit code 2 and the numbers that would fit."""
+    """Print the plan; a job that cannot run ends with exit code 2 and the numbers that would fit."""
     return ExitHandler().run(lambda: plan(sys.argv[1:] if arguments is None else arguments))
 
 
 def plan(arguments: Sequence[str]) -> dict[str, Any]:
-    """Print the plan of the job that the arguments ask for."""
+    """Print the plan of the job with the given arguments."""
     request = training_settings(_parser().parse(arguments).settings, PlanRequest)
     print("\n".join(_published() if request.plan.published else _plan(plan_job(request))))
     return {}
@@ -52,7 +52,7 @@ def _plan(job: Job) -> Iterator[str]:
     yield from _input(job)
     yield ""
     if job.workload is None:
-        yield "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
+        yield "scaling            not predicted: set plan.images_per_s to the measured speed of a single rank"
         return
     yield from _scaling(job)
     yield ""
@@ -60,18 +60,18 @@ def _plan(job: Job) -> Iterator[str]:
 
 
 def _job(job: Job) -> Iterator[str]:
-    asked, samples, optimizer = job.request.plan, job.samples, job.request.optimizer
-    hosts = job.cluster.hosts(asked.ranks)
-    yield f"ranks              {asked.ranks:,} on {hosts:,} host{'s' if hosts > 1 else ''}"
+    ranks, samples, optimizer = job.request.plan.ranks, job.samples, job.request.optimizer
+    hosts = job.cluster.hosts(ranks)
+    yield f"ranks              {ranks:,} on {hosts:,} host{'s' if hosts > 1 else ''}"
     yield f"global batch       {samples.global_batch_size:,} samples, {samples.batch_size:,} on each rank"
     yield f"training samples   {samples.num_samples:,}, {_unequal(job)} in each epoch"
     yield f"steps              {samples.steps_per_epoch:,} in each epoch, {job.schedule.total_steps:,} in all"
-    rule = f" ({optimizer.learning_rate:g} x {asked.ranks:,} ranks)" if optimizer.scale_learning_rate else ""
+    rule = f" ({optimizer.learning_rate:g} x {ranks:,} ranks)" if optimizer.scale_learning_rate else ""
     yield f"peak learning rate {job.schedule.peak:g}{rule}"
 
 
 def _sent(job: Job) -> Iterator[str]:
-    """Bytes by layer either way, and those of the job as it is asked for."""
+    """Bytes that each rank sends in a step: by layer as gradient and as factors, and in total for this job."""
     train, ranks = job.request.train, job.request.plan.ranks
     exchange = job.exchange(train, ranks, train.network_bandwidth * GIGABIT)
     yield f"sent by each rank in each step: {readable_bytes(round(job.sent_bytes(exchange.factored)))}"
@@ -82,14 +82,14 @@ def _sent(job: Job) -> Iterator[str]:
     for layer in job.layers:
         if layer.kind == "dense":
             cells = [f"{readable_bytes(round(sent(layer))):>12}" for sent in (as_gradient, as_factors)]
-            yield f"  {layer.name:17}{''.join(cells)}{'  travels as factors' if layer.name in exchange.factored else ''}"
+            yield f"  {layer.name:17}{''.join(cells)}{'  sent as factors' if layer.name in exchange.factored else ''}"
 
 
 def _unequal(job: Job) -> str:
-    """What becomes of the samples that do not fill the last batch."""
+    """Number of samples that the last batch drops or adds as padding."""
     if job.unequal_samples < 0:
         return f"{-job.unequal_samples:,} dropped"
-    return f"{job.unequal_samples:,} places filled up"
+    return f"{job.unequal_samples:,} added as padding"
 
 
 def _memory(memory: Memory) -> Iterator[str]:
@@ -110,13 +110,13 @@ def _memory(memory: Memory) -> Iterator[str]:
 
 
 def _input(job: Job) -> Iterator[str]:
-    asked, data, augment = job.request.plan, job.request.data, job.request.augment
+    config, data, augment = job.request.plan, job.request.data, job.request.augment
     encoded = data.name in ("folder", "records")
-    cost = Preparation.of(job.images, augment, encoded, asked.short_side)
+    cost = Preparation.of(job.images, augment, encoded, config.short_side)
     yield f"input of a rank on a GPU (estimate); a core prepares {1 / cost.seconds:,.0f} images/s"
     rates = list(published_rates(job.layers)) if encoded else []
-    if asked.images_per_s is not None:
-        rates = [Rate("this one", asked.images_per_s, "plan.images_per_s")]
+    if config.images_per_s is not None:
+        rates = [Rate("this one", config.images_per_s, "plan.images_per_s")]
     if not rates:
         return
     yield f"  {'GPU':12}{'images/s':>9}{'threads':>9}{'cores':>7}{'MB/s read':>11}  source of the images/s"
@@ -129,20 +129,20 @@ def _input(job: Job) -> Iterator[str]:
 
 
 def _too_slow(job: Job, rate: Rate, cost: Preparation, encoded: bool) -> Iterator[str]:
-    """Why a GPU would wait for its images, and what to do."""
-    asked, data = job.request.plan, job.request.data
+    """Warnings if a GPU would wait for its images, with a remedy."""
+    config, data = job.request.plan, job.request.data
     threads = cost.threads(rate.images_per_s)
     if threads > data.threads:
         yield f"warning: data.threads {data.threads} is too few for {rate.gpu}; set it to {threads}"
-    ranks = min(asked.ranks, asked.ranks_per_host)
+    ranks = min(config.ranks, config.ranks_per_host)
     needed = ranks * cost.cores(rate.images_per_s)
-    if asked.cores is None or needed <= asked.cores:
+    if config.cores is None or needed <= config.cores:
         return
-    remedy = "take hosts with more cores, or start fewer ranks on each"
-    side = fitting_short_side(job.images, job.request.augment, rate.images_per_s, asked.cores / ranks)
+    remedy = "use hosts with more cores, or start fewer ranks on each"
+    side = fitting_short_side(job.images, job.request.augment, rate.images_per_s, config.cores / ranks)
     if encoded and side is not None:
         remedy = f"vggdist prepare --short-side {side}, or {remedy}"
-    yield f"warning: {ranks} x {rate.gpu} on a host need {needed} cores, plan.cores is {asked.cores}; {remedy}"
+    yield f"warning: {ranks} x {rate.gpu} on a host need {needed} cores, plan.cores is {config.cores}; {remedy}"
 
 
 def _scaling(job: Job) -> Iterator[str]:
@@ -158,23 +158,23 @@ def _scaling(job: Job) -> Iterator[str]:
 
 
 def _best(job: Job) -> Iterator[str]:
-    """The fastest way to send gradients, for this job and for others of its kind."""
-    asked, workload = job.request.plan, job.workload
+    """The fastest way to exchange gradients, for this job and for other numbers of ranks and networks."""
+    config, workload = job.request.plan, job.workload
     assert workload is not None
     titles = f"{'ranks':>7}{'Gbit/s':>8}{'bucket_cap_mb':>15}{'step(ms)':>10}{'efficiency(%)':>15}  factors of"
     yield f"{'fastest setting':16}{titles}"
-    own = (asked.ranks, asked.network_bandwidth)
+    own = (config.ranks, config.network_bandwidth)
     for row, (ranks, gigabits) in enumerate((own, *product(_RANKS, _GIGABITS))):
-        found = best(job, ranks, gigabits * asked.network_share)
-        cells = f"{ranks:>7}{gigabits:>8g}{found.cap:>15g}{1000 * found.seconds:>10.1f}"
-        cells += f"{100 * workload.seconds / found.seconds:>15.1f}"
-        yield f"{'' if row else 'this job':16}{cells}  {', '.join(found.factored) or '-'}"
-    share = asked.network_bandwidth * asked.network_share
-    yield f"for this job: {best(job, asked.ranks, share).flags(share)}"
+        fastest = best(job, ranks, gigabits * config.network_share)
+        cells = f"{ranks:>7}{gigabits:>8g}{fastest.cap:>15g}{1000 * fastest.seconds:>10.1f}"
+        cells += f"{100 * workload.seconds / fastest.seconds:>15.1f}"
+        yield f"{'' if row else 'this job':16}{cells}  {', '.join(fastest.factored) or '-'}"
+    bandwidth = config.network_bandwidth * config.network_share
+    yield f"for this job: {best(job, config.ranks, bandwidth).flags(bandwidth)}"
 
 
 def _cells(job: Job, workload: Workload, algorithm: Algorithm, ranks: int) -> str:
-    """Step time, throughput of all ranks and efficiency, or dashes where Horovod would not use the algorithm."""
+    """Step time, throughput of all ranks and efficiency, or dashes if Horovod would not use the algorithm."""
     if not job.cluster.supports(algorithm, ranks):
         return f" {'-':>9} {'-':>10} {'-':>13}"
     seconds = step_seconds(workload, job.cluster, algorithm, ranks)
@@ -186,9 +186,11 @@ def _published() -> Iterator[str]:
     yield "VGG-16 with Horovod on Pascal GPUs, 4 a server; speed-up over one GPU (efficiency)"
     yield f"{'GPUs':>5}  {'network':16}{'measured':>16}{'predicted':>18}  source"
     for run in MEASUREMENTS:
-        told = [f"{speed_up:.1f} ({100 * speed_up / run.ranks:.1f} %)" for speed_up in (run.speed_up, predicted_speed_up(run))]
+        cells = [
+            f"{speed_up:.1f} ({100 * speed_up / run.ranks:.1f} %)" for speed_up in (run.speed_up, predicted_speed_up(run))
+        ]
         note = "; calibrates the share" if run.calibrates else ""
-        yield f"{run.ranks:>5}  {run.network:16}{told[0]:>16}{told[1]:>18}  {run.source}{note}"
+        yield f"{run.ranks:>5}  {run.network:16}{cells[0]:>16}{cells[1]:>18}  {run.source}{note}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Name the class of images: ``python -m vggdist.predict runs/quickstart photographs/``."""
+"""Predict the classes of images: ``python -m vggdist.predict runs/quickstart photographs/``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _DESCRIPTION = (
     "and .png files in it, at any depth), a pattern such as '**/*.png', or - for names on standard input, one a line."
 )
 _EPILOG = (
-    "Lines are printed after each evaluation.batch_size images. An image that cannot be read is named on standard error, and "
-    "the rest goes on. Exit codes: 0 all images were predicted, 1 some were not, 2 the request is wrong."
+    "Lines are printed after each evaluation.batch_size images. An image that cannot be read is reported on standard error "
+    "and skipped. Exit codes: 0 all images were predicted, 1 some were not, 2 the request is wrong."
 )
 
 
@@ -37,30 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(arguments: Sequence[str], processes: int) -> dict[str, Any]:
-    """Predict as the arguments ask."""
+    """Predict with the given arguments."""
     with before_start():
         require_one_process("predict", processes)
-        asked = _parser().parse(arguments)
-        where = place(asked.run, asked.checkpoint)
-        config = settings(where, asked.settings, InferenceConfig)
+        options = _parser().parse(arguments)
+        where = place(options.run, options.checkpoint)
+        config = settings(where, options.settings, InferenceConfig)
         variables.apply(config)  # before anything imports MXNet
     from vggdist.checkpoints import trained
     from vggdist.collectives.world import choose_device
     from vggdist.inference import prediction
 
-    found = trained.read(where)
-    model = found.model(choose_device(config.run.device, 0), config.train.precision)
-    lines, output = Lines(asked.format, found.spec.class_names, asked.top), streams.results()
+    network = trained.read(where)
+    model = network.model(choose_device(config.run.device, 0), config.train.precision)
+    lines, output = Lines(options.format, network.spec.class_names, options.top), streams.results()
     predicted, failures = 0, _Failures()
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         _write(output, lines.header)
-        for batch in prediction.predictions(model, _files(asked), config.evaluation, config.data, failures.report):
+        for batch in prediction.predictions(model, _files(options), config.evaluation, config.data, failures.report):
             _write(output, "".join(lines.of(*one) for one in batch))
             predicted += len(batch)
-    except BrokenPipeError:  # whoever reads has enough
+    except BrokenPipeError:  # the reader has closed the pipe
         return {}
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     print(f"{predicted} images in {seconds:.1f} s: {predicted / seconds:.1f} images/s", file=sys.stderr)
     if failures.number:
         raise RunError(f"{failures.number} of {predicted + failures.number} images were not predicted")
@@ -77,12 +77,12 @@ class _Failures:
         print(f"vggdist: {error.fault if isinstance(error, DamagedImageError) else error}", file=sys.stderr)
 
 
-def _files(asked: argparse.Namespace) -> Iterator[Path | RequestError]:
+def _files(options: argparse.Namespace) -> Iterator[Path | RequestError]:
     parts = []
-    for name in asked.paths:
+    for name in options.paths:
         if name == "-":
             # Descriptor 0 and not sys.stdin, which is None where it was closed.
-            names = read_names(open(0, "rb", closefd=False), b"\0" if asked.null else b"\n")
+            names = read_names(open(0, "rb", closefd=False), b"\0" if options.null else b"\n")
             parts.append(files(names, patterns=False))
         else:
             parts.append(files([name]))
@@ -111,14 +111,14 @@ def _parser() -> SettingsParser:
         "--format",
         choices=("table", "json", "csv"),
         default="table",
-        help="table: for a person; json: an object on each line; csv: with a header (default: table)",
+        help="table: aligned text; json: an object on each line; csv: with a header (default: table)",
     )
     return parser
 
 
 def _positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 

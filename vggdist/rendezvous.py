@@ -1,7 +1,7 @@
 """Horovod on Gloo for ranks that SLURM starts: ``vggdist rendezvous -- srun --mpi=none python -m vggdist.train ...``.
 
-Needs neither MPI nor ssh. It serves Horovod's rendezvous, at which the ranks learn each other's addresses, while the command
-runs; the ranks find their place in ``SLURM_*`` and the server on the node that ran srun (``vggdist.launcher.slurm``).
+Needs neither MPI nor ssh. It runs Horovod's rendezvous server, through which the ranks exchange addresses, while the command
+runs. The ranks read rank and size from ``SLURM_*``; the server is on the node that ran srun (``vggdist.launcher.slurm``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USAGE = "usage: vggdist rendezvous -- srun --mpi=none [OPTIONS] python -m vggdis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve while the command runs; returns the command's exit code, or 2 where the request is wrong."""
+    """Run the command and the server; returns the command's exit code, or 2 for a wrong request."""
     streams.protect()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in (["-h"], ["--help"]):
@@ -37,19 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def allocation(environment: Mapping[str, str]) -> str:
-    """The nodes of this allocation and their tasks, as Horovod writes them: ``"node1:2,node2:2"``.
+    """The nodes of this allocation and their tasks, in Horovod's format: ``"node1:2,node2:2"``.
 
     Raises:
-        RequestError: outside an allocation, or where SLURM cannot tell.
+        RequestError: outside an allocation, or if SLURM does not report them.
     """
     if "SLURM_JOB_NODELIST" not in environment:
         raise RequestError("rendezvous runs inside a SLURM allocation (sbatch or salloc): SLURM_JOB_NODELIST is not set")
     try:
         counts = tasks_per_node(environment.get("SLURM_TASKS_PER_NODE", ""))
-        told = subprocess.run(["scontrol", "show", "hostnames"], env=environment, capture_output=True, text=True, check=True)
+        nodes = subprocess.run(["scontrol", "show", "hostnames"], env=environment, capture_output=True, text=True, check=True)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        raise RequestError(f"SLURM does not tell this allocation's nodes and tasks: {error}") from None
-    return ",".join(f"{node}:{count}" for node, count in zip(told.stdout.split(), counts))
+        raise RequestError(f"SLURM does not report this allocation's nodes and tasks: {error}") from None
+    return ",".join(f"{node}:{count}" for node, count in zip(nodes.stdout.split(), counts))
 
 
 def _serve(command: Sequence[str], hosts: str) -> int:
@@ -58,16 +58,16 @@ def _serve(command: Sequence[str], hosts: str) -> int:
 
     server = RendezvousServer()
     port = server.start()
-    plan = parse_hosts(hosts)
-    size = sum(host.slots for host in plan)
-    server.init(get_host_assignments(plan, size, size))
+    parsed = parse_hosts(hosts)
+    size = sum(host.slots for host in parsed)
+    server.init(get_host_assignments(parsed, size, size))
     gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
     try:
         process = subprocess.Popen(command, env={**os.environ, **gloo})
     except OSError as error:
         raise RequestError(f"{command[0]} cannot be started: {error}") from None
-    signal.signal(signal.SIGUSR1, lambda number, frame: process.send_signal(number))  # srun hands it on to the ranks
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # SLURM has told the ranks as well: they save first
+    signal.signal(signal.SIGUSR1, lambda number, frame: process.send_signal(number))  # srun forwards it
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # SLURM sends it to the ranks as well: let them save first
     code = process.wait()
     server.stop()
     return code if code >= 0 else 128 - code

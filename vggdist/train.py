@@ -18,7 +18,7 @@ from vggdist.reporting.console import start_logging
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, and return the exit code: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped and saved.
 
-    A signal before the first step ends with 75 where there is a checkpoint, else with 128 and the signal's number.
+    A signal before the first step ends with 75 if there is a checkpoint, else with 128 and the signal's number.
     """
     started = time.monotonic()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: Sequence[str], handler: ExitHandler, stop: StopRequests, started: float) -> dict[str, Any]:
-    """Train as the arguments ask; returns what ``result.json`` holds."""
+    """Train with the given arguments; returns the content of ``result.json``."""
     start_logging(handler.rank)
     with before_start():
         config = load("train", arguments)

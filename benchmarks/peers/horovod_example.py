@@ -1,8 +1,8 @@
-"""Horovod and MXNet in the manner of Horovod's own examples: ``horovodrun -np 2 python horovod_example.py``.
+"""Horovod and MXNet as in Horovod's examples: ``horovodrun -np 2 python horovod_example.py``.
 
-They stand in ``examples/mxnet/`` of Horovod 0.28.1: MXNet's iterator over a record file with two threads, a hybridized
-network, ``DistributedTrainer`` with its defaults, the learning rate times the number of ranks, and the metric brought up to
-date after each batch.
+These are in ``examples/mxnet/`` of Horovod 0.28.1: MXNet's iterator over a record file with two threads, a hybridized
+network, ``DistributedTrainer`` with its defaults, the learning rate times the number of ranks, and a metric that is updated
+after each batch.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # CIFAR-10's
 
 def main() -> None:
     """Train for some steps and print the images per second of all ranks as a line of JSON."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--batch-size", type=int, default=128, help="of a rank (default: %(default)s)")
-    asked.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
-    asked.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=128, help="of a rank (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
+    options = parser.parse_args()
     hvd.init()
     context = mx.cpu(hvd.local_rank())
 
-    mx.random.seed(0)  # the examples broadcast rank 0's weights instead, in which Horovod 0.28.1 now and then crashes
+    mx.random.seed(0)  # the examples broadcast rank 0's weights instead; Horovod 0.28.1 sometimes crashes in that
     network = vgg11()
     network.hybridize()
     network.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2), ctx=context)
@@ -66,8 +66,8 @@ def main() -> None:
         speed = hvd.size() * options.batch_size * options.steps / (time.perf_counter() - started)
     if hvd.rank() == 0:
         number = sum(p.data().size for p in parameters.values() if p.grad_req != "null")
-        told = {"images_per_s": speed, "parameters": number, "loss": loss}
-        print(json.dumps(told), flush=True)
+        result = {"images_per_s": speed, "parameters": number, "loss": loss}
+        print(json.dumps(result), flush=True)
 
 
 def vgg11() -> nn.HybridSequential:

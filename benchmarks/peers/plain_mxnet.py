@@ -1,6 +1,6 @@
-"""Gluon as tutorials write the loop, one process with all cores: ``python plain_mxnet.py``.
+"""A Gluon training loop as in tutorials, one process with all cores: ``python plain_mxnet.py``.
 
-A DataLoader calls a Python transform for each image, and each batch is waited for: its loss and its accuracy become numbers.
+A DataLoader calls a Python transform for each image. The loop waits for each batch, to read its loss and accuracy.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class PadCrop(gluon.Block):
 
 def main() -> None:
     """Train for some steps and print the images per second as a line of JSON."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
-    asked.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
-    asked.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
+    parser.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
+    options = parser.parse_args()
 
     augment = [PadCrop(), transforms.RandomFlipLeftRight(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     data = synthetic().transform_first(transforms.Compose(augment))
@@ -63,8 +63,8 @@ def main() -> None:
     mx.nd.waitall()
     speed = options.batch_size * options.steps / (time.perf_counter() - started)
     parameters = sum(p.data().size for p in network.collect_params().values() if p.grad_req != "null")
-    told = {"images_per_s": speed, "parameters": parameters, "loss": total / (step + 1)}
-    print(json.dumps(told), flush=True)
+    result = {"images_per_s": speed, "parameters": parameters, "loss": total / (step + 1)}
+    print(json.dumps(result), flush=True)
 
 
 def vgg11() -> nn.HybridSequential:

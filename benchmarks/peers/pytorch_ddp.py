@@ -1,8 +1,8 @@
 """PyTorch DistributedDataParallel on Gloo: ``python -m torch.distributed.run --nproc-per-node 2 pytorch_ddp.py --compile``.
 
-PyTorch at its best on CPUs, as far as we know it: memory in channels-last order, a core's worth of threads for each rank, the
-optimizer's fused kernel, gradients that live in the buckets, and a batch that is augmented at once by one gather of bytes (a
-DataLoader, which goes sample by sample in processes of its own, would take cores from the training). No step is waited for.
+The fastest settings for PyTorch on CPUs that we know: channels-last memory, an equal part of the cores for each rank, the
+fused optimizer, gradients as views of the buckets, and augmentation of a whole batch by one gather of bytes. (A DataLoader
+processes single samples in separate processes, and would take cores from the training.) The loop does not wait for a step.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's
 
 def main() -> None:
     """Train for some steps and print the images per second of all ranks as a line of JSON."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--network", choices=NETWORKS, default="vgg11", help="default: %(default)s")
-    asked.add_argument("--batch-size", type=int, default=128, help="of a rank (default: %(default)s)")
-    asked.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
-    asked.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
-    asked.add_argument("--compile", action="store_true", help="torch.compile the network")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, default="vgg11", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=128, help="of a rank (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=8, help="steps before the clock starts (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, help="steps that are measured (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    options = parser.parse_args()
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
@@ -67,8 +67,8 @@ def main() -> None:
     speed = ranks * options.batch_size * options.steps / (time.perf_counter() - started)
     print("steps", options.warmup + options.steps, flush=True)
     if rank == 0:
-        told = {"images_per_s": speed, "parameters": parameters, "loss": loss.item()}
-        print(json.dumps(told), flush=True)
+        result = {"images_per_s": speed, "parameters": parameters, "loss": loss.item()}
+        print(json.dumps(result), flush=True)
     dist.destroy_process_group()
 
 

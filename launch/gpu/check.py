@@ -1,4 +1,4 @@
-"""Whether launch/gpu/install.sh made a whole installation. Needs no GPU: ``python -m vggdist.doctor`` looks at those."""
+"""Checks the result of launch/gpu/install.sh. Needs no GPU: ``python -m vggdist.doctor`` checks GPUs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SMOKE = ["--run.device", "cpu", "--train.steps", "3"]
 
 
 def wrong_mxnets(names: list[str]) -> str | None:
-    """What is wrong where anything but ``mxnet-cu112`` alone is installed as MXNet: all its packages write one folder."""
+    """An error message unless ``mxnet-cu112`` is the only MXNet: all MXNet packages write into the same folder."""
     found = sorted(name for name in {name.lower().replace("_", "-") for name in names} if name.startswith("mxnet"))
     return None if found == ["mxnet-cu112"] else f"expected mxnet-cu112 and no other MXNet, found {found}"
 
 
-def strangers(maps: str, site: Path) -> list[str]:
-    """Libraries in a process's memory that are named like the environment's CUDA libraries and are from elsewhere.
+def foreign_libraries(maps: str, site: Path) -> list[str]:
+    """Libraries in a process's memory with the name of one of the environment's CUDA libraries, but another path.
 
     Args:
         maps: the text of ``/proc/self/maps``.
@@ -31,12 +31,12 @@ def strangers(maps: str, site: Path) -> list[str]:
 
 
 def _stem(library: Path) -> str:
-    """``libnvrtc`` of ``libnvrtc.so.11.8.89``: a system names its copies otherwise."""
+    """``libnvrtc`` of ``libnvrtc.so.11.8.89``: the version in the name may differ."""
     return library.name.split(".so")[0]
 
 
 def main() -> None:
-    """Print what was found; leaves with a message and exit code 1 where something is missing."""
+    """Print the result; exits with a message and code 1 if a check fails."""
     site = Path(sysconfig.get_path("purelib")).resolve()
     if wrong := wrong_mxnets([distribution.metadata["Name"] or "" for distribution in distributions()]):
         _fail(wrong)
@@ -49,7 +49,7 @@ def main() -> None:
         _fail(f"this MXNet is built without {missing}")
     if not hvd.nccl_built():
         _fail("Horovod was built without NCCL")
-    if foreign := strangers(Path("/proc/self/maps").read_text(), site):
+    if foreign := foreign_libraries(Path("/proc/self/maps").read_text(), site):
         _fail(f"these libraries are not the environment's: {foreign}")
     if mx.nd.ones((2, 2)).sum().asscalar() != 4:
         _fail("MXNet computes wrong sums on the CPU")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _train_on_two_ranks() -> None:
-    """As a user would start them, so that ``horovodrun`` has to find the libraries, too."""
+    """Start ranks as a user would, so that ``horovodrun`` must also find the libraries."""
     launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", sys.executable]
     with tempfile.TemporaryDirectory() as folder:
         command = [*launcher, "-m", "vggdist.train", *SMOKE, "--run.directory", folder]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs vggdist for GPUs:  launch/gpu/install.sh [FOLDER]
-# makes the virtual environment FOLDER (default .venv; one that is there must be without vggdist for CPUs) and checks it.
-# Needs Python 3.11 with venv, g++, make, and nvcc of CUDA 11, in $CUDA_HOME/bin where that is set, else on PATH, in
-# /usr/local/cuda-11.* or in Debian's place: docs/install.md
-# launch/gpu/install.sh --dry-run   lists what would be installed, and fails where the versions do not fit together
+# creates the virtual environment FOLDER (default .venv; an existing one must not have vggdist for CPUs) and checks it.
+# Needs Python 3.11 with venv, g++, make, and nvcc of CUDA 11: in $CUDA_HOME/bin if that is set, else on PATH, in
+# /usr/local/cuda-11.* or where Debian installs it: docs/install.md
+# launch/gpu/install.sh --dry-run   lists what would be installed, and fails if the versions are not compatible
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
@@ -16,7 +16,7 @@ fail() {
     exit 2
 }
 
-# Arguments of uv for everything but Horovod and vggdist itself. Without the project's configuration of uv, which is for CPUs.
+# Arguments of uv for all packages except Horovod and vggdist. The project's configuration of uv is for CPUs, so it is not used.
 everything=(pip install --no-config --override "$here/overrides.txt" -r "$here/requirements.txt" -r "$project/pyproject.toml")
 
 main() {
@@ -80,11 +80,11 @@ find_cuda() {
     fail "there is no nvcc of CUDA 11, with which Horovod is compiled;$seen see docs/install.md, \"GPUs\""
 }
 
-# A g++ that this nvcc works with: CUDA 11.8 takes none after 11.
+# A g++ that this nvcc supports: CUDA 11.8 supports versions up to 11.
 find_compiler() {
     local compiler
     : >"$scratch/empty.cu"
-    for compiler in $(type -P "${CXX:-g++}" g++-11 g++-10 g++-9); do # its path, as CMake takes it
+    for compiler in $(type -P "${CXX:-g++}" g++-11 g++-10 g++-9); do # a path, as CMake requires
         if PATH=$1/bin:$PATH nvcc -ccbin "$compiler" -c "$scratch/empty.cu" -o "$scratch/empty.o" >"$scratch/log" 2>&1; then
             echo "$compiler"
             return
@@ -93,16 +93,16 @@ find_compiler() {
     fail "$1/bin/nvcc works with none of g++, g++-11, g++-10, g++-9 ($(grep -m1 error "$scratch/log")): apt install g++-11"
 }
 
-# MXNet's library looks for others in its own folder first, whatever LD_LIBRARY_PATH says.
+# MXNet's library looks for other libraries in its own folder first, before LD_LIBRARY_PATH.
 link_libraries() {
     local library
     for library in "$site"/nvidia/*/lib/lib*.so*; do
         ln -sf "..${library#"$site"}" "$site/mxnet/"
     done
-    ln -sf libnvrtc.so.11.2 "$site/mxnet/libnvrtc.so" # cuBLAS opens it by this name, and would take another CUDA's
+    ln -sf libnvrtc.so.11.2 "$site/mxnet/libnvrtc.so" # cuBLAS opens it by this name, and would use another CUDA's
 }
 
-# MXNet is imported while Horovod is built, and needs the driver's library for that. An image is built where there is none.
+# The build of Horovod imports MXNet, which needs the driver's library. Where an image is built there may be no driver.
 find_driver() {
     local stub
     ! "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null || return 0
@@ -120,8 +120,8 @@ find_driver() {
 build_horovod() {
     mkdir "$scratch/nccl"
     ln -s "$site/nvidia/nccl/lib/libnccl.so.2" "$scratch/nccl/libnccl.so"
-    # Never from a cache: a Horovod that was built for CPUs has the same name.
-    # Code for the GPUs that mxnet-cu112 runs on. The run path: where MXNet and NCCL are when Horovod is installed.
+    # No cache: a Horovod that was built for CPUs has the same name.
+    # Code for the GPUs that mxnet-cu112 supports. The run path leads from the installed Horovod to MXNet and NCCL.
     PATH="$venv/bin:$1/bin:$PATH" \
         CXX="$2" CC="${2/g++/gcc}" MAKEFLAGS="${MAKEFLAGS:--j$(nproc)}" \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 \

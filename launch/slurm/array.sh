@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Several configurations, each a job of its own:  sbatch launch/slurm/array.sh  (from the project's folder, on a shared disk)
-# Each has its own run.name. Without GPUs, give --ntasks-per-node=N in place of the three lines with gpu.
+# Several configurations, each in a separate job:  sbatch launch/slurm/array.sh  (from the project's folder, on a shared disk)
+# Each needs its own run.name. Without GPUs, give --ntasks-per-node=N in place of the three lines with gpu.
 #SBATCH --account=ACCOUNT
 #SBATCH --partition=PARTITION
 #SBATCH --time=12:00:00

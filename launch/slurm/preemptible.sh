@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A job that may be interrupted:  sbatch launch/slurm/preemptible.sh  (from the project's folder, on a shared disk)
-# 120 s before its time is over, or when it is preempted, it saves a checkpoint and queues again, to continue at the next step.
+# 120 s before its time limit, or when it is preempted, it saves a checkpoint and is requeued, to continue at the next step.
 # Without GPUs, give --ntasks-per-node=N in place of the three lines with gpu.
 #SBATCH --account=ACCOUNT
 #SBATCH --partition=PARTITION
@@ -17,8 +17,8 @@ config=configs/quickstart.yaml
 . launch/slurm/common.sh
 code=0
 launch python -m vggdist.train --config "$config" "$@" || code=$?
-# A partition with a GraceTime sends the ranks SIGTERM, and does not queue a job again that has ended before that time is over;
-# mpirun, whose daemons it ends as well, hides their code.
+# A partition with a GraceTime sends the ranks SIGTERM, and does not requeue a job that ends before that time is over. It also ends
+# mpirun's daemons, and mpirun then hides the ranks' exit code.
 preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
 if { [ "$code" -eq 75 ] && [ "$signalled" = yes ]; } || { [ "$code" -ne 0 ] && preempted; }; then
     scontrol requeue "$SLURM_JOB_ID"

@@ -1,4 +1,4 @@
-"""The claims of the self test on the first GPU, in small: ``pytest -m gpu tests/gpu``. Skipped where MXNet sees none."""
+"""Small versions of the self-test's checks on the first GPU: ``pytest -m gpu tests/gpu``. Skipped where MXNet sees none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench() -> Bench:
 @pytest.mark.parametrize("number", range(5))
 def test_a_claim_holds(number: int, bench: Bench) -> None:
     judged: list[Claim] = [claim for claim in claims(bench) if claim.limit is not None]
-    assert len(judged) >= 5  # float16 comes last, and is left to the whole test: a process cannot go back to float32
+    assert len(judged) >= 5  # without float16, which only the full self-test runs: a process cannot return to float32
     claim = judged[number]
     measured = claim.measure(bench)
     assert measured.value <= (claim.limit or 0), f"{claim.text}: {measured}"

@@ -64,7 +64,7 @@ def test_the_example_with_arrays(tmp_path: Path) -> None:
 def test_the_example_that_fine_tunes_and_predicts(tmp_path: Path) -> None:
     finished = run("python", 1, [str(EXAMPLES / "fine_tune.py")], tmp_path)
     assert finished.code == 0 and "checkpoints/step-" in finished.output, finished.output
-    assert "not from there, but initialised: output (" in finished.output
+    assert "initialised, not pretrained: output (" in finished.output
     assert float(finished.output.split("other images: ")[1].split(" %")[0]) > 75
     predicted = [line for line in finished.output.splitlines() if line.startswith("image ") and ": 8 with " in line]
     assert len(predicted) == 5

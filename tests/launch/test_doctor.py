@@ -54,7 +54,7 @@ import sys
 from tests.selftests import TINY
 from vggdist import doctor
 from vggdist.selftest import bench
-bench.Scale.suiting = classmethod(lambda cls, device: TINY)
+bench.Scale.of = classmethod(lambda cls, device: TINY)
 sys.exit(doctor.main(sys.argv[1:]))
 """
 

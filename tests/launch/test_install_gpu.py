@@ -97,7 +97,7 @@ def test_the_check_finds_a_cuda_library_from_elsewhere_in_memory(check: ModuleTy
         "7f40-7f50 r-xp 00000000 08:01 13 /usr/lib/x86_64-linux-gnu/libc.so.6",
         "7f60-7f70 rw-p 00000000 00:00 0",
     ]
-    assert check.strangers("\n".join(maps), tmp_path) == ["/usr/lib/x86_64-linux-gnu/libcublas.so.11.11.3"]
+    assert check.foreign_libraries("\n".join(maps), tmp_path) == ["/usr/lib/x86_64-linux-gnu/libcublas.so.11.11.3"]
 
 
 def test_the_check_fails_in_an_environment_for_cpus(tmp_path: Path) -> None:

@@ -18,4 +18,4 @@ PEERS = comparison.HERE / "peers"
 def test_a_peer_tells_its_speed(launcher: str, size: int, script: str, tmp_path: Path) -> None:
     done = run(launcher, size, [str(PEERS / script), "--batch-size", "4", "--warmup", "1", "--steps", "2"], tmp_path)
     (tmp_path / "output.txt").write_text(done.output)
-    assert done.code == 0 and comparison.told(tmp_path) > 0, done.output
+    assert done.code == 0 and comparison.printed_speed(tmp_path) > 0, done.output

@@ -306,7 +306,7 @@ def killed(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
 def test_a_rank_that_is_killed_ends_the_job_and_is_named(way: str, killed: Jobs) -> None:
     job = killed[way]
     assert ended(job) != 0
-    assert "rank 1 (" in job.log and "is gone" in job.log
+    assert "rank 1 (" in job.log and "is lost" in job.log
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_a_run_whose_rank_is_killed_continues_on_fewer_ranks_where_asked(tmp_pat
 def test_a_stop_request_ends_the_job_with_a_checkpoint(launcher: str, tmp_path: Path) -> None:
     """That nothing is left running, which plain horovodrun on MPI would do, is looked at by execute()."""
     finished = supervise(launcher, tmp_path, signal.SIGTERM, is_supervisor)
-    assert "supervise: SIGTERM handed on to 2 rank(s)" in finished.output, finished.output
+    assert "supervise: SIGTERM forwarded to 2 rank(s)" in finished.output, finished.output
     assert "attempt 2" not in finished.output
     assert finished.code == 75, finished.output
     assert result_of(tmp_path)["exit_code"] == 75

@@ -242,7 +242,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
         world.together(lambda: opened(config) if world.is_root else None)
         handler.result = ResultFile(run_directory(config) / "result.json", {})
         watch = handler.watch(world, config.run.timeout)
-        watch.rest()
+        watch.pause()
         training = prepare(config, world)
         report = RunReport(run_directory(config), 0, training.state.triggers.total_steps) if world.is_root else Report()
         with report, StopRequests(world.rank, world.size) as stop:
@@ -255,7 +255,7 @@ def training_with_a_fault(world: World, flags: list[str], fault: str, rank: int)
 def opened(config: Config) -> RunDirectory:
     """The folder of a run, ready to be trained in."""
     directory = RunDirectory(run_directory(config))
-    directory.hold(config)
+    directory.lock(config)
     directory.open(config)
     return directory
 
@@ -293,15 +293,15 @@ def _overflow(steps: Sequence[int]) -> None:
 
 
 def _hang() -> None:
-    next_of, calls = MetricAccumulator.next_of, itertools.count(1)
+    next_batch, calls = MetricAccumulator.next_batch, itertools.count(1)
 
     def sleep(self: MetricAccumulator, batches: Iterator[Batch]) -> Batch:
         if next(calls) == 5:  # the first steps may take longer
             Path("hangs").touch()
             time.sleep(3600)
-        return next_of(self, batches)
+        return next_batch(self, batches)
 
-    MetricAccumulator.next_of = sleep  # type: ignore[method-assign]
+    MetricAccumulator.next_batch = sleep  # type: ignore[method-assign]
 
 
 def _no_space() -> None:
@@ -309,7 +309,7 @@ def _no_space() -> None:
 
 
 FAULTS = {
-    "error in a step": lambda: setattr(MetricAccumulator, "next_of", _raise),
+    "error in a step": lambda: setattr(MetricAccumulator, "next_batch", _raise),
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
     "drift": _drift,
@@ -331,7 +331,7 @@ def evaluation_sums(world: World, flags: list[str]) -> dict[str, Any]:
 
 def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
     """What a rank of several holds and hears where one loads for all."""
-    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create)
+    config, loads, originals = load("train", flags), [], (shared_arrays._host, shared_arrays._SharedFile.open, os.memfd_create)
 
     def make() -> DataSet:
         loads.append(world.rank)
@@ -349,11 +349,11 @@ def memory_of_the_host(world: World, flags: list[str]) -> dict[str, Any]:
         shared_arrays.once_per_host(world, fail, to_arrays, from_arrays, held=first if world.rank == 1 else None)
     )
     if world.rank == 1:
-        shared_arrays._Parcel.open = forbidden  # type: ignore[method-assign, assignment]
+        shared_arrays._SharedFile.open = forbidden  # type: ignore[method-assign, assignment]
     told["not mapped"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
     os.memfd_create = forbidden  # type: ignore[assignment]
     told["not shared"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
-    shared_arrays._host, shared_arrays._Parcel.open, os.memfd_create = originals  # type: ignore[method-assign]
+    shared_arrays._host, shared_arrays._SharedFile.open, os.memfd_create = originals  # type: ignore[method-assign]
     shared_arrays._host = lambda: f"host {world.rank % 2}"
     told["two hosts"] = _held(shared_arrays.once_per_host(world, make, to_arrays, from_arrays))
     shared_arrays._host = originals[0]

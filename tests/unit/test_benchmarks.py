@@ -1,4 +1,4 @@
-"""The benchmarks' programs: what is started, what is read from it, and what becomes of one that fails."""
+"""The benchmark programs: what they start, what they read from it, and how failures are reported."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Pa
 
 
 def test_copies_are_summed_and_see_the_environment_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # of the shell, and not asked for
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # from the shell, not requested
     code = "import os; print(os.environ['SPEED'] if 'OMP_NUM_THREADS' not in os.environ else 0)"
     assert measure.images_per_second("two", python(code, 2, "SPEED=3")) == 6
 
 
 @pytest.mark.parametrize(
-    ("code", "copies", "told"),
+    ("code", "copies", "message"),
     [
         ("import sys; sys.exit('out of paper')", 1, "ended with 1:\nout of paper"),
         ("import os; os.kill(os.getpid(), 9)", 2, "ended with -9"),
-        ("print('quite fast')", 1, "did not tell its speed"),
+        ("print('quite fast')", 1, "printed no speed"),
     ],
 )
-def test_a_program_that_fails_is_named_with_its_output(code: str, copies: int, told: str) -> None:
-    with pytest.raises(ProgramFailed, match=f"(?s)^the printer .*{told}"):
+def test_a_program_that_fails_is_named_with_its_output(code: str, copies: int, message: str) -> None:
+    with pytest.raises(ProgramFailed, match=f"(?s)^the printer .*{message}"):
         measure.images_per_second("the printer", python(code, copies))
 
 
@@ -108,13 +108,13 @@ def test_a_benchmark_that_is_terminated_ends_its_program(tmp_path: Path) -> None
 def test_a_peer_s_line_is_found_behind_what_its_launcher_writes(tmp_path: Path, prefix: str) -> None:
     line = json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS, "loss": 2.3})
     (tmp_path / "output.txt").write_text(f"a warning\n{prefix}{line}\n[1]<stderr>: another\n")
-    assert run.told(tmp_path) == 123.5
+    assert run.printed_speed(tmp_path) == 123.5
 
 
 def test_a_peer_that_trains_another_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "output.txt").write_text(json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS + 64}))
     with pytest.raises(ValueError, match="9228426 parameters instead of 9228362"):
-        run.told(tmp_path)
+        run.printed_speed(tmp_path)
 
 
 def test_ratios_are_ours_to_theirs_turn_by_turn() -> None:
@@ -148,8 +148,8 @@ def test_a_start_that_fails_is_no_start() -> None:
         seconds_to_first_step((sys.executable, "-c", "print('not today')"))
 
 
-def asked(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Asked:
-    return network.Asked(2, gbit, network_name, 64, 4, 12, run.PYTORCH, ("--run.seed", "3"))
+def setup(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Setup:
+    return network.Setup(2, gbit, network_name, 64, 4, 12, run.PYTORCH, ("--run.seed", "3"))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def asked(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Aske
 def test_a_way_over_the_network_is_asked_for_as_it_is_said(
     way: str, cap: float | None, factors: str, compression: str, bandwidth: float
 ) -> None:
-    config = load("train", asked().flags_of(way))
+    config = load("train", setup().flags_of(way))
     assert (config.train.bucket_cap_mb, config.train.factors, config.train.compression) == (cap, factors, compression)
     assert config.train.network_bandwidth == bandwidth and config.run.seed == 3
     assert (config.model.name, config.model.hidden) == ("vgg16", (4096, 4096))
@@ -174,14 +174,14 @@ def test_a_way_over_the_network_is_asked_for_as_it_is_said(
 
 
 def test_a_rank_on_a_host_finds_the_others_by_its_interface() -> None:
-    command, environment = network.program(asked(), "buckets", 2, 4711)
+    command, environment = network.program(setup(), "buckets", 2, 4711)
     found = dict(pair.split("=") for pair in environment.split())
     assert command[1:3] == ("-m", "vggdist.train")
     assert (found["HOROVOD_RANK"], found["HOROVOD_SIZE"], found["HOROVOD_LOCAL_SIZE"]) == ("1", "2", "1")
     assert (found["HOROVOD_GLOO_IFACE"], found["HOROVOD_GLOO_RENDEZVOUS_ADDR"]) == ("eth0", "10.97.0.1")
     assert found["HOROVOD_GLOO_RENDEZVOUS_PORT"] == "4711"
-    assert "HOROVOD_RANK" not in network.program(asked(), "alone", 2, None)[1]
-    peer, environment = network.program(asked(), "pytorch-ddp", 1, None)
+    assert "HOROVOD_RANK" not in network.program(setup(), "alone", 2, None)[1]
+    peer, environment = network.program(setup(), "pytorch-ddp", 1, None)
     assert peer[2:4] == ("--network", "vgg16") and "RANK=0 WORLD_SIZE=2" in environment
 
 
@@ -194,25 +194,25 @@ def test_hosts_share_the_cores_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_steps_of_ours_and_of_a_peer_are_read_on_the_way(tmp_path: Path) -> None:
     output = tmp_path / "output.txt"
     output.write_text("a warning\n")
-    assert network.steps_told(tmp_path) == 0
+    assert network.reported_steps(tmp_path) == 0
     output.write_text("a warning\nsteps 4\nsteps 16\n")
-    assert network.steps_told(tmp_path) == 16
+    assert network.reported_steps(tmp_path) == 16
     folder = tmp_path / "runs" / "vgg11-synthetic"
     folder.mkdir(parents=True)
     lines = [{"step": 4, "throughput/images_per_s": 1.0}, {"step": 9, "eval/loss": 0.0}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 8, "throughput')
-    assert network.steps_told(tmp_path) == 4
+    assert network.reported_steps(tmp_path) == 4
 
 
 def test_a_way_stands_beside_what_is_predicted_from_the_cores_alone() -> None:
     speeds = {"alone": Series([128.0]), "one-group": Series([32.0]), "factors": Series([64.0])}
-    one, factors = (network.row(asked(), way, speeds, "one-group", [9e7]) for way in ("one-group", "factors"))
-    assert one.said == 4 * 33_638_218 and one.step_s == 4.0 and one.predicted_s is not None
+    one, factors = (network.row(setup(), way, speeds, "one-group", [9e7]) for way in ("one-group", "factors"))
+    assert one.planned == 4 * 33_638_218 and one.step_s == 4.0 and one.predicted_s is not None
     # 1 s of computation and 134.6 MB, of which a 1 Gbit/s link carries 956 parts in a thousand.
-    assert one.predicted_s == pytest.approx(1 + 8e-9 * one.said / network.PAYLOAD, rel=0.01)
-    assert one.of_limit == pytest.approx(8e-9 * one.said / 4)
+    assert one.predicted_s == pytest.approx(1 + 8e-9 * one.planned / network.PAYLOAD, rel=0.01)
+    assert one.of_limit == pytest.approx(8e-9 * one.planned / 4)
     assert factors.ratio.values == [2.0] and factors.predicted_s is not None and factors.predicted_s < one.predicted_s
-    assert network.row(asked(), "pytorch-ddp", {**speeds, "pytorch-ddp": Series([9.0])}, "alone", []).said is None
+    assert network.row(setup(), "pytorch-ddp", {**speeds, "pytorch-ddp": Series([9.0])}, "alone", []).planned is None
 
 
 def test_a_machine_without_namespaces_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

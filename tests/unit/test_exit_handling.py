@@ -17,11 +17,11 @@ from vggdist.config.errors import BeforeStart, RequestError, RunError, Stopped, 
 from vggdist.exit_handling import ExitHandler
 from vggdist.launcher.topology import Topology
 from vggdist.reporting.result import OUTCOME, Outcome, ResultFile, read_json, read_outcome
-from vggdist.watchdog.watchdog import Verdict
+from vggdist.watchdog.heartbeat import RankFailure
 
 
 class Left(BaseException):
-    """Stands for the end of the process."""
+    """Raised instead of the end of the process."""
 
     def __init__(self, exit_code: int) -> None:
         self.exit_code = exit_code
@@ -29,7 +29,7 @@ class Left(BaseException):
 
 @pytest.fixture(autouse=True)
 def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``os._exit`` raises, so that a test outlives it; and this process is alone."""
+    """Make ``os._exit`` raise an exception, in a process that is the only rank."""
 
     def leave(exit_code: int) -> NoReturn:
         raise Left(exit_code)
@@ -39,8 +39,8 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def place(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
-    here = Topology(rank, size, rank, size)
-    monkeypatch.setattr(exit_handling, "from_environment", lambda environment: here)
+    topology = Topology(rank, size, rank, size)
+    monkeypatch.setattr(exit_handling, "from_environment", lambda environment: topology)
 
 
 def failing(error: BaseException) -> Callable[[], dict[str, Any]]:
@@ -122,17 +122,17 @@ def test_an_unexpected_error_of_another_rank_is_in_the_result_with_its_rank(
     assert recorded(tmp_path)[0] == 1 and recorded(tmp_path)[1].startswith("rank 3: ZeroDivisionError: a bug")
 
 
-class KnowingWatch:
-    """A watch that has learnt who failed."""
+class FakeWatchdog:
+    """A watchdog that has detected a failure, or none."""
 
-    def __init__(self, verdict: Verdict | None) -> None:
-        self.known, self.told = verdict, ""
+    def __init__(self, failure: RankFailure | None) -> None:
+        self.detected, self.reported = failure, ""
 
-    def verdict(self, patience: float) -> Verdict | None:
-        return self.known
+    def failure(self, timeout: float) -> RankFailure | None:
+        return self.detected
 
-    def tell(self, error: str, exit_code: int) -> None:
-        self.told = error
+    def report_failure(self, error: str, exit_code: int) -> None:
+        self.reported = error
 
     def close(self) -> None:
         pass
@@ -144,23 +144,23 @@ def test_a_rank_that_lost_contact_leaves_with_what_the_watch_knows_of_the_one_th
 ) -> None:
     place(monkeypatch, rank=rank, size=3)
     handler = handler_of(tmp_path)
-    handler._watch = KnowingWatch(Verdict(2, "rank 2 (node7, 4711) is gone", 1))  # type: ignore[assignment]
+    handler._watchdog = FakeWatchdog(RankFailure(2, "rank 2 (node7, 4711) is lost", 1))  # type: ignore[assignment]
     with pytest.raises(Left) as left:
         handler.run(failing(RuntimeError("[enforce fail] Connection closed by peer [127.0.0.1]:4242")))
     assert left.value.exit_code == 1
-    assert capsys.readouterr().err == ("vggdist: rank 2 (node7, 4711) is gone\n" if writes else "")
+    assert capsys.readouterr().err == ("vggdist: rank 2 (node7, 4711) is lost\n" if writes else "")
     assert (result(tmp_path) is not None) == writes
-    assert not writes or recorded(tmp_path) == (1, "rank 2 (node7, 4711) is gone")
+    assert not writes or recorded(tmp_path) == (1, "rank 2 (node7, 4711) is lost")
 
 
-def test_lost_contact_that_the_watch_cannot_explain_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_contact_without_a_detected_failure_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place(monkeypatch, rank=1, size=2)
     handler = handler_of(tmp_path)
-    watch = KnowingWatch(None)
-    handler._watch = watch  # type: ignore[assignment]
+    watchdog = FakeWatchdog(None)
+    handler._watchdog = watchdog  # type: ignore[assignment]
     with pytest.raises(Left):
         handler.run(failing(RuntimeError("Horovod has been shut down")))
-    assert "Horovod has been shut down" in recorded(tmp_path)[1] and "Horovod has been shut down" in watch.told
+    assert "Horovod has been shut down" in recorded(tmp_path)[1] and "Horovod has been shut down" in watchdog.reported
 
 
 def test_a_stopped_run_ends_with_75(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_stopped_run_ends_with_75(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "message"), [(0, "vggdist: batch too large\n"), (1, "")])
-def test_an_agreed_error_is_told_by_rank_0_before_any_rank_leaves(
+def test_an_agreed_error_is_reported_by_rank_0_before_any_rank_exits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int, message: str
 ) -> None:
     written_at_barrier: list[bool] = []
@@ -208,7 +208,7 @@ def test_what_is_refused_before_the_run_is_opened_is_in_no_file(
 
 
 @pytest.mark.parametrize(("error", "code"), [(RequestError("no such file"), 2), (None, 0)])
-def test_whoever_started_the_command_learns_its_outcome(
+def test_the_outcome_is_written_for_the_supervisor(
     error: RequestError | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OUTCOME, str(tmp_path / "outcome"))
@@ -226,7 +226,7 @@ def test_an_outcome_is_left_though_the_result_cannot_be_written(tmp_path: Path, 
 def test_a_request_that_all_ranks_refuse_is_reported_by_rank_0_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exit_handling, "_LAUNCHER_ENDS", 1e6)
+    monkeypatch.setattr(exit_handling, "_LAUNCHER_TIMEOUT", 1e6)
     place(monkeypatch, rank=0, size=3)
     assert ExitHandler().run(failing(BeforeStart("unknown key x"))) == 2
     assert capsys.readouterr().err == "vggdist: unknown key x\n"
@@ -235,7 +235,7 @@ def test_a_request_that_all_ranks_refuse_is_reported_by_rank_0_at_once(
 def test_a_rank_that_alone_refuses_a_request_reports_it_once_the_launcher_has_not_ended_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exit_handling, "_LAUNCHER_ENDS", 0)
+    monkeypatch.setattr(exit_handling, "_LAUNCHER_TIMEOUT", 0)
     place(monkeypatch, rank=1, size=3)
     with pytest.raises(Left) as left:
         ExitHandler().run(failing(BeforeStart("x.yaml: No such file")))
@@ -258,13 +258,13 @@ def test_a_stop_before_the_first_step_ends_with_the_documented_code(
     place(monkeypatch, rank=1, size=2)
     handler = ExitHandler()
     handler.can_continue = lambda: continues
-    handler._watch = watch = KnowingWatch(None)  # type: ignore[assignment]
+    handler._watchdog = watchdog = FakeWatchdog(None)  # type: ignore[assignment]
     with pytest.raises(Left) as left:
         handler.stop_before_first_step(number)
     outcome = read_outcome(tmp_path / "outcome")
     assert left.value.exit_code == code and outcome is not None and outcome.exit_code == code
     assert f"vggdist: rank 1: stopped by {number.name} before the first step" in capsys.readouterr().err
-    assert "start the same command again" in outcome.error and "before the first step" in watch.told
+    assert "start the same command again" in outcome.error and "before the first step" in watchdog.reported
 
 
 def test_a_stop_waits_until_it_is_known_whether_there_is_a_checkpoint() -> None:
@@ -281,7 +281,7 @@ def test_a_rank_that_the_launcher_ends_after_a_failure_is_silent(
     monkeypatch.setenv(OUTCOME, str(tmp_path / "outcome"))
     place(monkeypatch, rank=1, size=2)
     another_failed = ExitHandler()
-    another_failed._watch = KnowingWatch(Verdict(0, "rank 0: a bug", 1))  # type: ignore[assignment]
+    another_failed._watchdog = FakeWatchdog(RankFailure(0, "rank 0: a bug", 1))  # type: ignore[assignment]
     with pytest.raises(Left) as left:
         another_failed.stop_before_first_step(signal.SIGTERM)
     assert left.value.exit_code == 1

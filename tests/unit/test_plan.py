@@ -1,4 +1,4 @@
-"""A job is worked out without MXNet, and one that cannot run is refused with what would fit."""
+"""A job is planned without MXNet, and one that cannot run is refused with what would fit."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.startswith("vggdist: ") and told.err.count("\n") == 1
-    return told.err
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("vggdist: ") and output.err.count("\n") == 1
+    return output.err
 
 
 @pytest.mark.parametrize("arguments", [[], [*VGG16, "--plan.images_per_s", "100"], ["--plan.published", "true"]])
@@ -54,13 +54,13 @@ def test_the_quickstart_is_planned_as_it_runs(capsys: pytest.CaptureFixture[str]
     assert lines[:7] == [
         "ranks              2 on 1 host",
         "global batch       32 samples, 16 on each rank",
-        "training samples   1,438, 2 places filled up in each epoch",
+        "training samples   1,438, 2 added as padding in each epoch",
         "steps              45 in each epoch, 900 in all",
         "peak learning rate 0.02",
         "",
         "sent by each rank in each step: 1.17 MiB",
     ]
-    assert lines[-1] == "scaling            not predicted: set plan.images_per_s to what one rank measures alone"
+    assert lines[-1] == "scaling            not predicted: set plan.images_per_s to the measured speed of a single rank"
 
 
 def test_vgg16_on_512_ranks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_vgg16_on_512_ranks(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def efficiency(lines: list[str], ranks: int) -> float:
-    """The percents of the ring, as the table of predictions has them."""
+    """The efficiencies of the ring in the table of predictions."""
     first = next(number for number, line in enumerate(lines) if line.startswith("predicted scaling")) + 3
     return next(float(line.split()[4]) for line in lines[first:] if line.split()[0] == str(ranks))
 
@@ -101,13 +101,13 @@ def test_buckets_and_factors_are_seen_in_the_efficiency(capsys: pytest.CaptureFi
     beside, after = (efficiency(printed(capsys, *job, cap), 16) for cap in ("0", ".inf"))
     assert beside == pytest.approx(84.6, abs=0.5) and after < 60
     accumulated = efficiency(printed(capsys, *job, "0", "--train.accumulation", "4"), 16)
-    assert after < accumulated < beside  # only the last of four backward passes hides anything
+    assert after < accumulated < beside  # only the last of four backward passes overlaps
     assert efficiency(printed(capsys, *JOB, "--train.factors", "always"), 16) > 95
 
 
 def test_the_layers_that_travel_as_factors_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, *JOB)
-    named = [line.split()[0] for line in lines if line.endswith("travels as factors")]
+    named = [line.split()[0] for line in lines if line.endswith("sent as factors")]
     assert named == ["hidden1", "hidden2", "output"] and "sent by each rank in each step: 260.78 MiB" in lines
     assert not any("travels" in line for line in printed(capsys, *JOB, "--train.network_bandwidth", "1000"))
 
@@ -120,8 +120,8 @@ def test_the_fastest_setting_is_named_for_this_job_and_others(capsys: pytest.Cap
         ["16", "25"],
         *([ranks, gigabits] for ranks in ("8", "64", "512") for gigabits in ("10", "25", "100")),
     ]
-    asked = efficiency(printed(capsys, *JOB, "--train.bucket_cap_mb", "1", "--train.network_bandwidth", "20.25"), 16)
-    assert float(table[0][4]) == asked >= efficiency(lines, 16)
+    configured = efficiency(printed(capsys, *JOB, "--train.bucket_cap_mb", "1", "--train.network_bandwidth", "20.25"), 16)
+    assert float(table[0][4]) == configured >= efficiency(lines, 16)
 
 
 def test_the_page_on_plans_has_the_fastest_settings_that_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +169,7 @@ def test_a_folder_at_hand_is_counted(capsys: pytest.CaptureFixture[str], tmp_pat
             for index in range(count):
                 Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
     small = ["--train.batch_size", "4", "--data.image_size", "32", "--data.root", str(tmp_path)]
-    assert printed(capsys, "--data.name", "folder", *small)[2] == "training samples   18, 6 places filled up in each epoch"
+    assert printed(capsys, "--data.name", "folder", *small)[2] == "training samples   18, 6 added as padding in each epoch"
 
 
 def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +177,7 @@ def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--plan.ranks", "2000", "--train.global_batch_size", "2000"], "start at most 1438 ranks"),
         (["--train.global_batch_size", "1600"], "use at most 719 samples a rank"),
@@ -192,9 +192,9 @@ def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureF
     ],
 )
 def test_a_job_that_cannot_run_is_refused_with_what_would(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert told in refusal(capsys, *arguments)
+    assert message in refusal(capsys, *arguments)
 
 
 def test_too_little_memory_is_refused_with_the_batch_and_the_accumulation_that_fit(
@@ -227,7 +227,7 @@ def test_a_measured_rate_takes_the_place_of_the_published_ones(capsys: pytest.Ca
     assert [line.split()[:5] for line in lines if "plan.images_per_s" in line] == [["this", "one", "2,000.0", "3", "5"]]
     assert [line for line in lines if line.startswith("warning")] == [
         "warning: data.threads 2 is too few for this one; set it to 3",
-        "warning: 4 x this one on a host need 20 cores, plan.cores is 16; vggdist prepare --short-side 288, or take hosts "
+        "warning: 4 x this one on a host need 20 cores, plan.cores is 16; vggdist prepare --short-side 288, or use hosts "
         "with more cores, or start fewer ranks on each",
     ]
 

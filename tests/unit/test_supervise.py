@@ -1,4 +1,4 @@
-"""The supervisor's decisions, and its loop around a training that is acted by a small script."""
+"""The supervisor's decisions, and its loop around a small script instead of a training."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_no_restarts_are_none_even_after_progress() -> None:
         ([10], [10], False),
         ([10, 20], [20, 30], True),
         ([20], [30, 40], True),  # pruned
-        ([10, 20], [10], False),  # the newest was damaged and is gone, and none is newer than what it started from
-        ([900], [100], True),  # started anew over an earlier run
+        ([10, 20], [10], False),  # the newest was damaged and removed; none is newer than the one it started from
+        ([900], [100], True),  # started over, after an earlier run
         ([900], [], False),
     ],
 )
@@ -104,8 +104,8 @@ def test_the_supervisor_needs_neither_mxnet_nor_horovod() -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
-# What `python -m vggdist.train` is in the folder of a test: its n-th start runs the n-th text of attempts.json.
-ACTOR = """
+# Replaces `python -m vggdist.train` in the folder of a test: its n-th start runs the n-th text of attempts.json.
+SCRIPT = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def saves(step, batch=32):
     sizes = {name: {"sha256": "", "bytes": (folder / name).stat().st_size} for name in ("arrays.npz", "state.json")}
     (folder / "manifest.json").write_text(json.dumps(sizes))
 
-def tells(code, error=None):
+def exits(code, error=None):
     Path(os.environ["VGGDIST_OUTCOME"]).write_text(f"{code}\\n{error or ''}\\n")
     sys.exit(code)
 
@@ -141,7 +141,7 @@ with open("starts.jsonl", "a+") as starts:
 exec(json.loads(Path("attempts.json").read_text())[number])
 """
 
-# A launcher that, as horovodrun, hides the exit code. It notes how it was asked.
+# A launcher that hides the exit code, as horovodrun does. It records its arguments.
 LAUNCHER = f"""#!{sys.executable}
 import json, subprocess, sys
 with open("launched.jsonl", "a") as launched:
@@ -150,24 +150,24 @@ sys.exit(1 if subprocess.call(sys.argv[sys.argv.index("-m") - 1 :]) else 0)
 """
 
 # A launcher whose ranks are on other hosts.
-FAR_LAUNCHER = f"""#!{sys.executable}
+REMOTE_LAUNCHER = f"""#!{sys.executable}
 import pathlib, signal, sys, time
-def note(number, frame):
+def record(number, frame):
     pathlib.Path("signal").write_text(signal.Signals(number).name)
     sys.exit(1)
 for number in (signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, note)
+    signal.signal(number, record)
 pathlib.Path("ready").touch()
 time.sleep(2)
 """
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose ``vggdist.train`` is the actor; signals are as in a plain shell, and as before afterwards."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose ``vggdist.train`` is the script; signal handlers are those of a shell, and restored afterwards."""
     (tmp_path / "vggdist").mkdir()
     (tmp_path / "vggdist" / "__init__.py").touch()
-    (tmp_path / "vggdist" / "train.py").write_text(ACTOR)
+    (tmp_path / "vggdist" / "train.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
     for module in (supervise, job):
         monkeypatch.setattr(module, "GRACE_S", 0.3)
@@ -208,39 +208,39 @@ def send(*numbers: int, when: str = "ready") -> None:
     threading.Thread(target=wait_and_send, daemon=True).start()
 
 
-@pytest.mark.usefixtures("stage")
+@pytest.mark.usefixtures("folder")
 class TestTheLoop:
     def test_a_job_that_dies_continues_until_it_is_finished(self, capfd: pytest.CaptureFixture[str]) -> None:
         act(
-            "saves(10); tells(1, 'rank 1 is gone')",
-            "saves(20); tells(1, 'rank 0 failed:\\nTraceback\\n  line 1\\nValueError: odd')",
+            "saves(10); exits(1, 'rank 1 is lost')",
+            "saves(20); exits(1, 'rank 0 failed:\\nTraceback\\n  line 1\\nValueError: odd')",
             "saves(30); os.kill(os.getpid(), 9)",
-            "print('the output'); tells(0)",
+            "print('the output'); exits(0)",
         )
         assert supervise.main(["--backoff", "0.01", "--", "--train.steps", "40"]) == 0
-        output, told = capfd.readouterr()
+        output, log = capfd.readouterr()
         assert starts() == [["--train.steps", "40"]] * 4
         assert output == "the output\n"
-        assert "supervise: attempt 2 after 0.01 s: rank 1 is gone; continuing from step 10\n" in told
-        assert "rank 0 failed: ValueError: odd; continuing from step 20\n" in told
-        assert "the job was killed by SIGKILL and reported no outcome; continuing from step 30\n" in told
-        assert told.endswith("exit code 0\n")
+        assert "supervise: attempt 2 after 0.01 s: rank 1 is lost; continuing from step 10\n" in log
+        assert "rank 0 failed: ValueError: odd; continuing from step 20\n" in log
+        assert "the job was killed by SIGKILL and reported no outcome; continuing from step 30\n" in log
+        assert log.endswith("exit code 0\n")
 
     def test_it_gives_up_after_restarts_without_progress(self, capfd: pytest.CaptureFixture[str]) -> None:
-        act("saves(10); tells(1, 'first')", "tells(1, 'second')", "tells(1, 'third')")
+        act("saves(10); exits(1, 'first')", "exits(1, 'second')", "exits(1, 'third')")
         assert supervise.main(["--backoff", "0", "--max-restarts", "2", "--"]) == 1
         assert len(starts()) == 3
-        assert "restarts in a row without progress: 2; third; exit code 1" in capfd.readouterr().err
+        assert "gave up after 2 consecutive restarts without progress; third; exit code 1" in capfd.readouterr().err
 
     def test_progress_earns_more_restarts(self) -> None:
-        act(*[f"saves({step}); sys.exit(1)" for step in range(1, 5)], "tells(0)")
+        act(*[f"saves({step}); sys.exit(1)" for step in range(1, 5)], "exits(0)")
         assert supervise.main(["--backoff", "0", "--max-restarts", "1", "--"]) == 0
         assert len(starts()) == 5
 
     @pytest.mark.parametrize("code", [0, 2, 75])
-    def test_the_true_outcome_is_read_where_the_launcher_hides_it(self, code: int, stage: Path) -> None:
-        act(f"tells({code}, 'the reason')")
-        launcher = executable(stage / "launcher", LAUNCHER)
+    def test_the_true_outcome_is_read_where_the_launcher_hides_it(self, code: int, folder: Path) -> None:
+        act(f"exits({code}, 'the reason')")
+        launcher = executable(folder / "launcher", LAUNCHER)
         assert supervise.main(["-np", "2", "-H", "a:1,b:1", "--launcher", f"{launcher} --gloo", "--"]) == code
         assert starts("launched.jsonl") == [["--gloo", "-np", "2", "-H", "a:1,b:1"]]
 
@@ -250,41 +250,41 @@ class TestTheLoop:
         assert supervise.main(["--"]) == code
 
     def test_the_result_of_another_job_is_not_taken_for_this_attempts(self) -> None:
-        """An earlier one, or a second job that is started by hand meanwhile."""
-        act("writes_result(2, 'the run is being trained', mark=None); os.kill(os.getpid(), 9)", "tells(75)")
+        """The result of an earlier job, or of a second job that is started by hand at the same time."""
+        act("writes_result(2, 'the run is being trained', mark=None); os.kill(os.getpid(), 9)", "exits(75)")
         Path("runs/quickstart").mkdir(parents=True)
         Path("runs/quickstart/result.json").write_text('{"exit_code": 0, "job": {"mark": "earlier"}}')
         assert supervise.main(["--backoff", "0", "--"]) == 75
         assert len(starts()) == 2
 
     @pytest.mark.parametrize("code", [0, 2, 75])
-    def test_a_result_counts_where_the_outcome_is_left_on_another_host(self, code: int, stage: Path) -> None:
+    def test_a_result_counts_where_the_outcome_is_left_on_another_host(self, code: int, folder: Path) -> None:
         act(f"writes_result({code}, 'the reason'); sys.exit({code})")
-        launcher = executable(stage / "launcher", LAUNCHER)
+        launcher = executable(folder / "launcher", LAUNCHER)
         assert supervise.main(["-np", "2", "--launcher", launcher, "--max-restarts", "0", "--"]) == code
 
-    def test_a_run_started_anew_is_continued_once_it_has_begun(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Until an attempt has opened the folder, its checkpoints are an earlier run's: continuing would train nothing."""
-        act("sys.exit(1)", "opens(); sys.exit(1)", "sys.exit(1)", "tells(0)")
+    def test_a_run_that_starts_over_is_continued_after_it_has_begun(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Until an attempt has opened the folder, its checkpoints are those of an earlier run."""
+        act("sys.exit(1)", "opens(); sys.exit(1)", "sys.exit(1)", "exits(0)")
         checkpoint = Path("runs/quickstart/checkpoints/step-00000900")
         checkpoint.mkdir(parents=True)
-        anew = ["--run.resume", "never", "--run.overwrite", "true"]
-        assert supervise.main(["--backoff", "0", "--", *anew]) == 0
-        assert starts() == [anew, anew, [*anew, "--run.resume", "auto"], [*anew, "--run.resume", "auto"]]
-        told = capfd.readouterr().err
-        assert "starting anew\n" in told and "adding --run.resume auto\n" in told
+        flags = ["--run.resume", "never", "--run.overwrite", "true"]
+        assert supervise.main(["--backoff", "0", "--", *flags]) == 0
+        assert starts() == [flags, flags, [*flags, "--run.resume", "auto"], [*flags, "--run.resume", "auto"]]
+        log = capfd.readouterr().err
+        assert "starting over\n" in log and "adding --run.resume auto\n" in log
 
-    def test_fewer_ranks_each_time_where_asked(self, stage: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        act("saves(10, batch=64); sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "tells(0)")
-        launcher = executable(stage / "launcher", LAUNCHER)
-        asked = ["-np", "4", "--launcher", launcher, "--backoff", "0", "--max-restarts", "9", "--shrink"]
-        assert supervise.main([*asked, "--", "--train.accumulation", "2"]) == 0
+    def test_fewer_ranks_each_time_where_asked(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        act("saves(10, batch=64); sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "sys.exit(1)", "exits(0)")
+        launcher = executable(folder / "launcher", LAUNCHER)
+        options = ["-np", "4", "--launcher", launcher, "--backoff", "0", "--max-restarts", "9", "--shrink"]
+        assert supervise.main([*options, "--", "--train.accumulation", "2"]) == 0
         assert [words[-1] for words in starts("launched.jsonl")] == ["4", "3", "2", "1", "1"]
         shrunk = ["--train.accumulation", "2", "--train.global_batch_size", "64"]
         assert starts() == [shrunk[:2]] + [shrunk] * 4
-        told = capfd.readouterr().err
-        assert "continuing from step 10 on 3 rank(s), adding --train.global_batch_size 64\n" in told
-        assert "on 1 rank(s) again, adding" in told
+        log = capfd.readouterr().err
+        assert "continuing from step 10 on 3 rank(s), adding --train.global_batch_size 64\n" in log
+        assert "on 1 rank(s) again, adding" in log
 
     @pytest.mark.parametrize(
         ("arguments", "batch"),
@@ -294,34 +294,36 @@ class TestTheLoop:
             (["--model.name", "vgg11", "--run.name", "quickstart", "--train.batch_size", "20"], "40"),
         ],
     )
-    def test_without_a_checkpoint_the_global_batch_is_the_request(self, arguments: list[str], batch: str, stage: Path) -> None:
-        act("sys.exit(1)", "tells(0)")
-        launcher = executable(stage / "launcher", LAUNCHER)
+    def test_without_a_checkpoint_the_global_batch_is_the_request(
+        self, arguments: list[str], batch: str, folder: Path
+    ) -> None:
+        act("sys.exit(1)", "exits(0)")
+        launcher = executable(folder / "launcher", LAUNCHER)
         assert supervise.main(["-np", "2", "--launcher", launcher, "--backoff", "0", "--shrink", "--", *arguments]) == 0
         assert starts() == [arguments, [*arguments, "--train.global_batch_size", batch]]
 
-    def test_what_the_job_leaves_behind_is_killed_and_named(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_remaining_processes_of_the_job_are_killed_and_reported(self, capfd: pytest.CaptureFixture[str]) -> None:
         child = "subprocess.Popen(['sleep', '61'], start_new_session=True).pid"
-        act(f"Path('child').write_text(str({child})); tells(0)")
+        act(f"Path('child').write_text(str({child})); exits(0)")
         assert supervise.main(["--"]) == 0
         pid = Path("child").read_text()
-        assert f"killed what the job left behind: {pid} (sleep 61)" in capfd.readouterr().err
+        assert f"killed remaining processes of the job: {pid} (sleep 61)" in capfd.readouterr().err
         assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.usefixtures("stage")
+@pytest.mark.usefixtures("folder")
 class TestAStopRequest:
     @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP"])
     def test_it_goes_to_the_ranks_and_the_job_is_not_started_again(
-        self, name: str, stage: Path, capfd: pytest.CaptureFixture[str]
+        self, name: str, folder: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         received = "SIGTERM" if name == "SIGHUP" else name
-        act(f"signal.signal(signal.{received}, lambda *_: tells(75, 'stopped')); ready()")
+        act(f"signal.signal(signal.{received}, lambda *_: exits(75, 'stopped')); ready()")
         send(getattr(signal, name))
-        launcher = executable(stage / "launcher", LAUNCHER)
+        launcher = executable(folder / "launcher", LAUNCHER)
         assert supervise.main(["-np", "2", "--launcher", launcher, "--"]) == 75
         assert len(starts()) == 1
-        assert f"supervise: {received} handed on to 1 rank(s)\n" in capfd.readouterr().err
+        assert f"supervise: {received} forwarded to 1 rank(s)\n" in capfd.readouterr().err
 
     @pytest.mark.parametrize(("before", "code"), [("saves(10)", 75), ("pass", 143)])
     def test_a_job_that_it_ends_before_a_rank_can_answer_continues_from_what_is_saved(self, before: str, code: int) -> None:
@@ -330,7 +332,7 @@ class TestAStopRequest:
         assert supervise.main(["--"]) == code
 
     def test_an_error_that_the_job_reports_meanwhile_is_its_outcome(self) -> None:
-        act("saves(10); signal.signal(signal.SIGTERM, lambda *_: tells(1, 'the loss is not finite')); ready()")
+        act("saves(10); signal.signal(signal.SIGTERM, lambda *_: exits(1, 'the loss is not finite')); ready()")
         send(signal.SIGTERM)
         assert supervise.main(["--"]) == 1
 
@@ -340,8 +342,8 @@ class TestAStopRequest:
         started = time.monotonic()
         assert supervise.main(["--"]) == 143
         assert time.monotonic() - started < 30
-        told = capfd.readouterr().err
-        assert "SIGTERM handed on" in told and "SIGINT handed on" in told and "second SIGINT, killed" in told
+        log = capfd.readouterr().err
+        assert "SIGTERM forwarded" in log and "SIGINT forwarded" in log and "second SIGINT, killed" in log
 
     @pytest.mark.parametrize(("act_of", "code"), [("saves(10)", 75), ("pass", 143)])
     def test_between_two_attempts_it_ends_at_once(self, act_of: str, code: int) -> None:
@@ -355,17 +357,17 @@ class TestAStopRequest:
         ("launcher", "received"), [("mpirun", "SIGUSR1"), ("horovodrun --gloo", "SIGTERM"), ("horovodrun", None)]
     )
     def test_without_a_rank_here_the_launcher_gets_what_is_safe(
-        self, launcher: str, received: str | None, stage: Path, capfd: pytest.CaptureFixture[str]
+        self, launcher: str, received: str | None, folder: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        executable(stage / launcher.split()[0], FAR_LAUNCHER)
+        executable(folder / launcher.split()[0], REMOTE_LAUNCHER)
         send(signal.SIGTERM)
-        assert supervise.main(["-np", "2", "--launcher", str(stage / launcher), "--"]) == (143 if received else 0)
+        assert supervise.main(["-np", "2", "--launcher", str(folder / launcher), "--"]) == (143 if received else 0)
         assert (Path("signal").read_text() if received else None) == received
         assert f"no rank is on this host; {launcher.split()[0]} gets {received or 'nothing'}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["-np", "0", "--"], "-np is 0; expected at least 1 rank"),
         (["-np", "two", "--"], "invalid int value: 'two'"),
@@ -376,17 +378,19 @@ class TestAStopRequest:
             ["--train.steps", "5"],
             "unrecognized arguments: --train.steps 5 (vggdist supervise --help lists the options; train's",
         ),
-        (["-np", "2", "--launcher", "nosuchrun --gloo", "--"], "the launcher 'nosuchrun' is neither beside"),
+        (["-np", "2", "--launcher", "nosuchrun --gloo", "--"], "the launcher 'nosuchrun' is neither next to"),
         (["--launcher", " ", "--"], "the launcher '' is neither"),
         (["--launcher", "'", "--"], "No closing quotation"),
         (["--", "--train.stepz", "5"], "did you mean train.steps?"),
     ],
 )
-@pytest.mark.usefixtures("stage")
-def test_a_wrong_request_is_refused_in_one_line(arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_request_is_an_error_of_one_line(
+    arguments: list[str], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert supervise.main(arguments) == 2
     message = capfd.readouterr().err
-    assert told in message and message.count("\n") == 1
+    assert expected in message and message.count("\n") == 1
     assert not Path("starts.jsonl").exists()
 
 

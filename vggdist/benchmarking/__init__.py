@@ -1,1 +1,1 @@
-"""How fast is it on this machine?"""
+"""Benchmarks of this machine."""

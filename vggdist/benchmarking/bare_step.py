@@ -1,4 +1,4 @@
-"""The bare step: forward pass, backward pass, reduction and update on one batch, again and again; whole, and taken apart."""
+"""The bare step: repeated forward pass, backward pass, reduction and update on one batch; its speed and its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Parts:
     Attributes:
         compute: forward pass, backward pass and update.
         rank_wait: until the last rank has finished its backward pass.
-        allreduce: from then until the gradients are reduced; what the backward pass hides is no part of it.
+        allreduce: from then until the gradients are reduced; overlap with the backward pass is not included.
     """
 
     compute: float
@@ -31,13 +31,13 @@ class Parts:
 
 
 def bare_step(training: Training, steps: int, beat: Callable[[str], None]) -> float:
-    """Images per second of all ranks in some bare steps."""
-    former: list[StepOutcome] = []
-    started = _together(training)
-    for outcome in _handed_over(training, training.step, steps, beat):
-        former.append(outcome)
-        if len(former) > 1:
-            former.pop(0).loss.wait_to_read()  # the training's host is one step ahead, too
+    """Images per second of all ranks, over a number of bare steps."""
+    in_flight: list[StepOutcome] = []
+    started = _synchronized_start(training)
+    for outcome in _enqueued_steps(training, training.step, steps, beat):
+        in_flight.append(outcome)
+        if len(in_flight) > 1:
+            in_flight.pop(0).loss.wait_to_read()  # as in training, the host is one step ahead
     mx.nd.waitall()
     seconds = time.perf_counter() - started
     training.world.barrier()
@@ -45,10 +45,10 @@ def bare_step(training: Training, steps: int, beat: Callable[[str], None]) -> fl
 
 
 def parts_of_bare_step(training: Training, steps: int, beat: Callable[[str], None]) -> Parts:
-    """Where the time of a bare step goes on this rank; every rank must call this.
+    """The parts of a bare step on this rank; every rank must call this.
 
-    A reduction ends on all ranks at the same time. So the rank on which a step's reduction took the shortest time came to it
-    last and waited for nobody: that time is the transfer. What it took longer on another rank, that one waited.
+    A reduction ends on all ranks at the same time. So the rank with the shortest time for a step's reduction started it last
+    and waited for no other rank: that time is the transfer. The excess on another rank is its rank wait.
     """
     computing, reducing = zip(*step_by_step(training, training.world, steps, beat))
     transfers = [min(of_ranks) for of_ranks in zip(*training.world.gather(reducing))]
@@ -56,27 +56,27 @@ def parts_of_bare_step(training: Training, steps: int, beat: Callable[[str], Non
 
 
 def step_by_step(training: Training, world: World, steps: int, beat: Callable[[str], None]) -> list[tuple[float, float]]:
-    """Seconds that each of some bare steps computed, and that its gradients' reduction took, on this rank.
+    """Seconds of computation and of reduction of each bare step on this rank.
 
-    The host waits for each step, which it does not do in a training.
+    The host waits for each step, unlike in a training.
 
     Args:
-        world: the ranks that the steps reduce with.
+        world: the ranks of the reduction.
     """
     timed = _TimedCollectives(world)
     seconds: list[tuple[float, float]] = []
-    begun = _together(training)
-    for _ in _handed_over(training, training.step.through(timed), steps, beat):
+    started = _synchronized_start(training)
+    for _ in _enqueued_steps(training, training.step.with_collectives(timed), steps, beat):
         reduction = timed.seconds_of_reduction()
         mx.nd.waitall()
         now = time.perf_counter()
-        seconds.append((now - begun - reduction, reduction))
-        begun = now
+        seconds.append((now - started - reduction, reduction))
+        started = now
     return seconds
 
 
 class _TimedCollectives:
-    """Collectives that measure when this rank starts the reduction of a step's gradients, and when it is over."""
+    """Collectives that measure the time from this rank's start of a step's reduction to its end."""
 
     def __init__(self, world: World) -> None:
         self.size = world.size
@@ -85,7 +85,7 @@ class _TimedCollectives:
         self._arrays: list[mx.nd.NDArray] = []
 
     def reduce(self, arrays: list[mx.nd.NDArray], name: str) -> None:
-        # One value of each is copied before it may be reduced: it is there when the gradient is.
+        # One value of each is copied before the reduction: the copy is complete when the gradient is.
         self._before += [array.reshape(-1)[:1].copy() for array in arrays]
         self._arrays += arrays
         self._world.reduce(arrays, name)
@@ -96,19 +96,19 @@ class _TimedCollectives:
         self._world.allgather(arrays, outs, name)
 
     def seconds_of_reduction(self) -> float:
-        """Wait for what the step that was handed over last reduces; 0 where nothing is reduced."""
+        """Wait for the reduction of the last enqueued step, and return its time; 0 if nothing is reduced."""
         for value in self._before:
             value.wait_to_read()
-        came = time.perf_counter()
+        started = time.perf_counter()
         for array in self._arrays:
             array.wait_to_read()
-        seconds = time.perf_counter() - came if self._arrays else 0.0
+        seconds = time.perf_counter() - started if self._arrays else 0.0
         self._before, self._arrays = [], []
         return seconds
 
 
-def _handed_over(training: Training, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:
-    """Steps on the same batch; each is yielded when it has been handed to the device."""
+def _enqueued_steps(training: Training, step: TrainStep, steps: int, beat: Callable[[str], None]) -> Iterator[StepOutcome]:
+    """Steps on the same batch; each is yielded when it has been enqueued."""
     plan, first = training.inputs.plan, training.state.progress.step
     batch = training.inputs.training_view.batch(0, *plan.part(plan.order(0), 0, training.world.rank))
     consensus = Consensus(training.world, training.device, lambda: False, lambda: False)
@@ -120,8 +120,8 @@ def _handed_over(training: Training, step: TrainStep, steps: int, beat: Callable
         consensus.read(flags)
 
 
-def _together(training: Training) -> float:
-    """Now, on all ranks."""
+def _synchronized_start(training: Training) -> float:
+    """Wait until all ranks are idle, and return the time."""
     mx.nd.waitall()
     training.world.barrier()
     return time.perf_counter()

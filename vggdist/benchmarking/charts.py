@@ -1,4 +1,4 @@
-"""What was measured, as figures: medians, with bars from the smallest to the largest repeat."""
+"""Figures of measurements: medians, with bars from the smallest to the largest repeat."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 
 from vggdist.benchmarking.tables import SHARES, longest, reduction_ways, scaling_rows
 
-# Okabe & Ito 2008, Color Universal Design: told apart with any colour vision. Here blue, orange, purple, green, and a grey.
+# Okabe & Ito 2008, Color Universal Design, distinguishable with any colour vision: blue, orange, purple, green, and a grey.
 COLOURS = ("#0072B2", "#E69F00", "#CC79A7", "#009E73", "#BBBBBB")
-PLAIN = "#56B4E9"  # their sky blue, where a colour has no meaning
+PLAIN = "#56B4E9"  # their sky blue, if colour has no meaning
 MARKERS = ("o", "s")
 
 
 def step(measured: Mapping[str, Any]) -> Figure:
-    """Bare step beside training, and where each rank's time goes."""
+    """Bare step and training, and the shares of each rank's time."""
     figure, (rates, shares) = _panels(2)
     for place, name in enumerate(("bare", "training")):
         series = measured[name]
-        rates.bar(place, series["median"], yerr=_reach([series]), color=PLAIN, capsize=8, width=0.6)
+        rates.bar(place, series["median"], yerr=_error_bars([series]), color=PLAIN, capsize=8, width=0.6)
         rates.annotate(f"{series['median']:.4g}", (place, series["median"] / 2), ha="center")
         rates.set_xticks([0, 1], ["bare step", "training"])
     rates.set_ylabel("images/s of all ranks")
@@ -32,7 +32,7 @@ def step(measured: Mapping[str, Any]) -> Figure:
 
 
 def input(measured: Mapping[str, Any]) -> Figure:
-    """Throughput against threads, beside what as many times the first number would be."""
+    """Throughput against threads, and the throughput in proportion to the first."""
     figure, (panel,) = _panels(1)
     threads = [row["threads"] for row in measured["threads"]]
     series = [row["images_per_s"] for row in measured["threads"]]
@@ -48,7 +48,7 @@ def input(measured: Mapping[str, Any]) -> Figure:
 
 
 def scaling(measured: Mapping[str, Any]) -> Figure:
-    """Throughput and efficiency against ranks, and where each rank's time goes."""
+    """Throughput and efficiency against ranks, and the shares of each rank's time."""
     figure, (rates, efficiencies, shares) = _panels(3)
     for place, mode in enumerate(("weak", "strong")):
         ranks = [row["ranks"] for row in measured[mode]]
@@ -80,7 +80,7 @@ def scaling(measured: Mapping[str, Any]) -> Figure:
 
 
 def allreduce(measured: Mapping[str, Any]) -> Figure:
-    """Time against bytes, both in powers of ten."""
+    """Time against bytes, on logarithmic axes."""
     figure, (panel,) = _panels(1)
     sizes = [row["bytes"] for row in measured["sizes"]]
     for place, way in enumerate(reduction_ways(measured)):
@@ -96,7 +96,7 @@ def allreduce(measured: Mapping[str, Any]) -> Figure:
 
 
 def profile(measured: Mapping[str, Any]) -> Figure:
-    """The operators that took longest."""
+    """The operators with the longest times."""
     figure, (panel,) = _panels(1)
     times = longest(measured)
     panel.barh(list(times), list(times.values()), color=PLAIN)
@@ -116,8 +116,8 @@ def _panels(columns: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, panels
 
 
-def _reach(series: Sequence[Mapping[str, float]], scale: float = 1) -> list[list[float]]:
-    """How far below and above the medians the repeats reach: what matplotlib takes as error bars."""
+def _error_bars(series: Sequence[Mapping[str, float]], scale: float = 1) -> list[list[float]]:
+    """Distances of smallest and largest repeat from the medians, as matplotlib expects error bars."""
     below = [scale * (one["median"] - one["min"]) for one in series]
     return [below, [scale * (one["max"] - one["median"]) for one in series]]
 
@@ -126,8 +126,8 @@ def _line(
     panel: Axes, place: int, x: Sequence[float], series: Sequence[Mapping[str, float]], label: str, scale: float = 1
 ) -> None:
     medians = [scale * one["median"] for one in series]
-    reach = _reach(series, scale)
-    panel.errorbar(x, medians, yerr=reach, capsize=4 + 3 * place, color=COLOURS[place], marker=MARKERS[place], label=label)
+    bars = _error_bars(series, scale)
+    panel.errorbar(x, medians, yerr=bars, capsize=4 + 3 * place, color=COLOURS[place], marker=MARKERS[place], label=label)
 
 
 def _ideal(panel: Axes, x: Sequence[float], y: Sequence[float]) -> None:
@@ -135,15 +135,15 @@ def _ideal(panel: Axes, x: Sequence[float], y: Sequence[float]) -> None:
 
 
 def _stack(panel: Axes, bars: Mapping[str, Mapping[str, Any]]) -> None:
-    """A bar for each rank, made of the shares of its time; a share below 0 hangs below the axis."""
+    """A stacked bar for each rank, of the shares of its time; negative shares are stacked below the axis."""
     above, below = [0.0] * len(bars), [0.0] * len(bars)
     for colour, (key, title) in zip(COLOURS, SHARES.items()):
         values = [shares[key]["median"] for shares in bars.values()]
         bottoms = [above[place] if value >= 0 else below[place] for place, value in enumerate(values)]
         panel.bar(range(len(bars)), values, bottom=bottoms, color=colour, edgecolor="black", linewidth=0.5, label=title)
         for place, value in enumerate(values):
-            pile = above if value >= 0 else below
-            pile[place] += value
+            total = above if value >= 0 else below
+            total[place] += value
     panel.set_xticks(range(len(bars)), bars)
     panel.set_ylabel("share of the training's time (%)")
     close = {"columnspacing": 0.8, "handlelength": 1.2, "handletextpad": 0.4}

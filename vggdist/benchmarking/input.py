@@ -22,8 +22,8 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
 
     Returns:
         ``threads``: for each number a dict of ``threads``, ``images_per_s`` of all ranks together, and
-        ``core_ms_per_image``, the time of a core that an image takes, in the mean over the ranks, which other work on the
-        machine disturbs less. A batch that is filled up counts as full.
+        ``core_ms_per_image``, the core time of an image in the mean over the ranks, which other load on the machine affects
+        less. A padded batch counts as full.
     """
     plan, view = prepare_input(request, world)
     costs: dict[int, list[float]] = defaultdict(list)
@@ -36,8 +36,8 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         costs[threads].append(sum(cost for _, cost in ranks) / world.size)
         return float(sum(rate for rate, _ in ranks))
 
-    asked = request.bench.threads or (request.data.threads,)
-    rates = in_turn({str(threads): lambda threads=threads: rate(threads) for threads in asked}, request.bench.repeats)  # type: ignore[misc]
+    counts = request.bench.threads or (request.data.threads,)
+    rates = in_turn({str(threads): lambda threads=threads: rate(threads) for threads in counts}, request.bench.repeats)  # type: ignore[misc]
     return {
         "batch_size": plan.batch_size,
         "threads": [
@@ -46,7 +46,7 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
                 "images_per_s": rates[str(threads)].as_json(),
                 "core_ms_per_image": Series(costs[threads]).as_json(),
             }
-            for threads in asked
+            for threads in counts
         ],
     }
 
@@ -60,9 +60,9 @@ def _seconds(
     bench: BenchConfig,
     beat: Callable[[str], None],
 ) -> tuple[float, float]:
-    """Seconds of the clock, and of this process's cores, from one batch to the one ``bench.steps`` later."""
+    """Seconds, and core seconds of this process, from one batch to the one ``bench.steps`` later."""
     last = bench.warmup + bench.steps
-    tasks = batch_tasks(plan, view, rank, range(last + ahead))  # to the end, as many are under way as at the beginning
+    tasks = batch_tasks(plan, view, rank, range(last + ahead))  # the pool is as full at the end as at the start
     with closing(prefetch(tasks, threads, ahead, view.release)) as batches:
         for count, _ in enumerate(batches, 1):
             beat("input")

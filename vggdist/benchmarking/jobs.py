@@ -1,4 +1,4 @@
-"""``bench step`` in a job of its own: started under a launcher, waited for until a deadline, its result read. No MXNet."""
+"""Runs ``bench step`` as a separate job under a launcher, with a deadline, and reads its result. Without MXNet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any
 from vggdist.config.bench import BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.load import run_directory
-from vggdist.processes.job import GRACE_S, Job, launcher_words
+from vggdist.processes.job import GRACE_S, Job, launcher_command
 from vggdist.reporting.result import OUTCOME, read_json, read_outcome
 
-_TOLD_LINES = 15  # of the output of a job that failed without a result
+_LAST_LINES = 15  # shown of the output of a job that failed without a result
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -30,54 +30,54 @@ def run_step(
     flags: Mapping[str, object] = _NOTHING,
     environment: Mapping[str, str] = _NOTHING,
 ) -> dict[str, Any]:
-    """Run it with one repeat; it leaves nothing behind.
+    """Run the job with one repeat; all its files are removed afterwards.
 
     Args:
-        request: tells launcher, deadline and folder.
-        arguments: of this command, which the job gets, too.
-        flags: ``section.key`` -> value, instead of what ``arguments`` say.
-        environment: variables instead of this process's own.
+        request: has launcher, deadline and folder.
+        arguments: of this command, passed on to the job.
+        flags: ``section.key`` -> value, overriding ``arguments``.
+        environment: variables that override those of this process.
 
     Returns:
-        What its ``bench-step.json`` tells.
+        The content of its ``bench-step.json``.
 
     Raises:
-        RequestError: it was refused.
-        RunError: it failed, or was not over by ``bench.deadline``.
+        RequestError: the job refused the request.
+        RunError: it failed, or did not finish by ``bench.deadline``.
     """
     launcher = request.bench.launcher or ("horovodrun" if ranks > 1 else None)
-    started_by = [*launcher_words(launcher), "-np", str(ranks)] if launcher else []
+    started_by = [*launcher_command(launcher), "-np", str(ranks)] if launcher else []
     run_directory(request).mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="jobs-", dir=run_directory(request)))
     changed = {**flags, "bench.repeats": 1, "run.directory": directory, "run.name": "job"}
     words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
     command = [*started_by, sys.executable, "-m", "vggdist.bench", "step", *arguments, *words]
-    log, left = directory / "output.txt", directory / "outcome"
+    log, outcome_path = directory / "output.txt", directory / "outcome"
     try:
         with log.open("w") as output:
-            job = Job(command, output, {**os.environ, **environment, OUTCOME: str(left)})
+            job = Job(command, output, {**os.environ, **environment, OUTCOME: str(outcome_path)})
             code = _code_of(job, request.bench.deadline)
-        result, outcome = read_json(directory / "job" / "bench-step.json"), read_outcome(left)
-        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
+        result, outcome = read_json(directory / "job" / "bench-step.json"), read_outcome(outcome_path)
+        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if code == 0 and result is not None:
         return result
     code = outcome.exit_code if outcome is not None else code
-    late = f"was not over after {request.bench.deadline:g} s (bench.deadline)"
+    late = f"did not finish within {request.bench.deadline:g} s (bench.deadline)"
     ended = late if code is None else f"ended with exit code {code}"
     kind = RequestError if code == RequestError.exit_code else RunError
     error = outcome.error if outcome is not None and outcome.error else last_lines
-    raise kind(f"a job on {ranks} rank(s) {ended}: {error}\nIt was: {shlex.join(command)}")
+    raise kind(f"a job on {ranks} rank(s) {ended}: {error}\nCommand: {shlex.join(command)}")
 
 
 def _code_of(job: Job, deadline: float) -> int | None:
-    """The launcher's exit code, or None when it was not over in time; nothing of the job is left then."""
+    """The launcher's exit code, or None if it did not finish in time; then the whole job has been ended."""
     try:
         return job.launcher.wait(deadline)
     except subprocess.TimeoutExpired:
         return None
     finally:
         if job.launcher.poll() is None:
-            job.launcher.terminate()  # it ends its ranks on other hosts, too
+            job.launcher.terminate()  # it also ends its ranks on other hosts
         job.end(GRACE_S)

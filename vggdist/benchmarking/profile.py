@@ -1,7 +1,7 @@
-"""Some bare steps as they go by, operator by operator, in files that Perfetto and chrome://tracing open.
+"""Traces of bare steps, operator by operator, for Perfetto and chrome://tracing.
 
-Nothing here is a speed: recording takes time of its own, and Horovod's writer keeps a core of rank 0 busy as long as Horovod
-may record at all. So this is a benchmark of its own instead of a part of another.
+Speeds are not measured here: recording takes time, and Horovod's writer keeps a core of rank 0 busy while recording is
+enabled. So this is a separate benchmark.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vggdist.config.bench import BenchRequest
 from vggdist.config.load import run_directory
 from vggdist.training.setup import prepare
 
-_OPERATORS = "operator"  # MXNet's name of the process under which it files what its engine ran
+_OPERATORS = "operator"  # the trace's category of operations that the engine ran
 
 
 def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) -> dict[str, Any]:
@@ -30,8 +30,7 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
 
     Returns:
         ``mxnet``: the file of each rank, with its operators and its calls of MXNet; ``horovod``: the file of Horovod's
-        timeline, or None for one rank, which has none; ``operators``: for each name the milliseconds of a step that it took
-        on rank 0, longest first.
+        timeline, None for one rank; ``operators``: milliseconds per step on rank 0 by operator, longest first.
     """
     directory, steps = run_directory(request), request.bench.steps
     training = prepare(measured_config(request, "profile"), world)
@@ -41,7 +40,7 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
     with world.timeline(timeline), _recorded(trace):
         bare_step(training, steps, beat)
     content = json.loads(trace.read_text())
-    number_anew(content["traceEvents"])
+    renumber(content["traceEvents"])
     trace.write_text(json.dumps(content))
     return {
         "mxnet": world.gather(str(trace)),
@@ -59,8 +58,8 @@ def _recorded(path: Path) -> Iterator[None]:
     mx.profiler.dump()
 
 
-def number_anew(events: list[dict[str, Any]]) -> None:
-    """Give processes, threads and spans small numbers: MXNet's have 64 bits, which viewers that read doubles mix up."""
+def renumber(events: list[dict[str, Any]]) -> None:
+    """Replace the ids of processes, threads and spans by small numbers: viewers that read doubles confuse 64-bit ids."""
     for key in ("pid", "tid", "id"):
         numbers: dict[int, int] = {}
         for event in events:
@@ -71,17 +70,17 @@ def number_anew(events: list[dict[str, Any]]) -> None:
 def operator_times(events: list[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds in each of the engine's operators, longest first.
 
-    MXNet records each operator twice: as a span of its device's row, and, begin and end one after the other, as an
-    asynchronous one. Only the latter are counted, for spans of a row that overlap cannot be told apart.
+    MXNet records each operator twice: as a span of its device's row, and as an asynchronous span. Only the latter are
+    counted, since overlapping spans of a row cannot be distinguished.
     """
-    begun: dict[tuple[Any, ...], float] = {}
+    starts: dict[tuple[Any, ...], float] = {}
     times: dict[str, float] = defaultdict(float)
     for event in events:
         if event.get("cat") != _OPERATORS:
             continue
         span = event["name"], event["tid"], event.get("id")
         if event["ph"] == "b":
-            begun[span] = event["ts"]
-        elif event["ph"] == "e" and span in begun:
-            times[event["name"]] += (event["ts"] - begun.pop(span)) / 1000
+            starts[span] = event["ts"]
+        elif event["ph"] == "e" and span in starts:
+            times[event["name"]] += (event["ts"] - starts.pop(span)) / 1000
     return dict(sorted(times.items(), key=lambda pair: -pair[1]))

@@ -10,13 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Series:
-    """Values of one quantity, in the order in which they were taken."""
+    """Values of one quantity, in the order of the measurements."""
 
     values: Sequence[float]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the values."""
         return median(self.values)
 
     def __str__(self) -> str:
@@ -24,7 +24,7 @@ class Series:
         return f"{self.median:.4g} ({min(self.values):.4g} to {max(self.values):.4g})"
 
     def over(self, other: Series) -> Series:
-        """The ratios of what was measured in the same turn."""
+        """The ratios to the values of the same turns."""
         return Series([mine / its for mine, its in zip(self.values, other.values)])
 
     def as_json(self) -> dict[str, Any]:
@@ -33,28 +33,28 @@ class Series:
 
 
 def in_turn(measurements: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Series]:
-    """Take each measurement once, then each again, in the opposite order from turn to turn.
+    """Repeat a set of measurements, in the opposite order from turn to turn.
 
-    What the machine does meanwhile (its clock, its heat, others' work) then meets all of them alike.
+    So changes of the machine over time (clock, heat, other load) affect all measurements equally.
     """
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for turn in range(repeats):
         for name in list(measurements)[:: 1 if turn % 2 == 0 else -1]:
             values[name].append(measurements[name]())
-    return {name: Series(taken) for name, taken in values.items()}
+    return {name: Series(repeated) for name, repeated in values.items()}
 
 
 def link_of(sizes: Sequence[float], seconds: Sequence[float], ranks: int) -> tuple[float, float]:
-    """Latency in seconds and bandwidth in bytes per second that explain measured rings best.
+    """Latency in seconds and bandwidth in bytes per second that fit measured rings best.
 
     Least squares of the relative error of ``2 (n - 1) (a + S / (n B))``, as in
-    :mod:`vggdist.planning.collective_times`. A latency below zero is none.
+    :mod:`vggdist.planning.collective_times`. A negative latency is set to 0.
 
     Args:
-        sizes: bytes of each reduction, two different ones at least.
-        seconds: that it took.
+        sizes: bytes of each reduction, at least two different ones.
+        seconds: of each reduction.
     """
-    # t = x + y S; each row divided by t, so that small reductions count like large ones.
+    # t = x + y S; each row divided by t, so that small reductions count as much as large ones.
     a11 = sum(1 / t**2 for t in seconds)
     a12 = sum(s / t**2 for s, t in zip(sizes, seconds))
     a22 = sum(s**2 / t**2 for s, t in zip(sizes, seconds))

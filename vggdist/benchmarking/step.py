@@ -1,15 +1,15 @@
-"""Images per second of the bare step and of the whole training around it, and where the time of each rank goes.
+"""Images per second of the bare step and of the whole training, and the shares of each rank's time.
 
-The shares are of the time of a step of the training, each on the rank's own clock:
+The shares are of the time of a training step, on each rank's own clock:
 
-- **data wait**: what the loop waited for its next batch. The device may have been busy meanwhile, for the loop is a step ahead
-  of it; what was hidden so makes the rest smaller, even negative.
+- **data wait**: time in which the loop waited for its next batch. The device may have been busy meanwhile, since the loop is a
+  step ahead of it; this overlap makes the rest smaller, even negative.
 - **compute**: forward pass, backward pass and update.
 - **rank wait**: from the end of this rank's backward pass until the last rank has finished its own.
-- **allreduce**: from then until the gradients are reduced. What the backward pass hides of the transfer is no part of it.
-- **rest**: all else, such as checkpoints, reports, and threads that prepare batches on the same cores.
+- **allreduce**: from then until the gradients are reduced. Overlap with the backward pass is not included.
+- **rest**: everything else, such as checkpoints, reports, and threads that prepare batches on the same cores.
 
-Compute, rank wait and allreduce are those of bare steps that are waited for one by one, which take turns with the others.
+Compute, rank wait and allreduce are those of bare steps that the host waits for one by one, measured in turn with the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vggdist.training.trainer import Trainer
 
 
 class _Stopwatch(Report):
-    """Forwards to a report, measures the time between reports, and asks for a stop when enough steps were measured."""
+    """Forwards to a report, measures the time between reports, and requests a stop after enough steps."""
 
     def __init__(self, report: Report, first_step: int, steps: int, stop: StopRequests) -> None:
         self._report, self._first_step, self._steps, self._stop = report, first_step, steps, stop
@@ -68,15 +68,15 @@ class _Stopwatch(Report):
 
 
 def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) -> dict[str, Any]:
-    """Measure all in turn. Every rank must call this; of rates, rank 0's clock counts, for the ranks move in step.
+    """Measure all in turn. Every rank must call this; rates are by rank 0's clock, since the ranks are synchronous.
 
     Returns:
         ``bare`` and ``training`` in images per second of all ranks, ``ratio``, and ``shares``: for each rank ``data_wait(%)``,
         ``compute(%)``, ``rank_wait(%)``, ``allreduce(%)`` and ``rest(%)`` of the training's time, each as
-        :meth:`~vggdist.benchmarking.series.Series.as_json` has it. A batch that is filled up counts as full.
+        :meth:`~vggdist.benchmarking.series.Series.as_json` has it. A padded batch counts as full.
     """
-    mark = world.gather(uuid.uuid4().hex[:8])[0]
-    config, bench = measured_config(request, f"bench-{mark}"), request.bench
+    suffix = world.gather(uuid.uuid4().hex[:8])[0]
+    config, bench = measured_config(request, f"bench-{suffix}"), request.bench
     directory = run_directory(config)
     training = prepare(config, world)
     world.together(lambda: directory.mkdir(parents=True) if world.is_root else None)
@@ -90,25 +90,25 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         data_waits.append(watch.data_wait)
         return watch.steps_per_s * training.inputs.plan.global_batch_size
 
-    def apart() -> float:
+    def step_parts() -> float:
         parts.append(parts_of_bare_step(training, bench.steps, beat))
         return parts[-1].compute
 
     bare_step(training, bench.warmup, beat)
     bare = partial(bare_step, training, bench.steps, beat)
-    taken = in_turn({"bare": bare, "training": whole, "apart": apart}, bench.repeats)
+    rates = in_turn({"bare": bare, "training": whole, "parts": step_parts}, bench.repeats)
     if world.is_root:
         shutil.rmtree(directory)
     shares = shares_of(seconds, data_waits, parts)
-    told = {"bare": taken["bare"], "training": taken["training"], "ratio": taken["training"].over(taken["bare"])}
+    measured = {"bare": rates["bare"], "training": rates["training"], "ratio": rates["training"].over(rates["bare"])}
     return {
-        **{name: series.as_json() for name, series in told.items()},
+        **{name: series.as_json() for name, series in measured.items()},
         "shares": world.gather({name: series.as_json() for name, series in shares.items()}),
     }
 
 
 def shares_of(seconds: Sequence[float], data_waits: Sequence[float], parts: Sequence[Parts]) -> dict[str, Series]:
-    """Percent of the training's time in each turn, as the head of this file has it.
+    """Percent of the training's time in each turn, as defined at the top of this file.
 
     Args:
         seconds: of a step of the training.
@@ -117,17 +117,16 @@ def shares_of(seconds: Sequence[float], data_waits: Sequence[float], parts: Sequ
     """
     shares: dict[str, list[float]] = {key: [] for key in SHARES}
     for whole, data_wait, bare in zip(seconds, data_waits, parts):
-        told = [data_wait, *(100 * part / whole for part in (bare.compute, bare.rank_wait, bare.allreduce))]
-        for share, value in zip(shares.values(), [*told, 100 - sum(told)]):
+        known = [data_wait, *(100 * part / whole for part in (bare.compute, bare.rank_wait, bare.allreduce))]
+        for share, value in zip(shares.values(), [*known, 100 - sum(known)]):
             share.append(value)
     return {key: Series(share) for key, share in shares.items()}
 
 
 def measured_config(request: BenchRequest, name: str) -> Config:
-    """The run that is measured: the one that is asked for, in a folder of its own, long enough, with checkpoints in it.
+    """The measured run: as requested, but in a separate folder, long enough, with checkpoints and without evaluations.
 
-    Two checkpoints fall into each measurement where ``checkpoint.every_steps`` says nothing else: more than in most runs. The
-    test set is not evaluated.
+    Unless ``checkpoint.every_steps`` is set, each measurement includes two checkpoints, more than most runs make.
     """
     run, bench = request.run, request.bench
     every = request.checkpoint.every_steps or bench.steps // 2

@@ -1,4 +1,4 @@
-"""What was measured, as lines of text."""
+"""Measurements as tables of text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SHARES = {
     "allreduce(%)": "allreduce",
     "rest(%)": "rest",
 }
-"""Where the time of a training step goes: key of each share, and its name for a person."""
+"""Shares of the time of a training step: key and displayed name."""
 
 
 def step(measured: Mapping[str, Any]) -> Iterator[str]:
-    """Median, smallest and largest of each; then where each rank's time goes."""
+    """Median, smallest and largest of each; then the shares of each rank's time."""
     yield f"{'':22}{'median':>10}{'min':>10}{'max':>10}"
     titles = {"bare": "bare step, images/s", "training": "training, images/s", "ratio": "training / bare step"}
     for name, title in titles.items():
@@ -53,11 +53,11 @@ def scaling(measured: Mapping[str, Any]) -> Iterator[str]:
             place = f"{mode:7}{row['ranks']:>7} rank(s), rank {rank}"
             yield f"{place:32}" + "".join(f"{shares[key]['median']:>12.1f}" for key in SHARES)
     others = max(row["others(%)"] for _, row in scaling_rows(measured))
-    yield f"others used up to {others:.0f} % of this host's cores meanwhile"
+    yield f"other processes used up to {others:.0f} % of this host's cores"
 
 
 def scaling_rows(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """``weak`` or ``strong``, and what was measured of a number of ranks."""
+    """``weak`` or ``strong``, and the measurements for a number of ranks."""
     yield from ((mode, row) for mode in ("weak", "strong") for row in measured[mode])
 
 
@@ -77,23 +77,23 @@ def allreduce(measured: Mapping[str, Any]) -> Iterator[str]:
 
 
 def profile(measured: Mapping[str, Any]) -> Iterator[str]:
-    """The operators that took longest, and where the files are."""
+    """The operators with the longest times, and the paths of the files."""
     yield f"{'ms of a step':>12}  operator on rank 0"
     yield from (f"{time:>12.3f}  {name}" for name, time in longest(measured).items())
     yield ""
     for rank, path in enumerate(measured["mxnet"]):
         yield f"rank {rank}: {path}"
-    yield f"Horovod: {measured['horovod'] or 'no timeline, for one rank reduces nothing'}"
+    yield f"Horovod: {measured['horovod'] or 'no timeline, since one rank reduces nothing'}"
     yield "open them in https://ui.perfetto.dev or chrome://tracing"
 
 
 def longest(measured: Mapping[str, Any], count: int = 12) -> dict[str, float]:
-    """Milliseconds of a step in the operators that took most of it."""
+    """Milliseconds of a step in the operators with the longest times."""
     return dict(list(measured["operators"].items())[:count])
 
 
 def tune(measured: Mapping[str, Any]) -> Iterator[str]:
-    """A row for each setting; last the winner, as one would type it."""
+    """A row for each setting; last the winner, as on the command line."""
     width = max(len(trial["setting"]) for trial in measured["trials"])
     yield f"{'':{width}}{'images/s':>12}{'(min - max)':>22}{'ratio':>9}{'(min - max)':>18}{'others (%)':>13}"
     for trial in measured["trials"]:
@@ -106,14 +106,14 @@ def tune(measured: Mapping[str, Any]) -> Iterator[str]:
         yield f"{line}{trial['others(%)']:>13.0f}"
     yield ""
     if measured["winner"] is None:
-        yield "no difference exceeds the spread: as it is, it is as good"
+        yield "no setting is faster beyond the spread"
         return
-    yield "the winner, whose slowest job was faster than the fastest as it is:"
+    yield "the winner, whose slowest job was faster than the fastest unchanged one:"
     yield str(measured["winner"])
 
 
 def reduction_ways(measured: Mapping[str, Any]) -> list[str]:
-    """Whose reductions were measured."""
+    """The libraries whose reductions were measured."""
     return [way for way in ("horovod", "mpi") if way in measured["sizes"][0]]
 
 

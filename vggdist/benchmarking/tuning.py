@@ -1,6 +1,6 @@
-"""Which settings of the environment suit this machine: a few around those that a run takes, each in short jobs of its own.
+"""Search for faster environment settings on this machine: a few around those of a run, each in separate short jobs.
 
-One is changed at a time. What counts is the images/s of the training in ``bench step``. Imports no MXNet.
+One setting is changed at a time. The criterion is images/s of the training in ``bench step``. Imports no MXNet.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from vggdist.config.bench import BenchRequest
 from vggdist.config.errors import RunError
 
 _CYCLE_TIMES_MS = ("1", "5", "20")
-_FUSION_THRESHOLDS = ("0", str(16 * 2**20), str(128 * 2**20))  # bytes; the last is Horovod's own
-_BUCKETS_MIB = {"1": 1.0, ".inf": inf}  # as one types it, and its value
+_FUSION_THRESHOLDS = ("0", str(16 * 2**20), str(128 * 2**20))  # bytes; the last is Horovod's default
+_BUCKETS_MIB = {"1": 1.0, ".inf": inf}  # text on the command line, and value
 _FEWEST_RUNS = 3
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the jobs of one kind have that a plain run has not: variables, and values of ``section.key``."""
+    """A change to a plain run: environment variables, and values of ``section.key``."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """As one would type it: ``NAME=value`` before the command, ``--section.key value`` behind it."""
+        """As on the command line: ``NAME=value`` before the command, ``--section.key value`` after it."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
-        return " ".join([*variables, *(f"--{key} {value}" for key, value in self.flags.items())]) or "as it is"
+        return " ".join([*variables, *(f"--{key} {value}" for key, value in self.flags.items())]) or "unchanged"
 
 
 def measure(request: BenchRequest, arguments: Sequence[str]) -> dict[str, Any]:
     """Measure all trials in turn, on the largest number of ranks in ``bench.ranks``.
 
     Args:
-        arguments: of the command, which the jobs get, too.
+        arguments: of the command, passed on to the jobs.
 
     Returns:
         ``ranks``; ``environment`` of a plain run; ``trials``, the plain run first, each with ``setting``, ``images_per_s``,
-        ``ratio`` to the plain run of the same turn, ``others(%)``, the most that others used of the cores, and ``failed``,
-        why it has no result; ``winner``, the setting that is faster, or None.
+        ``ratio`` to the plain run of the same turn, ``others(%)``, the largest load of other processes, and ``failed``,
+        the error of a job without result; ``winner``, the setting that is faster, or None.
 
     Raises:
-        RequestError: the request is refused.
-        RunError: a plain run failed or was not over by ``bench.deadline``; none is left running.
+        RequestError: a job refused the request.
+        RunError: a plain run failed or did not finish by ``bench.deadline``; none is left running.
     """
     ranks = max(request.bench.ranks)
     plain = run_step(ranks, request, arguments)
@@ -73,36 +73,36 @@ def measure(request: BenchRequest, arguments: Sequence[str]) -> dict[str, Any]:
         return float(result["training"]["median"])
 
     rates = in_turn({setting: partial(rate, setting) for setting in tried}, request.bench.repeats)
-    as_it_is = rates[str(Trial())]
+    plain_rates = rates[str(Trial())]
     return {
         "ranks": ranks,
         "environment": plain["environment"],
         "trials": [
             {
                 "setting": setting,
-                "images_per_s": taken.as_json(),
-                "ratio": taken.over(as_it_is).as_json(),
+                "images_per_s": series.as_json(),
+                "ratio": series.over(plain_rates).as_json(),
                 "others(%)": max(others[setting], default=None),
                 "failed": failed.get(setting),
             }
-            for setting, taken in rates.items()
+            for setting, series in rates.items()
         ],
         "winner": winner(rates),
     }
 
 
 def trials(request: BenchRequest, ranks: int, values: Mapping[str, Any], by_user: Mapping[str, str]) -> list[Trial]:
-    """What to try, the plain run first.
+    """The trials, the plain run first.
 
     Args:
-        values: ``environment`` in the result of such a run.
-        by_user: the variables of the user's own: what they set is not tried.
+        values: ``environment`` in the result of a plain run.
+        by_user: the user's environment; variables that it sets are not tried.
     """
     threads = int(values.get("OMP_NUM_THREADS", 1))
-    wanted = {"OMP_NUM_THREADS": [str(count) for count in (threads - 1, threads + 1) if count >= 1]}
+    variables = {"OMP_NUM_THREADS": [str(count) for count in (threads - 1, threads + 1) if count >= 1]}
     switched: list[dict[str, str]] = []
     if ranks > 1:
-        wanted |= {"HOROVOD_CYCLE_TIME": [*_CYCLE_TIMES_MS], "HOROVOD_FUSION_THRESHOLD": [*_FUSION_THRESHOLDS]}
+        variables |= {"HOROVOD_CYCLE_TIME": [*_CYCLE_TIMES_MS], "HOROVOD_FUSION_THRESHOLD": [*_FUSION_THRESHOLDS]}
         now = request.train.bucket_cap_mb
         switched += [{"train.bucket_cap_mb": text} for text, cap in _BUCKETS_MIB.items() if cap != now]
         if values["preset"] == "cpu" and (len({*values["cores"]}) > 1 or not request.world.bind):
@@ -112,7 +112,7 @@ def trials(request: BenchRequest, ranks: int, values: Mapping[str, Any], by_user
         Trial(),
         *(
             Trial(environment={name: value})
-            for name, choices in wanted.items()
+            for name, choices in variables.items()
             for value in choices
             if name not in by_user and value != present.get(name)
         ),
@@ -121,13 +121,13 @@ def trials(request: BenchRequest, ranks: int, values: Mapping[str, Any], by_user
 
 
 def winner(rates: Mapping[str, Series]) -> str | None:
-    """The fastest setting of those that are surely faster than the plain run; None where no difference exceeds the spread.
+    """The fastest setting that is significantly faster than the plain run; None if there is none.
 
-    Surely: the slowest of its jobs is faster than the fastest plain one. With five jobs of each, two equal settings come to
-    stand so by chance in 1 of 252 cases.
+    Significantly: the slowest of its jobs is faster than the fastest plain one. With five jobs of each, that happens for two
+    equal settings in 1 of 252 cases.
     """
     plain = rates[str(Trial())]
-    surely = {setting: taken for setting, taken in rates.items() if min(taken.values) > max(plain.values)}
-    if not surely or len(plain.values) < _FEWEST_RUNS:
+    faster = {setting: series for setting, series in rates.items() if min(series.values) > max(plain.values)}
+    if not faster or len(plain.values) < _FEWEST_RUNS:
         return None
-    return max(surely, key=lambda setting: surely[setting].median)
+    return max(faster, key=lambda setting: faster[setting].median)

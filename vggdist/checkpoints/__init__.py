@@ -1,1 +1,1 @@
-"""What must survive?"""
+"""Checkpoints: writing, reading, verifying and pruning them."""

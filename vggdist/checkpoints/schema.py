@@ -1,6 +1,6 @@
-"""What ``state.json`` holds, in one place: for who writes it, for who reads it, and for the check of what was read.
+"""Schema of ``state.json``, for writing, reading and validation.
 
-A new entry is a line in :class:`CheckpointState`, or a ``TypedDict`` of its own where it has several values.
+A new entry is a line in :class:`CheckpointState`, or a ``TypedDict`` of its own if it has several values.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from vggdist.config.errors import RequestError, written
 from vggdist.models.spec import ModelSpec
 
 FORMAT = 3
-"""Of ``state.json``; raised when a checkpoint of the former kind can no longer be continued."""
+"""Version of ``state.json``; incremented when older checkpoints can no longer be continued."""
 
 
 Steps = Annotated[int, Field(ge=0, le=2**62)]
 Samples = Annotated[int, Field(ge=1, le=2**62)]
 Ranks = Annotated[int, Field(ge=1, le=2**20)]
-Metrics = dict[str, float | None]  # null stands for a value that is not finite
+Metrics = dict[str, float | None]  # null is a value that is not finite
 
 
 class IntervalState(TypedDict):
@@ -33,7 +33,7 @@ class IntervalState(TypedDict):
 
 
 class ProgressState(TypedDict):
-    """How far the run has come (:class:`~vggdist.training.progress.Progress`)."""
+    """Progress of the run (:class:`~vggdist.training.progress.Progress`)."""
 
     step: Steps
     moving_average: float | None
@@ -46,8 +46,8 @@ class ProgressState(TypedDict):
 
 
 class LossScaleState(TypedDict):
-    """A dynamic loss scale (:class:`~vggdist.training.loss_scale.LossScale`): that of the next step, the steps since it
-    changed, and whether the newest step's gradients were finite, which changes the scale after the next step."""
+    """A dynamic loss scale (:class:`~vggdist.training.loss_scale.LossScale`): the scale of the next step, the steps since it
+    changed, and whether the newest step's gradients were finite, which affects the scale after the next step."""
 
     scale: float
     good_steps: Steps
@@ -55,7 +55,7 @@ class LossScaleState(TypedDict):
 
 
 class PartIdentity(TypedDict):
-    """By what a part of the data set is recognised (:func:`~vggdist.data.fingerprint.part_identity`)."""
+    """Fingerprint of a part of the data set (:func:`~vggdist.data.fingerprint.part_identity`)."""
 
     images: Steps
     classes: dict[str, int]
@@ -64,11 +64,11 @@ class PartIdentity(TypedDict):
 
 
 class CheckpointState(ProgressState):
-    """Everything that a run needs to continue beside the arrays.
+    """Everything that a run needs to continue, apart from the arrays.
 
-    ``model`` is what its network is built from (:class:`~vggdist.models.spec.ModelSpec`); ``data`` has each part of the data
-    set by its name; ``identity`` what else must not change, and ``settings`` what may. ``loaded`` names the rows of the
-    network that began with the values of model.pretrained.
+    ``model`` is the network's :class:`~vggdist.models.spec.ModelSpec`; ``data`` has each part of the data set by name;
+    ``identity`` has what else must not change, ``settings`` what may. ``loaded`` names the layers that were initialised from
+    model.pretrained.
     """
 
     format: int
@@ -86,7 +86,7 @@ class CheckpointState(ProgressState):
 
 
 def fault(state: Any) -> str | None:
-    """What is wrong with the content of a ``state.json``: the first key, and what was expected there; None if nothing is.
+    """The first invalid key in the content of a ``state.json``, and what was expected; None if the content is valid.
 
     Keys that are not in the schema are allowed.
     """
@@ -107,7 +107,7 @@ def fault(state: Any) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value; a deep list is not written out."""
+    """The beginning of a value; lists and objects are not written out."""
     return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else f"{written(value):.40}"
 
 

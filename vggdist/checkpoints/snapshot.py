@@ -1,4 +1,4 @@
-"""A copy of the network in host memory, taken without the training having to wait."""
+"""A copy of the network in host memory that does not block the training."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Snapshot:
-    """Buffers for the same arrays again and again.
+    """Reusable buffers for copies of the same arrays.
 
-    When an operation has failed and its error was raised elsewhere, MXNet silently leaves out the copies that depend on it.
-    So a mark that is not finite is put into each buffer between two copies, and found there when the second was left out.
+    When an operation has failed and its error was raised elsewhere, MXNet silently skips the copies that depend on it. So
+    between two copies each buffer is marked with a value that is not finite, which is still there if a copy was skipped.
     """
 
     def __init__(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-        """Make the buffers, which take as much host memory as the arrays: name -> array of any device."""
-        # Filled, so that their memory is there before the first copy.
+        """Allocate the buffers, as much host memory as the arrays: name -> array on any device."""
+        # Filled, so that the memory is allocated before the first copy.
         self.buffers = {name: mx.nd.full(a.shape, np.nan, _host(a.context), a.dtype) for name, a in arrays.items()}
 
     def take(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-        """Copy the arrays, of the same names and shapes throughout, as all operations so far leave them.
+        """Enqueue a copy of the arrays, which always have the same names and shapes.
 
-        MXNet's engine orders the copies after the updates so far and before the next ones, so nothing waits here.
+        MXNet's engine orders the copies after earlier updates and before later ones, so nothing waits here.
         """
         for name, array in arrays.items():
             array.copyto(self.buffers[name])
 
     def mark(self) -> None:
-        """Put a value that is not finite into each buffer."""
+        """Write a value that is not finite into each buffer."""
         for buffer in self.buffers.values():
             buffer.reshape((-1,))[:1] = np.nan
 
@@ -38,23 +39,23 @@ class Snapshot:
         """Whether every copy has replaced its mark; waits for the copies."""
         return all(np.isfinite(buffer.reshape((-1,))[:1].asscalar()) for buffer in self.buffers.values())
 
-    def values(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Name and memory of the buffers themselves, one after the other, each when its copy is complete."""
+    def values(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Names and buffers, one at a time, each when its copy is complete; the values share the buffers' memory."""
         for name, buffer in self.buffers.items():
-            yield name, np.from_dlpack(_Lent(buffer))
+            yield name, np.from_dlpack(_Shared(buffer))
 
 
 def _host(device: mx.Context) -> mx.Context:
-    """The kind of host memory for copies from a device.
+    """Host memory for copies from a device.
 
-    A GPU writes by itself into memory that is pinned; a copy into other memory keeps one of MXNet's few copying threads busy.
-    The number matters: pinning for another GPU would open a context on that one, of some hundred MiB.
+    A GPU writes into pinned memory by DMA; a copy into other memory occupies one of MXNet's few copy threads. The device
+    number matters: pinning for another GPU would open a context of some hundred MiB there.
     """
     return mx.cpu_pinned(device.device_id) if device.device_type == "gpu" else mx.cpu()
 
 
-class _Lent:
-    """A host array as numpy asks for it to share its memory; the sharing waits for the operations that write to it."""
+class _Shared:
+    """A host array by the DLPack protocol, which waits for pending writes."""
 
     def __init__(self, array: mx.nd.NDArray) -> None:
         self.array = array

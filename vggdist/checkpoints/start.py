@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import CheckpointState
 
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that a run continues from, or nothing where it begins.
+    """What a run continues from: a checkpoint, a commit in memory, or nothing if the run begins.
 
     Attributes:
-        arrays: on the root; empty on the others.
-        state: on every rank.
+        arrays: on the root; empty on the other ranks.
+        state: on every rank; None if the run begins.
         root: the rank that has the arrays.
-        origin: where they are from, for the log.
+        origin: source of the arrays, for the log.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     state: CheckpointState | None
     root: int = 0
     origin: str = "the checkpoint"

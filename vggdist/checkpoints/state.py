@@ -1,12 +1,14 @@
-"""What a checkpoint holds of the network and the optimizer, by name, and its way back to the device."""
+"""The arrays of network and optimizer by name: collecting, restoring, comparing and hashing them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 
@@ -14,32 +16,32 @@ from vggdist.config.errors import RequestError
 def named_arrays(
     parameters: Mapping[str, mx.gluon.Parameter], optimizer_states: Mapping[str, mx.nd.NDArray]
 ) -> dict[str, mx.nd.NDArray]:
-    """Everything on the device that the next step depends on, by the name that it has in a checkpoint."""
+    """All arrays on the device that the next step depends on, by name in a checkpoint."""
     arrays = {f"parameter/{name}": parameter.data() for name, parameter in sorted(parameters.items())}
     arrays.update({f"optimizer/{name}": state for name, state in sorted(optimizer_states.items())})
     return arrays
 
 
 def restore(
-    arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray], distribute: Callable[[np.ndarray], np.ndarray]
+    arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, NDArray[Any]], distribute: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> None:
     """Set the device's arrays.
 
     Args:
-        stored: name -> array as a checkpoint holds it; only one rank's is used.
-        distribute: gives that rank's values to every rank.
+        stored: name -> array from a checkpoint; only that of one rank is used.
+        distribute: broadcasts that rank's values.
     """
     for name, array in arrays.items():
         values = stored[name] if name in stored else np.empty(array.shape, array.dtype)
-        # Through a new array: assigning numpy to weights that oneDNN has re-laid fails.
+        # Through a new array: assigning numpy to weights in oneDNN's layout fails.
         array[:] = mx.nd.array(distribute(values), ctx=array.context, dtype=array.dtype)
 
 
-def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.ndarray]) -> None:
-    """Compare a checkpoint with the network and optimizer that it is to continue.
+def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, NDArray[Any]]) -> None:
+    """Compare a checkpoint with the arrays of this run.
 
     Raises:
-        RequestError: naming the first array that is missing, superfluous, or of another shape or type.
+        RequestError: an array is missing, superfluous, or of another shape or type; the message names the first.
     """
     advice = "continue with the model and optimizer of that run, or use another --run.name"
     for name, array in arrays.items():
@@ -53,15 +55,15 @@ def require_match(arrays: Mapping[str, mx.nd.NDArray], stored: Mapping[str, np.n
         raise RequestError(f"the checkpoint has {extra[0]}, which this run does not; {advice}")
 
 
-def digests(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> dict[str, str]:
+def digests(arrays: Mapping[str, mx.nd.NDArray | NDArray[Any]]) -> dict[str, str]:
     """SHA-256 of each array's values, by name."""
     return {name: hashlib.sha256(_values(array).tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def _values(array: mx.nd.NDArray | np.ndarray) -> np.ndarray:
+def _values(array: mx.nd.NDArray | NDArray[Any]) -> NDArray[Any]:
     return array if isinstance(array, np.ndarray) else array.asnumpy()
 
 
-def digest(arrays: Mapping[str, mx.nd.NDArray | np.ndarray]) -> str:
+def digest(arrays: Mapping[str, mx.nd.NDArray | NDArray[Any]]) -> str:
     """SHA-256 over all names and values."""
     return hashlib.sha256("\n".join(f"{name} {value}" for name, value in digests(arrays).items()).encode()).hexdigest()

@@ -1,11 +1,11 @@
-"""Which checkpoints of a run are there? Folders that are whole or absent, whatever kills the process.
+"""The checkpoints of a run: folders that are intact or absent, even if the process is killed.
 
 ``checkpoints/step-00001234/`` holds the files of :mod:`~vggdist.checkpoints.contents`; the small file ``checkpoints/latest``
 names the newest folder. A folder is written under a hidden name, synced and renamed. A hidden name,
-``.step-00001234.<kind>.<process>.<random>``, tells :meth:`CheckpointStore.tidy` what a killed process was about:
+``.step-00001234.<kind>.<process>.<random>``, lets :meth:`CheckpointStore.tidy` clean up after a killed process:
 
-- ``writing``: a checkpoint that is not complete.
-- ``replaced``: the old checkpoint of a step that is being saved again, whole until the new one is in its place.
+- ``writing``: an incomplete checkpoint.
+- ``replaced``: the old checkpoint of a step that is being saved again, intact until the new one is in its place.
 - ``removed``: pruned.
 
 One process writes (rank 0); any process may read at the same time.
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint, OtherFormat, sync
@@ -44,49 +44,49 @@ class CheckpointStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._damaged: set[int] = set()  # found by reading; :meth:`prune` looks at no content
+        self._damaged: set[int] = set()  # found by reading; :meth:`prune` reads no content
 
     def path(self, step: int) -> Path:
         """The folder of a step's checkpoint."""
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints, whole or not, in rising order."""
+        """The steps of all checkpoints, intact or not, in ascending order."""
         found = (int(match[1]) for path in self._entries() if (match := _NAME.fullmatch(path.name)))
         return sorted(step for step in set(found) if os.path.lexists(self.path(step)))
 
-    def whole_steps(self) -> list[int]:
-        """The steps whose files are all there in their full size, in rising order.
+    def complete_steps(self) -> list[int]:
+        """The steps whose files all exist in full size, in ascending order.
 
-        Their content is not read again, which would take seconds for each; a checkpoint that this object has read before
-        and found damaged is left out.
+        Their content is not read, which would take seconds for each; a checkpoint that this object has read before and
+        found damaged is excluded.
         """
         return [step for step in self.steps() if step not in self._damaged and contents.is_complete(self.path(step))]
 
     def save(
         self,
-        arrays: Iterable[tuple[str, np.ndarray]],
+        arrays: Iterable[tuple[str, NDArray[Any]]],
         state: Mapping[str, Any],
         confirm: Callable[[], None] = lambda: None,
     ) -> Path:
         """Write a checkpoint; when this returns it is on the disk.
 
         Args:
-            arrays: names and arrays, taken one after the other and not kept.
+            arrays: names and arrays, consumed one at a time.
             state: JSON values; ``step`` names the folder.
-            confirm: called when all is written, just before the checkpoint takes its place; what it raises prevents that.
+            confirm: called when all files are written, before the folder is renamed; an exception prevents that.
 
         Raises:
-            OSError: when it cannot be written; the earlier checkpoints stay as they are, also that of the same step.
-            ValueError: when an array holds objects or the state a number that is not finite.
+            OSError: the checkpoint cannot be written; earlier ones do not change, including that of the same step.
+            ValueError: an array contains objects, or the state a number that is not finite.
         """
         return self._save(state["step"], lambda folder: contents.write(folder, arrays, state), confirm)
 
     def amend(self, state: Mapping[str, Any], confirm: Callable[[], None] = lambda: None) -> Path:
-        """Replace all that a step's checkpoint holds beside its arrays, by a new folder that shares these with the old one.
+        """Replace the state of a step's checkpoint, by a new folder that shares the arrays with the old one.
 
         Raises:
-            RequestError: when the checkpoint's manifest cannot be read.
+            RequestError: the checkpoint's manifest cannot be read.
             OSError, ValueError: as :meth:`save`.
         """
         former = self.path(state["step"])
@@ -110,10 +110,10 @@ class CheckpointStore:
         return final
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; damaged ones are named in the log and passed over. None: there never was one.
+        """The newest intact checkpoint; damaged ones are logged and skipped. None: there never was one.
 
         Raises:
-            RequestError: when there are traces of checkpoints but none is whole, rather than start over silently; or when
+            RequestError: there are traces of checkpoints but none is intact (a silent restart would lose the run); or
                 another version of this program wrote the newest one.
         """
         self._require_folder()
@@ -122,18 +122,18 @@ class CheckpointStore:
             try:
                 return self.load(step)
             except OtherFormat:
-                raise  # an older checkpoint of this version would be of another training
+                raise  # an older checkpoint of this version would be from another training
             except RequestError as error:
                 logger.warning("%s; looking for an older checkpoint", error)
         set_aside = [path for path, name, kind, _ in self._hidden_entries() if kind == "replaced"]
         if set_aside:
             raise RequestError(
-                f"no checkpoint in {self.directory} is whole, but {set_aside[0]} was set aside by a process that did not end "
-                "well; continuing the training of this run puts it back"
+                f"no checkpoint in {self.directory} is intact, but {set_aside[0]} was set aside by a process that was killed; "
+                "continue the training of this run to restore it"
             )
         if steps or traces:
             raise RequestError(
-                f"no checkpoint in {self.directory} is whole; start anew with --run.resume never "
+                f"no checkpoint in {self.directory} is intact; start again with --run.resume never "
                 "--run.overwrite true, or another --run.name"
             )
         return None
@@ -142,7 +142,7 @@ class CheckpointStore:
         """Read a checkpoint and verify it, as :func:`~vggdist.checkpoints.contents.read` does.
 
         Raises:
-            RequestError: when a file is missing, differs from the manifest or is not what it should be, naming the file.
+            RequestError: a file is missing, differs from the manifest or is invalid; the message names the file.
         """
         try:
             checkpoint = contents.read(self.path(step), step)
@@ -155,40 +155,40 @@ class CheckpointStore:
         return checkpoint
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint, as the newest whole one has it; None where nothing was measured.
+        """The step of the best checkpoint, from the newest intact one; None if there was no evaluation.
 
         Raises:
-            RequestError: no state of a checkpoint can be read, or another version of this program wrote the newest one.
+            RequestError: no checkpoint's state can be read, or another version of this program wrote the newest one.
         """
-        refusal = RequestError(f"{self.directory} holds no checkpoint")
-        for step in reversed(self.whole_steps()):
+        failure = RequestError(f"{self.directory} has no checkpoint")
+        for step in reversed(self.complete_steps()):
             try:
                 return contents.read_state(self.path(step), step)["best_step"]
             except OtherFormat:
                 raise
             except RequestError as error:
-                refusal = error
-        raise refusal
+                failure = error
+        raise failure
 
     def prune(self, keep_last: int, keep_every: int, best_step: int | None) -> None:
-        """Remove the checkpoints that need not be kept. What cannot be removed is named in the log.
+        """Remove the checkpoints that need not be kept. What cannot be removed is logged.
 
         Args:
-            keep_last: so many of the newest whole ones stay, see :meth:`whole_steps`, and damaged ones in between; at
+            keep_last: number of the newest complete ones to keep (:meth:`complete_steps`), with damaged ones in between; at
                 least 1.
-            keep_every: those at multiples of so many steps stay; 0: none for that reason.
-            best_step: this one stays, too; None: there is no best yet.
+            keep_every: keep those at multiples of this many steps; 0: none.
+            best_step: keep this one, too; None: there is no best yet.
         """
-        last = self.whole_steps()[-keep_last:]
+        last = self.complete_steps()[-keep_last:]
         if not last:
-            return  # nothing is worth more than what is there
+            return  # damaged checkpoints are all there is
         hidden = []
         for step in self.steps():
             kept = step >= last[0] or step == best_step or (keep_every and step % keep_every == 0)
             if not kept:
                 path = self.path(step)
                 with _warning_of_leftover(path):
-                    # Renamed first: a kill in the midst of removing leaves no half of a checkpoint.
+                    # Renamed first: a kill during the removal leaves no partial checkpoint.
                     hidden.append(path.rename(self._hidden(path.name, "removed")))
         if hidden:
             with _warning_of_leftover(self.directory):
@@ -198,29 +198,29 @@ class CheckpointStore:
                 _remove(path)
 
     def remove_all(self) -> None:
-        """Remove every checkpoint and what belongs to them, and nothing else that may lie in the folder."""
+        """Remove all checkpoints and their hidden files, and nothing else in the folder."""
         for path in self._entries():
             if _NAME.fullmatch(path.name) or _HIDDEN.fullmatch(path.name) or path.name == _LATEST:
                 _remove(path)
 
     def tidy(self) -> None:
-        """Finish or undo what killed processes have left; to be called once, before the first save of a run.
+        """Clean up after killed processes; to be called once, before the first save of a run.
 
-        A checkpoint that was set aside goes back unless its successor is in its place; all else under a hidden name goes.
-        What a living process of this machine is writing stays.
+        A checkpoint that was set aside is restored unless its successor is in its place; everything else under a hidden name
+        is removed, except what a live process of this machine is writing.
 
         Raises:
-            RequestError: when something other than a folder stands in the place of the checkpoints.
+            RequestError: the path of the checkpoints is not a folder.
         """
         self._require_folder()
         for path, name, kind, process in self._hidden_entries():
-            if _is_other_living(*process):
+            if _is_other_live_process(*process):
                 continue
             with _warning_of_leftover(path):
                 if kind == "replaced" and not os.path.lexists(self.directory / name):
                     path.rename(self.directory / name)
                     sync(self.directory)
-                    logger.warning("%s is back, which a killed process had set aside", self.directory / name)
+                    logger.warning("%s is restored; a killed process had set it aside", self.directory / name)
                 else:
                     _remove(path)
 
@@ -232,7 +232,7 @@ class CheckpointStore:
         return sorted(self.directory.iterdir()) if self.directory.is_dir() else []
 
     def _hidden_entries(self) -> Iterator[tuple[Path, str, str, tuple[int, int]]]:
-        """Path, what it is to be, kind and process of everything under a hidden name."""
+        """Path, final name, kind and process of everything under a hidden name."""
         for path in self._entries():
             if match := _HIDDEN.fullmatch(path.name):
                 yield path, match[1], match[2], (int(match[3]), int(match[4]))
@@ -242,7 +242,7 @@ class CheckpointStore:
         return self.directory / f".{name}.{kind}.{process}-{started}.{uuid.uuid4().hex}"
 
     def _put_in_place(self, aside: Path, final: Path) -> None:
-        """Rename a synced folder; a checkpoint that is in its place goes only when that is on the disk."""
+        """Rename a synced folder; an old checkpoint of the same name is removed when the new one is on the disk."""
         former = self._hidden(final.name, "replaced") if os.path.lexists(final) else None
         if former:
             final.rename(former)
@@ -258,7 +258,7 @@ class CheckpointStore:
                 _remove(former)
 
     def _point_to(self, name: str) -> None:
-        """Let ``latest`` hold a folder's name."""
+        """Write a folder's name to ``latest``."""
         aside = self._hidden(_LATEST, "writing")
         try:
             aside.write_text(f"{name}\n")
@@ -269,7 +269,7 @@ class CheckpointStore:
             aside.unlink(missing_ok=True)
 
     def _warn_of_missing_latest(self) -> bool:
-        """Tell whether there is a pointer; warn when the checkpoint that it names is not there."""
+        """Return whether ``latest`` exists; warn if the checkpoint that it names does not."""
         path = self.directory / _LATEST
         if not os.path.lexists(path):
             return False
@@ -279,7 +279,7 @@ class CheckpointStore:
             logger.warning("%s cannot be read: %s; looking for the newest checkpoint", path, error.strerror or error)
             return True
         if not (_NAME.fullmatch(name) and (self.directory / name).is_dir()):
-            logger.warning("%s names %.40r, which is not there; looking for an older checkpoint", path, name)
+            logger.warning("%s names %.40r, which does not exist; looking for an older checkpoint", path, name)
         return True
 
 
@@ -300,9 +300,9 @@ def _remove(path: Path) -> None:
 
 
 def _start_time(process: int) -> int:
-    """When a process started, in clock ticks since the machine's; 0 where that is not known.
+    """Start time of a process, in clock ticks since the machine's boot; 0 if unknown.
 
-    A restarted container gives its processes the same numbers again; number and start together name one process.
+    A restarted container reuses process numbers; number and start time together identify a process.
     """
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
@@ -310,10 +310,10 @@ def _start_time(process: int) -> int:
         return 0
 
 
-def _is_other_living(process: int, started: int) -> bool:
+def _is_other_live_process(process: int, started: int) -> bool:
     """Whether a process of this machine, other than this one, is alive."""
     if process == os.getpid():
-        return False  # it tidies before it writes
+        return False  # this process tidies before it writes
     try:
         os.kill(process, 0)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""A trained network as it lies in a checkpoint."""
+"""A trained network, read from a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint
@@ -26,28 +28,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint holds of a network.
+    """A network from a checkpoint.
 
     Attributes:
         parameters: name -> array, as in the checkpoint.
-        step: after which it was saved.
-        seed: of the run, by which a part of its data was held out.
+        step: finished steps when it was saved.
+        seed: of the run, which determines the held-out part of its data.
         path: the checkpoint's folder.
-        sha256: over all arrays of the checkpoint, as ``result.json`` has it at the end of a run.
+        sha256: over all arrays of the checkpoint, as in ``result.json`` at the end of a run.
     """
 
     spec: ModelSpec
-    parameters: Mapping[str, np.ndarray]
+    parameters: Mapping[str, NDArray[Any]]
     step: int
     seed: int
     path: str
     sha256: str
 
     def model(self, device: mx.Context, precision: str = "float32") -> Model:
-        """The network, ready to be used.
+        """The network on a device.
 
         Raises:
-            RequestError: the device does not have the precision, or the parameters are not those of the network.
+            RequestError: the device does not support the precision, or the parameters do not match the network.
         """
         use_precision(precision, device)
         model = Model(self.spec, device, onednn=runs_on_onednn(precision, device))
@@ -59,7 +61,7 @@ def read(place: Place) -> Trained:
     """Read a checkpoint.
 
     Raises:
-        RequestError: there is none, or not this one, or it is damaged; the message names it.
+        RequestError: it does not exist or is damaged; the message names it.
     """
     if place.run is None or not (place.checkpoint in (BEST, LATEST) or place.checkpoint.isdecimal()):
         path = Path(place.checkpoint)
@@ -70,22 +72,22 @@ def read(place: Place) -> Trained:
 
 
 def on_all_ranks(world: World, place: Place) -> Trained:
-    """Read a checkpoint on rank 0, whose disk alone may have it; every rank must call this.
+    """Read a checkpoint on rank 0, which may be the only one that has it, and broadcast it; every rank must call this.
 
     Raises:
         RequestError: on every rank, as :func:`read`.
     """
-    found = world.together(lambda: read(place), acts=world.is_root)
-    facts = None
+    trained = world.together(lambda: read(place), acts=world.is_root)
+    fields = None
     if world.is_root:
-        shapes = {name: array.shape for name, array in found.parameters.items()}
-        facts = {**vars(found), "spec": found.spec.as_json(), "parameters": shapes}
-    facts = world.gather(facts)[0]
-    stored = found.parameters if world.is_root else {}
+        shapes = {name: array.shape for name, array in trained.parameters.items()}
+        fields = {**vars(trained), "spec": trained.spec.as_json(), "parameters": shapes}
+    fields = world.gather(fields)[0]
+    stored = trained.parameters if world.is_root else {}
     parameters = {
-        name: world.broadcast(stored.get(name, np.empty(shape, np.float32))) for name, shape in facts["parameters"].items()
+        name: world.broadcast(stored.get(name, np.empty(shape, np.float32))) for name, shape in fields["parameters"].items()
     }
-    return Trained(**facts | {"spec": ModelSpec.from_json(facts["spec"]), "parameters": parameters})
+    return Trained(**fields | {"spec": ModelSpec.from_json(fields["spec"]), "parameters": parameters})
 
 
 def _step(store: CheckpointStore, place: Place) -> int:
@@ -101,10 +103,10 @@ def _step(store: CheckpointStore, place: Place) -> int:
     best = store.best_step() if place.checkpoint == BEST else None
     if best is None:
         if place.checkpoint == BEST:
-            logger.warning("no checkpoint of %s was measured yet: the newest is taken for the best", place.run)
-        return (store.whole_steps() or steps)[-1]
+            logger.warning("no checkpoint of %s was evaluated yet: using the newest as the best", place.run)
+        return (store.complete_steps() or steps)[-1]
     if best not in steps:
-        raise RequestError(f"the best checkpoint of {place.run}, step {best}, is gone; take --checkpoint latest")
+        raise RequestError(f"the best checkpoint of {place.run}, step {best}, no longer exists; use --checkpoint latest")
     return best
 
 

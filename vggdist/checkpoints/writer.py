@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: a save costs the training one copy in memory."""
+"""Writes checkpoints in the background: a save costs the training one copy in memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.snapshot import Snapshot
 from vggdist.checkpoints.store import CheckpointStore
@@ -22,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Saves the same arrays again and again without the training having to wait. For rank 0.
+    """Saves the same arrays repeatedly without blocking the training. For rank 0.
 
     Attributes:
-        failure: why the newest finished write failed; None when it succeeded. An ``MXNetError`` here is the training's: it
-            was raised by an operation that the arrays depend on, MXNet raises it only once, and the arrays read as
-            clean and stale from then on. So whoever finds one must end the training with it.
-        seconds: from the beginning of the newest successful save to its end on the disk; 0 before the first.
+        failure: error of the newest finished write; None if it succeeded. An ``MXNetError`` comes from an operation of the
+            training that the arrays depend on. MXNet raises it only once, and afterwards the arrays read as valid but
+            stale, so the training must end with this error.
+        seconds: duration of the newest successful save, up to its end on the disk; 0 before the first.
     """
 
     failure: Exception | None = None
@@ -42,14 +43,15 @@ class CheckpointWriter:
         keep_every: int = 0,
         sync_records: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make the buffers, which take as much host memory as the arrays.
+        """Allocate the buffers, as much host memory as the arrays.
 
         Args:
             store: where to write.
-            arrays: name -> array of any device, the same throughout; see :func:`~vggdist.checkpoints.state.named_arrays`.
-            keep_last, keep_every: what stays after each write, see :meth:`~vggdist.checkpoints.store.CheckpointStore.prune`.
-            sync_records: called by the writing thread before a checkpoint becomes visible, to force to the disk what a run
-                that continues from it will not record again.
+            arrays: name -> array on any device, always the same; see :func:`~vggdist.checkpoints.state.named_arrays`.
+            keep_last, keep_every: what to keep after each write, see
+                :meth:`~vggdist.checkpoints.store.CheckpointStore.prune`.
+            sync_records: called by the writing thread before a checkpoint becomes visible, to sync the records that a run
+                that continues from it will not write again.
         """
         self.store = store
         self.keep_last, self.keep_every, self.sync_records = keep_last, keep_every, sync_records
@@ -68,13 +70,13 @@ class CheckpointWriter:
             self.close()
 
     def save(self, state: Mapping[str, Any], best_step: int | None = None) -> None:
-        """Begin to write the arrays as all operations so far leave them; waits only for the former write.
+        """Start writing the arrays, as they are after all operations so far; waits only for the previous write.
 
-        A write that fails is in the log and in :attr:`failure`.
+        A failed write is logged, and stored in :attr:`failure`.
 
         Args:
             state: JSON values, copied; ``step`` is the number of finished steps.
-            best_step: this checkpoint is kept, too.
+            best_step: keep this checkpoint, too.
         """
         self.wait()
         started = time.perf_counter()
@@ -82,9 +84,9 @@ class CheckpointWriter:
         self._start(state, best_step, lambda state: self.store.save(self._finite(), state, self._confirm), started)
 
     def amend(self, state: Mapping[str, Any], best_step: int | None = None) -> None:
-        """Begin to write another state into the checkpoint of a step whose arrays have not changed since it was saved."""
+        """Start replacing the state of a step's checkpoint, whose arrays have not changed since it was saved."""
         self.wait()
-        if self.failure is None and state["step"] in self.store.whole_steps():
+        if self.failure is None and state["step"] in self.store.complete_steps():
             self._start(state, best_step, lambda state: self.store.amend(state, self._confirm))
         else:
             self.save(state, best_step)
@@ -97,25 +99,25 @@ class CheckpointWriter:
         started: float | None = None,
     ) -> None:
         arguments = (copy.deepcopy(dict(state)), best_step, write, started)
-        # Of usual priority: at a lower one the write starves for minutes where ranks or loaders keep all cores busy.
-        # A daemon: copies that wait for a rank that is gone must not keep this process from leaving.
+        # Of normal priority: at a lower one the write starves for minutes when ranks or loaders use all cores.
+        # A daemon: copies that wait for a dead rank must not keep this process alive.
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the write under way to succeed or fail."""
+        """Wait for the current write to succeed or fail."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def close(self) -> None:
-        """Wait for the write under way; the thread has ended then."""
+        """Wait for the current write; its thread has then ended."""
         self.wait()
 
     def abandon(self) -> None:
-        """Let the write under way not become a checkpoint; to be called as soon as an ``MXNetError`` is caught.
+        """Prevent the current write from becoming a checkpoint; to be called as soon as an ``MXNetError`` is caught.
 
-        The error may have been the arrays', too; where the copies have not seen it, they are of mixed age.
+        The arrays may depend on the failed operation: some copies are then from before it, some from after it.
         """
         self._abandoned = True
 
@@ -135,8 +137,8 @@ class CheckpointWriter:
         finally:
             self._snapshot.mark()
 
-    def _finite(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The copies, one after the other, each when it is complete."""
+    def _finite(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The copies, one at a time, each when it is complete; raises ``RunError`` if one is not finite."""
         for name, values in self._snapshot.values():
             if not np.isfinite(values).all():
                 raise RunError(f"{name} is not finite; lower optimizer.learning_rate or set optimizer.clip_norm")
@@ -145,11 +147,11 @@ class CheckpointWriter:
     def _confirm(self) -> None:
         self.sync_records()
         if self._abandoned:
-            raise RunError("the training has failed meanwhile")
+            raise RunError("the training has failed")
 
     def _warn(self, step: int, error: Exception) -> None:
-        whole = self.store.whole_steps()
-        newest = f"the newest checkpoint is step {whole[-1]}" if whole else "there is no checkpoint"
-        goes_on = "the training goes on, " if isinstance(error, OSError) else ""
+        complete = self.store.complete_steps()
+        newest = f"the newest checkpoint is step {complete[-1]}" if complete else "there is no checkpoint"
+        continues = "the training continues, " if isinstance(error, OSError) else ""
         path = self.store.path(step)
-        logger.warning("checkpoint of step %d could not be written: %s (%s); %s%s", step, error, path, goes_on, newest)
+        logger.warning("checkpoint of step %d could not be written: %s (%s); %s%s", step, error, path, continues, newest)

@@ -1,1 +1,1 @@
-"""The ranks of a job, and the collective operations that they share."""
+"""Horovod's start and the collective operations of the ranks."""

@@ -1,13 +1,13 @@
-"""The address from which this rank's gradients leave on Gloo.
+"""The local address of Gloo's connections for gradients.
 
 Horovod 0.28.1 opens two sets of Gloo connections. Those of its control messages are bound to ``HOROVOD_GLOO_IFACE``. Those of
 the default process set, which carry the gradients, are opened with an empty interface name (``InitializeForProcessSet`` in
 ``horovod/common/gloo/gloo_context.cc``), so Gloo binds them to the address of this host's own name. On Debian and Ubuntu that
 is often 127.0.1.1, which no other host can reach, and on a host with several networks it may be the wrong one.
 
-So while Horovod starts, its library gets the address of the requested interface in place of the host's name. Only that library
-is affected: its pointer to ``gethostname`` is replaced, and set back afterwards. A namespace with another host name would have
-the same effect, but many systems do not allow it to ordinary users, and processes in user namespaces of their own may not map
+So while Horovod starts, ``gethostname`` returns the address of the requested interface to its library. Only that library is
+affected: its pointer to ``gethostname`` is replaced, and restored afterwards. A UTS namespace with another host name would
+have the same effect, but many systems do not allow it to ordinary users, and processes in separate user namespaces cannot map
 each other's memory (:mod:`vggdist.collectives.shared_arrays`).
 """
 
@@ -35,30 +35,30 @@ _kept: list[object] = []  # Horovod's threads may call them until the process en
 
 @contextmanager
 def on_requested_interface(environment: Mapping[str, str]) -> Iterator[None]:
-    """Horovod, started meanwhile, sends gradients from the interface that was asked for.
+    """Context in which Horovod, when it starts, binds the connections for gradients to the requested interface.
 
     Raises:
-        BeforeStart: on this rank alone, where its host has no such interface, or where Horovod's library cannot be given the
-            address and would take one that other hosts do not reach.
+        BeforeStart: on this rank alone, if its host has no such interface, or if ``gethostname`` cannot be replaced and
+            Horovod would take an address of another interface.
     """
     slots = _pointers_to_gethostname()
     with before_start():
         address = data_address(environment)
         if address is not None and not slots:
-            require_own_name(address, own_address())
+            require_same_interface(address, hostname_address())
     with _gethostname_returns(address, slots) if address is not None else nullcontext():
         yield
 
 
 def data_address(environment: Mapping[str, str]) -> str | None:
-    """The address from which gradients are to leave; None where Gloo does not carry them, or there is no route.
+    """The local address for gradients; None without Gloo, or without a route to the rendezvous server.
 
-    It is that of ``HOROVOD_GLOO_IFACE``, else of the interface towards the rendezvous. Where horovodrun has found several
-    interfaces that connect all hosts (``NCCL_SOCKET_IFNAME``), it takes any of them, not the same in each start: then the one
-    that this host's name has is preferred. One process alone needs no name, and takes the loopback.
+    It is the address of ``HOROVOD_GLOO_IFACE``, else of the interface towards the rendezvous server. If horovodrun has found
+    several interfaces that connect all hosts (``NCCL_SOCKET_IFNAME``), it takes one of them, not the same in each start: then
+    the one with the address of the host's name is preferred. A single process takes the loopback.
 
     Raises:
-        RequestError: where this host has no such interface, or it has no address.
+        RequestError: this host has no such interface, or the interface has no address.
     """
     if launcher(environment) is None:
         return "127.0.0.1"
@@ -69,37 +69,38 @@ def data_address(environment: Mapping[str, str]) -> str | None:
         return None
     address = address_of(interface)
     if address is None:
-        here = ", ".join(f"{name} {address}" for name, address in addresses().items())
+        available = ", ".join(f"{name} {address}" for name, address in addresses().items())
         raise RequestError(
             f"HOROVOD_GLOO_IFACE is {interface}, but {socket.gethostname()} has no interface of that name with an address "
-            f"(it has {here}); name one that every host has (INTERFACE with launch/hosts.sh)"
+            f"(it has {available}); specify one that every host has (INTERFACE with launch/hosts.sh)"
         )
-    own, equivalent = own_address(), environment.get("NCCL_SOCKET_IFNAME", "").split(",")
-    return own if own is not None and {interface, interface_of(own)} <= {*equivalent} else address
+    default, equivalent = hostname_address(), environment.get("NCCL_SOCKET_IFNAME", "").split(",")
+    return default if default is not None and {interface, interface_of(default)} <= {*equivalent} else address
 
 
-def require_own_name(wanted: str, own: str | None) -> None:
-    """Refuse the address that Horovod takes by itself where it is not of the interface that was asked for.
+def require_same_interface(requested: str, default: str | None) -> None:
+    """Require that Horovod's default address is on the requested interface.
 
     Args:
-        wanted: a loopback address connects ranks of one host, as any other address of it does.
-        own: the address of this host's name.
+        requested: address; a loopback address means that all ranks are on one host, so that any address works.
+        default: the address of the host's name.
 
     Raises:
-        RequestError: naming the host, both addresses, and the line in ``/etc/hosts`` that mends it.
+        RequestError: with the host, both addresses, and the line to put into ``/etc/hosts``.
     """
-    if interface_of(wanted) == interface_of("127.0.0.1") or own is not None and interface_of(own) == interface_of(wanted):
+    interface = interface_of(requested)
+    if interface == interface_of("127.0.0.1") or default is not None and interface_of(default) == interface:
         return
     name = socket.gethostname()
     raise RequestError(
-        f"gradients of {name} should leave from {interface_of(wanted)} ({wanted}), but this Horovod sends them from the "
-        f"address of the host's name, which is {own or 'unknown'}; put the line '{wanted} {name}' into /etc/hosts of "
-        f"{name}, in place of any other line with that name"
+        f"gradients of {name} must be sent from {interface} ({requested}), but this Horovod sends them from the address of "
+        f"the host's name, which is {default or 'unknown'}; put the line '{requested} {name}' into /etc/hosts of {name}, in "
+        "place of any other line with that name"
     )
 
 
-def own_address() -> str | None:
-    """The address that Gloo takes by itself: the first of this host's name that can be bound. None: there is none."""
+def hostname_address() -> str | None:
+    """The default address of Gloo: the first one of this host's name that can be bound; None without one."""
     try:
         found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
     except OSError:
@@ -113,7 +114,7 @@ def own_address() -> str | None:
 
 @contextmanager
 def _gethostname_returns(name: str, slots: Sequence[_Slot]) -> Iterator[None]:
-    """Let ``gethostname`` return this text to whoever calls it through these pointers."""
+    """Make ``gethostname`` return this text when it is called through these pointers."""
     content = name.encode() + b"\0"
 
     def gethostname(buffer: int, size: int) -> int:
@@ -123,11 +124,11 @@ def _gethostname_returns(name: str, slots: Sequence[_Slot]) -> Iterator[None]:
         return 0
 
     _kept.append(function := _GETHOSTNAME(gethostname))
-    former = [slot.replace(ctypes.cast(function, ctypes.c_void_p).value) for slot in slots]
+    previous = [slot.replace(ctypes.cast(function, ctypes.c_void_p).value) for slot in slots]
     try:
         yield
     finally:
-        for slot, pointer in zip(slots, former):
+        for slot, pointer in zip(slots, previous):
             slot.replace(pointer)
 
 
@@ -139,14 +140,14 @@ class _Slot:
     writable: bool
 
     def replace(self, value: int | None) -> int | None:
-        """Set the pointer; returns the former value."""
+        """Set the pointer; returns the previous value."""
         if not self.writable:
             self._protect(_PROT_READ | _PROT_WRITE)
         pointer = ctypes.c_void_p.from_address(self.address)
-        former, pointer.value = pointer.value, value
+        previous, pointer.value = pointer.value, value
         if not self.writable:
             self._protect(_PROT_READ)
-        return former
+        return previous
 
     def _protect(self, rights: int) -> None:
         page = self.address - self.address % mmap.PAGESIZE
@@ -155,19 +156,19 @@ class _Slot:
 
 
 def _pointers_to_gethostname() -> list[_Slot]:
-    """Where Horovod's library holds the address of ``gethostname``; empty where it is linked otherwise.
+    """The pointers to ``gethostname`` in Horovod's library; empty if it is linked in another way.
 
-    Horovod links with ``-z now``, so the address is in the library's table as soon as it is loaded.
+    Horovod links with ``-z now``, so the pointers are set as soon as the library is loaded.
     """
-    wanted = ctypes.cast(ctypes.CDLL(None).gethostname, ctypes.c_void_p).value
+    target = ctypes.cast(ctypes.CDLL(None).gethostname, ctypes.c_void_p).value
     found: list[_Slot] = []
     for line in _maps():
-        place, rights, *_ = line.split()
+        span, rights, *_ = line.split()
         if rights.startswith("r") and "x" not in rights:
-            start, end = (int(part, 16) for part in place.split("-"))
+            start, end = (int(part, 16) for part in span.split("-"))
             words = np.frombuffer(ctypes.string_at(start, end - start), np.uintp)
-            places = start + words.itemsize * np.flatnonzero(words == wanted)
-            found += [_Slot(int(address), "w" in rights) for address in places]
+            matches = start + words.itemsize * np.flatnonzero(words == target)
+            found += [_Slot(int(address), "w" in rights) for address in matches]
     return found
 
 

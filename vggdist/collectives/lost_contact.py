@@ -1,9 +1,9 @@
-"""Whether an error means that another rank is gone."""
+"""Detects the errors of Horovod that are caused by the failure of another rank."""
 
 from __future__ import annotations
 
-# What Horovod says when the failure is another rank's (Gloo, MPI).
-_LOST_CONTACT = (
+# Fragments of Horovod's messages on Gloo and MPI.
+_FRAGMENTS = (
     "Horovod has been shut down",
     "Connection closed",
     "Connection reset",
@@ -14,5 +14,5 @@ _LOST_CONTACT = (
 
 
 def lost_contact(error: Exception) -> bool:
-    """Whether an error is one of communication: the failure is another rank's, or the network's."""
-    return any(text in str(error) for text in _LOST_CONTACT)
+    """Whether an error is a communication error, caused by another rank or by the network."""
+    return any(text in str(error) for text in _FRAGMENTS)

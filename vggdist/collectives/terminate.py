@@ -1,7 +1,7 @@
-"""What C++ does not catch, as an answer instead of the end of the process.
+"""Turns an uncaught C++ exception of Horovod into a return value.
 
-Horovod lets an exception of its background thread go uncaught when the ranks of an elastic job cannot meet, or this process is
-not one of them: C++ then calls ``std::terminate``, and the process would die of SIGABRT without a word of ours.
+Horovod does not catch an exception of its background thread when the ranks of an elastic job cannot connect, or when this
+process is not one of them. C++ then calls ``std::terminate``, and SIGABRT would end the process before it can report an error.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _kept: list[object] = []  # C++ may hold them until the process ends
 
 
 def completes(action: Callable[[], object]) -> bool:
-    """Whether an action comes to its end without a ``ValueError``, which is Horovod's "initialization failed".
+    """Whether an action returns without ``std::terminate`` and without ``ValueError``, Horovod's "initialization failed".
 
-    Where it does not, its threads never end: the process must be left by ``os._exit``. Another error of the action is raised.
+    If not, its threads never end: the process must end by ``os._exit``. Any other exception of the action is raised.
     """
-    over = threading.Event()
+    ended = threading.Event()
     succeeded = False
     failures: list[BaseException] = []
 
-    def act() -> None:
+    def run() -> None:
         nonlocal succeeded
         try:
             action()
             succeeded = True
         except BaseException as error:
             failures.append(error)
-        over.set()
+        ended.set()
 
-    def stay() -> None:
-        over.set()
+    def block() -> None:
+        ended.set()
         threading.Event().wait()
 
-    with _terminate_calls(stay):
-        threading.Thread(target=act, name="outlives", daemon=True).start()
-        over.wait()
+    with _terminate_calls(block):
+        threading.Thread(target=run, name="initialization", daemon=True).start()
+        ended.wait()
     if failures and not isinstance(failures[0], ValueError):
         raise failures[0]
     return succeeded
@@ -47,7 +47,7 @@ def completes(action: Callable[[], object]) -> bool:
 
 @contextlib.contextmanager
 def _terminate_calls(handler: Callable[[], None]) -> Iterator[None]:
-    """Let ``std::terminate`` call a function that does not return, where the C++ library is the usual one."""
+    """Make ``std::terminate`` call a function that does not return. Does nothing without libstdc++."""
     try:
         set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
     except (OSError, AttributeError):
@@ -55,8 +55,8 @@ def _terminate_calls(handler: Callable[[], None]) -> Iterator[None]:
         return
     set_terminate.argtypes, set_terminate.restype = [ctypes.c_void_p], ctypes.c_void_p
     _kept.append(function := _HANDLER(handler))
-    former = set_terminate(ctypes.cast(function, ctypes.c_void_p))
+    previous = set_terminate(ctypes.cast(function, ctypes.c_void_p))
     try:
         yield
     finally:
-        set_terminate(former)
+        set_terminate(previous)

@@ -34,6 +34,9 @@ class PlanConfig:
     """Fraction of the line rate that an allreduce reaches; calibrated on published runs: 0.81 with RDMA, 0.54 with TCP."""
     network_latency: float = 9.6
     """Latency of one message between hosts in microseconds (NCCL's constant for its ring)."""
+    byte_cost: float = 0.0
+    """Core time of a rank per sent byte in nanoseconds. 0: communication runs on other cores. Measured with Gloo on a rank's
+    only core: 1.7, with compressed gradients 7 (docs/plan.md)."""
     host_bandwidth: float = 96.0
     """Bandwidth between two ranks of one host, Gbit/s (NCCL's constant for PCIe 3.0 x16)."""
     host_latency: float = 5.7
@@ -56,7 +59,7 @@ class PlanConfig:
         for key in ("images_per_s", "memory", "network_bandwidth", "host_bandwidth"):
             value = getattr(self, key)
             require(value is None or 0 < value < inf, f"plan.{key}", value, "a positive number")
-        for key in ("network_latency", "host_latency", "fusion_threshold"):
+        for key in ("network_latency", "host_latency", "fusion_threshold", "byte_cost"):
             require(0 <= getattr(self, key) < inf, f"plan.{key}", getattr(self, key), "0 or more")
         require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a fraction above 0 and at most 1")
 

@@ -1,1 +1,1 @@
-"""What the state of hosts, GPUs and ranks means for a run."""
+"""Checks of hosts, GPUs and ranks before a run."""

@@ -1,10 +1,12 @@
-"""What the ranks' reports mean for a run: pure judgement, each finding with what to do about it."""
+"""Findings of the doctor from the ranks' reports, each with a remedy. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from vggdist.environment.cores import format_cpu_list
 
 _MIB, _GIB = 2**20, 2**30
 SMALLEST_DISK, ROOMY_DISK, ROOMY_SHM = 200 * _MIB, 5 * _GIB, 64 * _MIB
@@ -13,22 +15,22 @@ LARGEST_SKEW_S = 1.0
 
 @dataclass(frozen=True)
 class RankReport:
-    """What one rank sees of itself."""
+    """Device, cores, network, clock and versions of one rank."""
 
     rank: int
     host: str
     local_rank: int
     device: str
     gpu: str | None
-    """Name and compute capability of its GPU, where it has one."""
+    """Name and compute capability of its GPU; None without one."""
     refusal: str | None
-    """Why MXNet cannot use the device that was asked for, or that would be taken."""
+    """Why MXNet cannot use the requested device, or the default one."""
     cores: list[int]
     threads: int
     """OMP_NUM_THREADS."""
     interface: str | None
     clock: float
-    """Seconds since the epoch, taken at the same moment on all ranks but for the time of one small reduction."""
+    """Seconds since the epoch, read at the same moment on all ranks, within the duration of one small reduction."""
     shm_free: int
     """Free bytes in /dev/shm."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class Finding:
 
 
 def of_ranks(reports: Sequence[RankReport], wanted_device: str) -> list[Finding]:
-    """What the ranks' reports say together.
+    """Findings from the reports of all ranks.
 
     Args:
         reports: of all ranks, in their order.
@@ -67,35 +69,29 @@ def place_map(reports: Sequence[RankReport]) -> str:
     lines = [("rank", "host", "device", "cores", "threads", "interface")]
     for one in reports:
         device = f"{one.device} {one.gpu}" if one.gpu else one.device
-        lines.append((str(one.rank), one.host, device, ranges(one.cores), str(one.threads), one.interface or "-"))
+        lines.append((str(one.rank), one.host, device, format_cpu_list(one.cores), str(one.threads), one.interface or "-"))
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """``[0, 1, 2, 5]`` as ``"0-2,5"``."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-
-
 def of_disk(directory: str, free: int | None) -> Finding:
-    """Room for checkpoints where rank 0 writes them; None is a folder that cannot be written."""
+    """Disk space for rank 0's checkpoints.
+
+    Args:
+        free: bytes; None: the folder cannot be written.
+    """
     if free is None:
-        return Finding("error", f"{directory} cannot be written", "choose another --run.directory, or mend its permissions")
-    told = f"{directory}: {free / _GIB:.1f} GiB free"
+        return Finding("error", f"{directory} cannot be written", "choose another --run.directory, or fix its permissions")
+    what = f"{directory}: {free / _GIB:.1f} GiB free"
     if free < ROOMY_DISK:
         level: Literal["warning", "error"] = "error" if free < SMALLEST_DISK else "warning"
-        return Finding(level, told, "a checkpoint of VGG-16 takes 1.1 GB, and three are kept; make room, or --run.directory")
-    return Finding("ok", told)
+        cure = "a checkpoint of VGG-16 takes 1.1 GB, and three are kept; free disk space, or set --run.directory"
+        return Finding(level, what, cure)
+    return Finding("ok", what)
 
 
 def of_allreduce(right: bool, gigabytes_per_s: float | None) -> Finding:
-    """Whether a sum over the ranks was right, and how fast; None alone."""
+    """Result and speed of a sum over the ranks; the speed is None with one rank."""
     if not right:
         return Finding(
             "error", "a sum over the ranks was wrong", "do not train here: build Horovod again, and test the memory"
@@ -118,7 +114,7 @@ def _devices(reports: Sequence[RankReport], wanted: str) -> list[Finding]:
     findings = []
     for refusal, ranks in _grouped(reports, lambda one: one.refusal):
         level: Literal["warning", "error"] = "error" if wanted == "gpu" else "warning"
-        cure = "" if level == "error" else "the run would take the CPU"
+        cure = "" if level == "error" else "the run would use the CPU"
         findings.append(Finding(level, f"rank {ranks}: {refusal}", cure))
     return findings or [Finding("ok", f"devices: {', '.join(sorted({one.device for one in reports}))}")]
 
@@ -126,10 +122,10 @@ def _devices(reports: Sequence[RankReport], wanted: str) -> list[Finding]:
 def _cores(reports: Sequence[RankReport]) -> list[Finding]:
     findings = []
     for host in dict.fromkeys(one.host for one in reports):
-        here = [one for one in reports if one.host == host]
-        cores, threads = {core for one in here for core in one.cores}, sum(one.threads for one in here)
+        local = [one for one in reports if one.host == host]
+        cores, threads = {core for one in local for core in one.cores}, sum(one.threads for one in local)
         if threads > len(cores):
-            what = f"{host}: {threads} threads of {len(here)} rank(s) on {len(cores)} core(s)"
+            what = f"{host}: {threads} threads of {len(local)} rank(s) on {len(cores)} core(s)"
             cure = (
                 "start fewer ranks, give the job more cores (--cpus-per-gpu, mpirun --bind-to none), or lower OMP_NUM_THREADS"
             )
@@ -142,7 +138,7 @@ def _clocks(reports: Sequence[RankReport]) -> Finding:
     skew = last.clock - first.clock
     if skew > LARGEST_SKEW_S:
         what = f"the clock of {first.host} is {skew:.1f} s behind that of {last.host}"
-        return Finding("warning", what, "run ntp or chrony on every host: times in logs and run.max_time would differ")
+        return Finding("warning", what, "run ntp or chrony on every host: otherwise times in logs and run.max_time differ")
     return Finding("ok", f"clocks: within {max(skew, 0.001):.3f} s")
 
 
@@ -155,6 +151,6 @@ def _shared_memory(reports: Sequence[RankReport]) -> list[Finding]:
 
 
 def _grouped(reports: Sequence[RankReport], key: Callable[[RankReport], str | None]) -> list[tuple[str, str]]:
-    """The values that are not None, each with its ranks."""
+    """The values other than None, each with its ranks."""
     values = dict.fromkeys(value for one in reports if (value := key(one)) is not None)
     return [(value, ", ".join(str(one.rank) for one in reports if key(one) == value)) for value in values]

@@ -1,1 +1,1 @@
-"""Training that continues in the same processes when ranks join, leave or die."""
+"""Elastic training: continues in the same processes when ranks join, leave or die."""

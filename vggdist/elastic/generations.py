@@ -1,8 +1,8 @@
-"""A run that goes on when ranks die, join or leave: in the same processes, from a copy of the training in their memory.
+"""Continues a run when ranks die, join or leave: in the same processes, from a copy of the training state in memory.
 
-Whatever changes, all ranks there are then begin a new generation of the training: they set it up as at any start, only that
-the newest *commit* that any of them holds stands in the place of the newest checkpoint on the disk. So what holds for a run
-that continues on another number of ranks holds here.
+After each change the process group is re-initialised, and all ranks begin a new generation of the training. It is set up as
+at any start, but from the newest *commit* in the memory of any rank instead of the newest checkpoint. So the guarantees for a
+run that continues on another number of ranks apply.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-class RanksChange(Exception):
-    """Raised on every rank, with everything committed, when the hosts of an elastic job have changed."""
+class HostsChanged(Exception):
+    """Raised on every rank after a commit, when the hosts of an elastic job have changed."""
 
 
 def run_elastic(
     train: Callable[[World], _Result], world: World, memory: ElasticState, between: Callable[[], str | None]
 ) -> _Result:
-    """Train on these ranks, and after each change of theirs again on those that there are.
+    """Train on these ranks, and after each change on the new ranks.
 
     Args:
-        train: sets the training up where ``memory`` stands, and trains to the end.
-        between: called after a change, before the new ranks meet; tells which rank was lost, if that is known.
+        train: sets the training up from the commit in ``memory``, and trains to the end.
+        between: called after a change, before the process group is re-initialised; returns the failure, if it is known.
 
     Raises:
-        RequestError: on every rank, where the launcher does not keep an elastic job.
+        RequestError: on every rank, if the launcher does not support elastic jobs.
         Dismissed: on a rank whose host was removed.
     """
     if _launcher_is_elastic():
@@ -49,7 +49,7 @@ def run_elastic(
         try:
             world.together(_require_elastic_launcher)
             return train(world)
-        except RanksChange:
+        except HostsChanged:
             reason = "the hosts have changed"
         except mx.MXNetError as error:
             if not lost_contact(error):
@@ -57,15 +57,15 @@ def run_elastic(
             reason = "a rank was lost"
             disconnect(world)
             _drain()
-        gc.collect()  # the arrays of the generation that has ended
+        gc.collect()  # frees the arrays of the previous generation
         memory.change = between() or reason
-        logger.info("%s; the ranks that there are now meet anew", memory.change)
-        memory.hosts_changed = False  # what is told from now on may come too late for the next generation
+        logger.info("%s; re-initialising the process group", memory.change)
+        memory.hosts_changed = False  # reset first: a later notification may come too late for the next generation
         world = reinitialize()
 
 
 def _listen(memory: ElasticState) -> None:
-    """Let the launcher tell this process, if it is rank 0, that the hosts have changed."""
+    """Register for the launcher's notifications of changed hosts; only rank 0 gets them."""
     from horovod.runner.elastic.worker import WorkerNotificationManager
 
     notifications = WorkerNotificationManager()
@@ -80,13 +80,12 @@ def _launcher_is_elastic() -> bool:
 def _require_elastic_launcher() -> None:
     if not _launcher_is_elastic():
         raise RequestError(
-            "run.elastic needs horovodrun --host-discovery-script SCRIPT --min-np N (on Gloo), which starts the ranks of a "
-            "job that may change"
+            "run.elastic needs an elastic launcher: horovodrun --host-discovery-script SCRIPT --min-np N (on Gloo)"
         )
 
 
 def _drain() -> None:
-    """Let everything that was handed to the device come to its end. Each array that failed says so once."""
+    """Wait for all work on the device. Each array that failed raises its error once."""
     while True:
         try:
             mx.nd.waitall()

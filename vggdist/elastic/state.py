@@ -1,4 +1,4 @@
-"""What a process of an elastic job keeps in memory when the ranks change: the data set, and the newest committed step."""
+"""State that a process of an elastic job keeps when the ranks change: the data set, and the newest committed step."""
 
 from __future__ import annotations
 
@@ -22,76 +22,75 @@ class _Commit:
 
 
 class ElasticState:
-    """What outlives a change of the ranks in this process: the data set, and the newest commit.
+    """The data set and the newest commit, which this process keeps when the ranks change.
 
-    There are two sets of buffers: the newest commit that is sure to be whole stays until the next one is.
+    There are two sets of buffers: the newest confirmed commit is kept until the next one is confirmed.
 
     Attributes:
         data: the data set, once it is loaded.
-        hosts_changed: whether the launcher has told this process that hosts came or are about to go.
-        change: what ended the former generation, if there was one.
+        hosts_changed: whether the launcher has notified this process that hosts were added or are about to be removed.
+        change: why the previous generation ended; None in the first one.
     """
 
     def __init__(self) -> None:
         self.data: DataSet | None = None
         self.hosts_changed = False
         self.change: str | None = None
-        self._whole: _Commit | None = None
-        self._begun: _Commit | None = None
-        self._spare: Snapshot | None = None
+        self._confirmed: _Commit | None = None
+        self._pending: _Commit | None = None
+        self._free: Snapshot | None = None
 
     def on_hosts_updated(self, timestamp: int, update: int) -> None:
-        """Called by Horovod's thread, on rank 0 alone."""
+        """Called by Horovod's thread, on rank 0 only."""
         self.hosts_changed = True
 
     def commit(self, arrays: Mapping[str, mx.nd.NDArray], state: Mapping[str, Any]) -> None:
-        """Begin to keep this moment, unless a commit is under way. Nothing waits.
+        """Start to copy the training state, unless a commit is pending. Does not wait.
 
         Args:
-            arrays, state: what a checkpoint would hold.
+            arrays, state: the contents of a checkpoint.
         """
-        if self._begun is None:
-            snapshot, self._spare = self._spare or Snapshot(arrays), None
+        if self._pending is None:
+            snapshot, self._free = self._free or Snapshot(arrays), None
             snapshot.mark()
             snapshot.take(arrays)
-            self._begun = _Commit(state["step"], state, snapshot)
+            self._pending = _Commit(state["step"], state, snapshot)
 
     def confirm(self, step: int) -> None:
-        """Trust the commit under way if it has come through; to be called when the flags of the step before has been read.
+        """Confirm the pending commit if it is consistent; to be called when the flags of the previous step have been read.
 
-        A reduction that fails leaves its error to the first who waits for anything that depends on it, and to the others
-        stale values. But the next one fails as well, since Horovod does not recover. So a copy is of one age for sure when
-        the reduction of the step *after* it has arrived.
+        A failed reduction raises its error once, where something that depends on it is first waited for; other arrays may have
+        stale values. But the next reduction fails as well, since Horovod does not recover. So all arrays of a copy are of the
+        same step if the reduction of the step *after* it has succeeded.
         """
-        if self._begun is not None and step >= self._begun.step + 2:
-            self._trust()
+        if self._pending is not None and step >= self._pending.step + 2:
+            self._confirm_pending()
 
     def commit_and_wait(self, arrays: Mapping[str, mx.nd.NDArray], state: Mapping[str, Any], world: World) -> None:
-        """Keep this moment, and wait for it; every rank must call this."""
-        self._forget()
+        """Copy the training state, and wait for the copy; every rank must call this."""
+        self._discard_pending()
         self.commit(arrays, state)
         world.barrier()
-        self._trust()
+        self._confirm_pending()
 
     def newest(self, world: World) -> Start | None:
-        """Where the newest commit of any rank stands, if there is one; every rank must call this."""
-        self._forget()
-        steps = world.gather(self._whole.step if self._whole is not None else None)
-        held = [step for step in steps if step is not None]
-        if not held:
+        """The newest confirmed commit of any rank, if there is one; every rank must call this."""
+        self._discard_pending()
+        steps = world.gather(self._confirmed.step if self._confirmed is not None else None)
+        committed = [step for step in steps if step is not None]
+        if not committed:
             return None
-        root = steps.index(max(held))
-        here = self._whole if world.rank == root else None
-        state = world.gather(here.state if here is not None else None)[root]
-        return Start(dict(here.snapshot.values()) if here is not None else {}, state, root, "what the ranks have in memory")
+        root = steps.index(max(committed))
+        own = self._confirmed if world.rank == root else None
+        state = world.gather(own.state if own is not None else None)[root]
+        return Start(dict(own.snapshot.values()) if own is not None else {}, state, root, "the state in the ranks' memory")
 
-    def _trust(self) -> None:
-        if self._begun is not None and self._begun.snapshot.is_whole():
-            former, self._whole, self._begun = self._whole, self._begun, None
-            self._spare = former.snapshot if former is not None else None
-        self._forget()
+    def _confirm_pending(self) -> None:
+        if self._pending is not None and self._pending.snapshot.is_whole():
+            previous, self._confirmed, self._pending = self._confirmed, self._pending, None
+            self._free = previous.snapshot if previous is not None else None
+        self._discard_pending()
 
-    def _forget(self) -> None:
-        """Give up a commit under way."""
-        if self._begun is not None:
-            self._spare, self._begun = self._begun.snapshot, None
+    def _discard_pending(self) -> None:
+        if self._pending is not None:
+            self._free, self._pending = self._pending.snapshot, None

@@ -1,1 +1,1 @@
-"""The environment variables, cores, GPUs and network interfaces of this process."""
+"""Environment variables, cores, GPUs and network interfaces of this process."""

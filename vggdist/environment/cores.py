@@ -1,9 +1,9 @@
-"""The cores that this process may use, and how many of them are its own among the ranks of its host."""
+"""The cores that this process may use, and how many of them are for this rank among the ranks of its host."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,13 @@ _BINDERS = {"mpirun", "mpiexec", "orted", "prted", "slurmstepd", "hydra_pmi_prox
 
 @dataclass(frozen=True)
 class Cores:
-    """What narrows the cores of this process.
+    """The limits on the cores of this process.
 
     Attributes:
-        mask: cores in its affinity mask.
-        launcher_mask: cores in that of the launcher that started it; the same where it has none, or that did not bind.
-        quota: cores' worth of time that the control group, which all ranks of the host share, may take; None: no limit.
-        per_task: what SLURM was asked to give each task; None: not asked.
+        mask: number of cores in its affinity mask.
+        launcher_mask: number of cores in the launcher's mask; equal to ``mask`` without a launcher that binds.
+        quota: CPU time per time, in cores, that the control group of all ranks of the host may use; None: no limit.
+        per_task: cores of each task that SLURM was asked for; None: not specified.
     """
 
     mask: int
@@ -32,14 +32,14 @@ class Cores:
 
     @property
     def bound(self) -> bool:
-        """Whether a launcher has given this rank less than all cores of the host."""
+        """Whether a launcher has bound this rank to some of the host's cores."""
         return self.mask < self.launcher_mask
 
 
 def own_cores(cores: Cores, local_size: int) -> int:
-    """The cores for one of ``local_size`` ranks; those that a launcher has divided are not divided again.
+    """The number of cores for one of ``local_size`` ranks. Cores that a launcher has divided are not divided again.
 
-    A launcher may bind several ranks to the same cores: Open MPI binds more than two to their sockets.
+    A launcher may bind several ranks to the same cores: Open MPI binds more than two ranks to sockets.
     """
     share = min(cores.mask, cores.launcher_mask / local_size)
     if cores.quota is not None:
@@ -50,7 +50,7 @@ def own_cores(cores: Cores, local_size: int) -> int:
 
 
 def find_cores(environment: Mapping[str, str]) -> Cores:
-    """Look at this process and its place."""
+    """Read the limits of this process from the kernel and the environment."""
     mask = len(os.sched_getaffinity(0))
     per_task = environment.get("SLURM_CPUS_PER_TASK", "")
     return Cores(mask, _launcher_mask() or mask, cgroup_quota(), int(per_task) if per_task.isdigit() else None)
@@ -65,24 +65,25 @@ def _launcher_mask() -> int | None:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Cores' worth of CPU time that the control groups of this process allow, versions 1 and 2; None: no limit.
+    """CPU quota of this process's control groups, in cores, for versions 1 and 2; None: no limit.
 
     Args:
-        root, membership: where the kernel tells it.
+        root: mount point of the control groups.
+        membership: file that lists the control groups of this process.
     """
     quotas = []
     with suppress(OSError):
         for line in membership.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
-                quotas += [_quota_v2(folder) for folder in _upwards(root, path)]
+                quotas += [_quota_v2(folder) for folder in _with_parents(root, path)]
             elif "cpu" in controllers.split(","):
-                quotas += [_quota_v1(folder) for folder in _upwards(root / "cpu", path)]
+                quotas += [_quota_v1(folder) for folder in _with_parents(root / "cpu", path)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those above it: each limits what is below."""
+def _with_parents(root: Path, path: str) -> Iterator[Path]:
+    """The folders of a group and of its parents, whose limits apply to it as well."""
     folder = root / path.lstrip("/")
     yield folder
     while folder != root:
@@ -102,3 +103,20 @@ def _quota_v1(folder: Path) -> float | None:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
     return None
+
+
+def parse_cpu_list(text: str) -> set[int]:
+    """The kernel's ``"0-2,5"`` as {0, 1, 2, 5}; ``ValueError`` for any other format."""
+    ends = [part.split("-") for part in text.strip().split(",") if part]
+    return {number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)}
+
+
+def format_cpu_list(cores: Iterable[int]) -> str:
+    """``[0, 1, 2, 5]`` as ``"0-2,5"``."""
+    parts: list[list[int]] = []
+    for number in sorted(cores):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

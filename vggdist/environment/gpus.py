@@ -1,9 +1,8 @@
-"""Whether MXNet can run on a GPU, asked of the CUDA driver before anything runs there.
+"""GPU queries through the CUDA driver, before MXNet runs anything: does this MXNet have code for the GPU?
 
-MXNet's CUDA wheels carry machine code for some architectures and no PTX, the intermediate code that a driver could compile
-for the others. On those the first operation fails with "no kernel image is available", seconds into a run and far from its
-cause. The driver library is asked by ctypes and only where MXNet already sees a GPU; it counts the devices as MXNet does
-(``CUDA_VISIBLE_DEVICES`` holds for both).
+MXNet's CUDA wheels contain machine code for some architectures and no PTX, the intermediate code that a driver could compile
+for the others. On those the first operation fails with "no kernel image is available", seconds into a run. The driver
+library is called through ctypes. It numbers the devices as MXNet does (``CUDA_VISIBLE_DEVICES`` applies to both).
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _COMPILER = "libnvrtc.so.11.2"  # of every CUDA 11 from 11.2 on
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
 _NAME_BYTES = 256
 
-# mxnet-cu112 1.9.1 carries code for 5.0, 6.0, 7.0, 8.0 and 8.6. Code for one capability runs on every later one of the same
-# major number (CUDA C++ Programming Guide, section "Binary Compatibility"): 8.6's on Ada's 8.9, but on no 9.0.
-_FIRST, _BEYOND = (5, 0), (9, 0)
+# mxnet-cu112 1.9.1 contains code for 5.0, 6.0, 7.0, 8.0 and 8.6. Code for one capability runs on every later one of the same
+# major version (CUDA C++ Programming Guide, section "Binary Compatibility"): code for 8.6 on Ada's 8.9, but not on 9.0.
+_FIRST_SUPPORTED, _FIRST_UNSUPPORTED = (5, 0), (9, 0)
 
 
 class Gpu(NamedTuple):
-    """A device as the driver describes it."""
+    """Name and compute capability of a device, as the driver reports them."""
 
     name: str
     capability: tuple[int, int]
@@ -36,12 +35,12 @@ class Gpu(NamedTuple):
 
 
 def usable() -> bool:
-    """Whether MXNet will see a GPU and can run on it, without importing it."""
-    return describe(0) is not None and refusal(0) is None and _knows_cuda()
+    """Whether MXNet will find a GPU and can run on it. Does not import MXNet."""
+    return describe(0) is not None and refusal(0) is None and _mxnet_has_cuda()
 
 
-def _knows_cuda() -> bool:
-    """Whether the installed MXNet was built for CUDA: its library then names those of CUDA that it needs."""
+def _mxnet_has_cuda() -> bool:
+    """Whether the installed MXNet was built for CUDA: its library then contains the names of CUDA libraries."""
     found = find_spec("mxnet")
     library = Path(found.origin).with_name("libmxnet.so") if found and found.origin else None
     if library is None or not library.is_file():
@@ -51,25 +50,25 @@ def _knows_cuda() -> bool:
 
 
 def refusal(index: int) -> str | None:
-    """Why this MXNet cannot run on the GPU of this index, and what to do; None where nothing speaks against it.
+    """Why this MXNet cannot run on the GPU of this index, and what to do; None if no reason is known.
 
-    Nothing does where MXNet is not installed under the name of its publisher's CUDA wheels, for a build of one's own may
-    carry code for any GPU, and where the driver does not answer: MXNet's own error then says more.
+    Only the official CUDA wheels of MXNet are checked: another build may contain code for any GPU. If the driver does not
+    answer, None is returned as well, because MXNet's own error is more specific.
     """
     wheel = cuda_wheel()
     gpu = describe(index) if wheel is not None else None
-    if wheel is None or gpu is None or _FIRST <= gpu.capability < _BEYOND:
+    if wheel is None or gpu is None or _FIRST_SUPPORTED <= gpu.capability < _FIRST_UNSUPPORTED:
         return None
     capability = "{}.{}".format(*gpu.capability)
     return (
-        f"GPU {index} ({gpu.name}) has compute capability {capability}, and {wheel} cannot run there: it carries machine code "
+        f"GPU {index} ({gpu.name}) has compute capability {capability}, which {wheel} does not support: it has machine code "
         "for 5.0 to 8.6 (Maxwell to Ampere; Ada runs it) and no PTX; use --run.device cpu, a GPU of compute capability 5.0 to "
         f"8.9, or an MXNet built for {capability}"
     )
 
 
 def cuda_wheel() -> str | None:
-    """Name and version of an installed CUDA wheel of MXNet, as ``mxnet-cu112 1.9.1``; None where there is none."""
+    """Name and version of an installed CUDA wheel of MXNet, as ``mxnet-cu112 1.9.1``; None if none is installed."""
     for distribution in distributions():
         name = (distribution.metadata["Name"] or "").replace("_", "-")
         if name.startswith("mxnet-cu"):
@@ -78,7 +77,7 @@ def cuda_wheel() -> str | None:
 
 
 def describe(index: int) -> Gpu | None:
-    """Ask the driver; None where there is no driver, or it does not know the device."""
+    """Name and compute capability of a GPU; None without a driver or without such a device."""
     found = _device(index)
     if found is None:
         return None
@@ -93,9 +92,9 @@ def describe(index: int) -> Gpu | None:
 
 
 def address(index: int) -> str | None:
-    """The PCI address of a GPU as Linux writes it, such as ``0000:3b:00.0``; None where the driver does not answer.
+    """The PCI address of a GPU as Linux writes it, such as ``0000:3b:00.0``; None if the driver does not answer.
 
-    It is the same in every process, whatever ``CUDA_VISIBLE_DEVICES`` hides from it.
+    It is the same in every process and does not depend on ``CUDA_VISIBLE_DEVICES``.
     """
     found, text = _device(index), ctypes.create_string_buffer(_NAME_BYTES)
     if found is None or found[0].cuDeviceGetPCIBusId(text, _NAME_BYTES, found[1]):
@@ -104,7 +103,7 @@ def address(index: int) -> str | None:
 
 
 def addresses() -> list[str]:
-    """The PCI addresses of all GPUs that this process sees, in MXNet's order."""
+    """The PCI addresses of all GPUs that are visible to this process, in MXNet's order."""
     found: list[str] = []
     while (one := address(len(found))) is not None:
         found.append(one)
@@ -112,13 +111,13 @@ def addresses() -> list[str]:
 
 
 def driver_cuda() -> Version | None:
-    """The newest CUDA whose code the driver loads, as (12, 2); None where there is no driver that starts."""
+    """The newest CUDA version that the driver supports, as (12, 2); None without a working driver."""
     driver, version = _driver(), ctypes.c_int()
     return None if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) else _version(version.value)
 
 
 def compiler_cuda() -> Version | None:
-    """The CUDA of NVRTC, by which MXNet compiles fused operators; None where there is none. After MXNet's import."""
+    """The CUDA version of NVRTC, with which MXNet compiles fused operators; None without it. Call it after MXNet's import."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     try:
         failed = ctypes.CDLL(_COMPILER).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
@@ -128,7 +127,7 @@ def compiler_cuda() -> Version | None:
 
 
 def horovod_finds_driver() -> bool:
-    """Whether the driver is there under the name by which Horovod opens it (``horovod/mxnet/cuda_util.cc``)."""
+    """Whether the driver library exists under the name that Horovod opens (``horovod/mxnet/cuda_util.cc``)."""
     try:
         ctypes.CDLL("libcuda.so")
     except OSError:

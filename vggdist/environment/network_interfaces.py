@@ -1,4 +1,4 @@
-"""Network interfaces of this host."""
+"""Network interfaces of this host, and the open sockets of this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import psutil
 
 
 def interface_towards(address: str) -> str | None:
-    """The name of the interface whose address packets to ``address`` carry; None where there is no route.
+    """The name of the interface that has the source address of packets to ``address``; None without a route.
 
-    Towards an address of this host it is the interface that has it, not the loopback that such packets take.
+    For an address of this host it is the interface with that address, not the loopback through which such packets pass.
     """
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
@@ -25,7 +25,7 @@ def interface_towards(address: str) -> str | None:
 
 
 def interface_of(address: str) -> str | None:
-    """The name of the interface that has an address; any address 127.x.x.x is the loopback's. None: this host has it not."""
+    """The name of the interface with an address; 127.x.x.x belongs to the loopback. None: not an address of this host."""
     for name, found in psutil.net_if_addrs().items():
         own = [one.address.partition("%")[0] for one in found]
         if address.partition("%")[0] in own or address.startswith("127.") and "127.0.0.1" in own:
@@ -34,12 +34,12 @@ def interface_of(address: str) -> str | None:
 
 
 def address_of(interface: str) -> str | None:
-    """The address of an interface: IPv4 where it has one, else IPv6, link-local last. None: no such interface, or none."""
+    """The address of an interface: IPv4 if it has one, else IPv6, link-local last. None: no such interface or no address."""
     return addresses().get(interface)
 
 
 def addresses() -> dict[str, str]:
-    """Each interface that has an address, and the address as :func:`address_of` chooses it."""
+    """The address of each interface that has one, chosen as in :func:`address_of`."""
     chosen = {}
     for name, found in psutil.net_if_addrs().items():
         ranked = sorted(
@@ -53,10 +53,10 @@ def addresses() -> dict[str, str]:
 
 
 def interfaces_of(descriptors: Iterable[int]) -> list[str]:
-    """The interfaces from which connections leave, in the order of their names.
+    """The interfaces of connected sockets, sorted by name.
 
     Args:
-        descriptors: of sockets; those that are not connected by IP do not count.
+        descriptors: of sockets; those without an IP connection are ignored.
     """
     found = set()
     for number in descriptors:
@@ -68,7 +68,7 @@ def interfaces_of(descriptors: Iterable[int]) -> list[str]:
 
 
 def open_sockets() -> dict[str, int]:
-    """This process's sockets: name that no two share -> file descriptor. Empty where there is no /proc."""
+    """This process's sockets: unique name -> file descriptor. Empty without /proc."""
     found = {}
     for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How the kernel shares a rank's cores among its threads."""
+"""Scheduling policy of a rank's threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def starting_patient_threads() -> Iterator[None]:
-    """Threads that this thread starts meanwhile wait their turn when they wake (``SCHED_BATCH``; see sched(7)).
+def batch_policy_for_new_threads() -> Iterator[None]:
+    """Start threads with ``SCHED_BATCH``, so that they do not preempt another thread when they wake (see sched(7)).
 
-    For Horovod's and Gloo's. When a message arrives, Gloo's thread tries a lock that Horovod's thread mostly holds, again and
-    again without sleeping. On one core it would push the holder aside and then spin for its whole time slice, some 3 ms
-    instead of 0.2 for each message. And where computation keeps the core busy, a look for work costs it less.
+    For the threads of Horovod and Gloo. When a message arrives, Gloo's thread spins on a lock that Horovod's thread mostly
+    holds. On one core it would preempt the holder and spin for its whole time slice: about 3 ms instead of 0.2 ms for each
+    message. Under load, polling by Horovod's thread also interrupts the computation less.
 
-    Nothing is changed where the user has chosen a policy (``chrt``).
+    A policy that the user has chosen (``chrt``) is left unchanged.
     """
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         yield

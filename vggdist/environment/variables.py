@@ -1,4 +1,4 @@
-"""The environment that MXNet, OpenMP, Open MPI and Horovod read when they are imported or started, and this rank's cores."""
+"""Sets the environment variables that MXNet, OpenMP, Open MPI and Horovod read at import, and binds this rank to its cores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any, Protocol
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import Config, DeviceConfig, WorldConfig
-from vggdist.diagnosis.findings import ranges
 from vggdist.environment import gpus
 from vggdist.environment.binding import bind, bind_near
-from vggdist.environment.cores import find_cores, own_cores
+from vggdist.environment.cores import find_cores, format_cpu_list, own_cores
 from vggdist.environment.network_interfaces import interface_towards
-from vggdist.environment.presets import NAMES, PRESETS, RECORDED, TEXTS, Place
+from vggdist.environment.presets import NAMES, PRESETS, RECORDED, TEXTS, RankContext
 from vggdist.launcher import slurm
 from vggdist.launcher.topology import from_environment
 
 
 class Request(Protocol):
-    """What this module reads of a command's settings."""
+    """The sections of a command's settings that this module reads."""
 
     @property
     def run(self) -> DeviceConfig:
@@ -37,13 +36,13 @@ _DEFAULTS = Config()
 
 @dataclass(frozen=True)
 class Settings:
-    """What is in effect.
+    """The settings in effect.
 
     Attributes:
-        preset: the one that was taken: ``cpu``, ``gpu`` or ``none``.
-        values: of all variables that a preset can set, also where the user has set them, and with ``gpu`` of those that it
-            leaves alone.
-        cores: that this rank may use, as ``"0-3,8"``.
+        preset: ``cpu``, ``gpu`` or ``none``.
+        values: of all variables that a preset can set, including those that the user has set, and with ``gpu`` of
+            :data:`~vggdist.environment.presets.RECORDED`.
+        cores: of this rank, as ``"0-3,8"``.
     """
 
     preset: str
@@ -51,7 +50,7 @@ class Settings:
     cores: str
 
     def as_json(self, gather: Callable[[str], list[str]]) -> dict[str, Any]:
-        """For ``result.json``, with the cores of each rank. Every rank must call this.
+        """The settings for ``result.json``, with the cores of each rank. Every rank must call this.
 
         Args:
             gather: :meth:`~vggdist.collectives.world.World.gather`.
@@ -60,22 +59,22 @@ class Settings:
 
 
 def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
-    """Set what the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
+    """Set the variables that the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
 
-    Ranks that SLURM starts without MPI find their place for Horovod here, too.
+    For ranks that SLURM starts without MPI this also sets Horovod's rank and size.
 
     Raises:
-        RequestError: a variable that MXNet or OpenMP reads as a number is none.
+        RequestError: a variable that MXNet or OpenMP reads as a number is not a number.
     """
     environment.update(slurm.rendezvous(environment, interface_towards))
     topology, cores = from_environment(environment), find_cores(environment)
     preset = config.world.preset
     if preset == "auto":
         preset = "gpu" if config.run.device != "cpu" and gpus.usable() else "cpu"
-    place = Place(
+    rank = RankContext(
         topology, own_cores(cores, topology.local_size), config.run.deterministic, elastic="HOROVOD_ELASTIC" in environment
     )
-    for name, value in PRESETS[preset](place).items():
+    for name, value in PRESETS[preset](rank).items():
         environment.setdefault(name, value)
     _require_numbers(environment)
     if config.world.bind and preset == "cpu":
@@ -84,11 +83,11 @@ def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = o
         bind_near(visible[topology.local_rank % len(visible)], cores, environment)
     values = {name: environment[name] for name in NAMES if name in environment}
     values |= {name: environment.get(name, "unset") for name in RECORDED if preset == "gpu" or name in environment}
-    return Settings(preset, values, ranges(sorted(os.sched_getaffinity(0))))
+    return Settings(preset, values, format_cpu_list(os.sched_getaffinity(0)))
 
 
 def _require_numbers(environment: Mapping[str, str]) -> None:
-    """Refuse what would end the process within MXNet, without a word of ours: ``OMP_NUM_THREADS=2,1``."""
+    """Reject values such as ``OMP_NUM_THREADS=2,1``, which would end the process inside MXNet without a clear message."""
     for name in NAMES:
         value = environment.get(name, "1")
         if name not in TEXTS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):

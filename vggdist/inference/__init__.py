@@ -1,1 +1,1 @@
-"""Using a trained network: finding its checkpoint, measuring it, naming the class of an image, exporting it."""
+"""Use of a trained network: evaluation, prediction and export."""

@@ -1,31 +1,33 @@
-"""Whether an exported network computes what the network computes from which it was made."""
+"""Comparison of an exported network with the original."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.resize_crop import resize
 from vggdist.models.spec import ModelSpec
 
 LARGEST = 1e-4
-"""Largest difference of two probabilities that is rounding."""
+"""Largest difference of two probabilities that counts as rounding."""
 _TIE = 1e-5
-"""Two classes whose probabilities differ by no more are equally probable: either may come first."""
+"""Classes whose probabilities differ by at most this are equally probable: either may be the top-1."""
 
-Network = Callable[[np.ndarray], np.ndarray]
+Network = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """``(N, S, S, C) uint8`` to ``(N, num_classes)`` probabilities."""
 
 
 @dataclass
 class Comparison:
-    """What was found on some images.
+    """Result of a comparison.
 
     Attributes:
-        largest: difference of probabilities; nan where there is one.
-        changed: images of which another class is the most probable.
+        largest: largest difference of probabilities; nan if any probability is nan.
+        changed: images with another top-1.
     """
 
     images: int = 0
@@ -34,28 +36,28 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether there were images, and all differences are rounding."""
+        """Whether there were images, and no difference exceeds rounding."""
         return self.images > 0 and self.largest <= LARGEST and self.changed == 0
 
     def __str__(self) -> str:
-        top = "the same top-1" if not self.changed else f"another top-1 of {self.changed}"
+        top = "the same top-1" if not self.changed else f"another top-1 for {self.changed}"
         return f"{self.images} images, largest difference of probabilities {self.largest:.2g}, {top}"
 
 
-def compare(network: Network, exported: Network, batches: Iterable[np.ndarray]) -> Comparison:
+def compare(network: Network, exported: Network, batches: Iterable[NDArray[np.uint8]]) -> Comparison:
     """Compare two networks on batches of ``(N, S, S, C) uint8``."""
-    found = Comparison()
+    result = Comparison()
     for images in batches:
         expected, values = network(images), exported(images)
         first = np.take_along_axis(expected, values.argmax(axis=1)[:, None], axis=1)[:, 0]
-        found.images += len(images)
-        found.largest = float(np.maximum(found.largest, np.abs(values - expected).max()))  # keeps nan
-        found.changed += int(np.count_nonzero(expected.max(axis=1) - first > _TIE))
-    return found
+        result.images += len(images)
+        result.largest = float(np.maximum(result.largest, np.abs(values - expected).max()))  # keeps nan
+        result.changed += int(np.count_nonzero(expected.max(axis=1) - first > _TIE))
+    return result
 
 
-def samples(spec: ModelSpec) -> np.ndarray:
-    """``(26, S, S, C) uint8``: noise, noise of black and white, smooth pictures, and single colours; always the same."""
+def samples(spec: ModelSpec) -> NDArray[np.uint8]:
+    """Fixed test images ``(26, S, S, C) uint8``: noise, black and white noise, smooth pictures, single colours."""
     size, channels = spec.image_size, spec.channels
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (8, size, size, channels), np.uint8)

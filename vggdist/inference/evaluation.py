@@ -1,4 +1,4 @@
-"""Measuring a trained network on images with known classes: every metric, each class, and each image by itself."""
+"""Evaluation of a trained network on images with known classes: metrics, per class and per image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.checkpoints.trained import Trained, on_all_ranks
@@ -28,29 +29,29 @@ from vggdist.watchdog.watchdog import Watchdog
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network makes of each of N images, in the order of the data set.
+    """Predictions for N images, in the order of the data set.
 
     Attributes:
-        predicted: ``(N,) int32`` class of the highest score.
+        predicted: ``(N,) int32`` class with the highest score.
         probability: ``(N,) float32`` of that class.
         probability_of_true: ``(N,) float32`` of the true class.
     """
 
-    predicted: np.ndarray
-    probability: np.ndarray
-    probability_of_true: np.ndarray
+    predicted: NDArray[np.int32]
+    probability: NDArray[np.float32]
+    probability_of_true: NDArray[np.float32]
 
-    def worst_first(self) -> np.ndarray:
-        """Indices of the images, the one whose true class is least probable first, equal ones in their order."""
+    def worst_first(self) -> NDArray[np.intp]:
+        """Indices of the images by ascending probability of the true class, ties in order."""
         return np.argsort(np.where(np.isnan(self.probability_of_true), -1, self.probability_of_true), kind="stable")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it.
+    """Results of an evaluation.
 
     Attributes:
-        result: for ``evaluation.json``.
+        result: content of ``evaluation.json``.
         source: the images.
     """
 
@@ -60,25 +61,25 @@ class Evaluation:
 
 
 def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: World, watch: Watchdog) -> Evaluation:
-    """Measure a checkpoint as it was asked for; every rank must call this, and gets the same.
+    """Evaluate a checkpoint; every rank must call this and gets the same result.
 
     Args:
-        other_images: the folder is another one than the run's: where it has no parts, all of its images are measured.
+        other_images: the images are not those of the run: if the folder has no parts, all its images are used.
 
     Raises:
-        RequestError: on every rank, when checkpoint, device or images are not as they should be.
+        RequestError: on every rank, when checkpoint, device or images are invalid.
     """
     data = config.data
-    found = on_all_ranks(world, where)
-    spec = found.spec
-    source = _load(config, found, other_images, world)
+    trained = on_all_ranks(world, where)
+    spec = trained.spec
+    source = _load(config, trained, other_images, world)
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    model = world.together(lambda: found.model(device, config.train.precision))
+    model = world.together(lambda: trained.model(device, config.train.precision))
     view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, config.evaluation.crops))
     sums, predictions = measure(model, view, world, config.evaluation.batch_size, data, watch.beat)
-    watch.rest()
+    watch.pause()
     result = {
-        "checkpoint": {"path": found.path, "step": found.step, "sha256": found.sha256},
+        "checkpoint": {"path": trained.path, "step": trained.step, "sha256": trained.sha256},
         "data": {"name": data.name, "root": data.root, "part": data.part, "left_out": source.left_out},
         "images": len(source),
         "metrics": named(data.part, sums.result()),
@@ -89,15 +90,15 @@ def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: Wo
     return Evaluation(result, source, predictions)
 
 
-def _load(config: EvaluateConfig, found: Trained, other_images: bool, world: World) -> Source:
-    spec, part = found.spec, config.data.part
-    given = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "part"}
-    data = DataConfig(**given, image_size=spec.image_size, channels=spec.channels)
+def _load(config: EvaluateConfig, trained: Trained, other_images: bool, world: World) -> Source:
+    spec, part = trained.spec, config.data.part
+    fields = {name: value for name, value in dataclasses.asdict(config.data).items() if name != "part"}
+    data = DataConfig(**fields, image_size=spec.image_size, channels=spec.channels)
 
     def load() -> Source:
-        return load_part(data, found.seed, part, spec.class_names, other_images)
+        return load_part(data, trained.seed, part, spec.class_names, other_images)
 
-    first = world.together(load, acts=world.local_rank == 0)  # which fetches what is missing
+    first = world.together(load, acts=world.local_rank == 0)  # downloads what is missing
     others = world.together(load, acts=world.local_rank != 0)
     return first or others
 
@@ -110,13 +111,13 @@ def measure(
     reading: ReadingConfig,
     beat: Callable[[str], None] = lambda phase: None,
 ) -> tuple[EvaluationSums, Predictions]:
-    """Score every image once, over all ranks; the same on every rank and for any number of ranks.
+    """Score every image once, over all ranks; the result is the same on every rank and for any number of ranks.
 
     Args:
-        images_at_once: of a rank; with several crops, each counts.
-        beat: called at each batch, for whoever watches that the ranks move.
+        images_at_once: batch size of a rank; each crop counts.
+        beat: the watchdog's heartbeat, called at each batch.
     """
-    sums, found = EvaluationSums(len(model.spec.class_names)), []
+    sums, columns = EvaluationSums(len(model.spec.class_names)), []
     for scored in scored_batches(model, view, world, images_at_once, reading):
         beat("evaluation")
         if scored is None:
@@ -127,30 +128,29 @@ def measure(
         probabilities = softmax(scores[counts].astype(np.float64), axis=1)
         labels, rows = batch.labels[counts], np.arange(np.count_nonzero(counts))
         predicted = probabilities.argmax(axis=1)
-        found.append((batch.samples[counts], predicted, probabilities[rows, predicted], probabilities[rows, labels]))
+        columns.append((batch.samples[counts], predicted, probabilities[rows, predicted], probabilities[rows, labels]))
     total = EvaluationSums.from_array(sums.num_classes, world.sum(sums.as_array()))
-    return total, _in_order(found, len(view), world)
+    return total, _in_order(columns, len(view), world)
 
 
-def _in_order(found: Sequence[tuple[np.ndarray, ...]], samples: int, world: World) -> Predictions:
-    """All ranks' predictions, by the number of the image: each is of one rank, and the others add nothing to it."""
+def _in_order(batches: Sequence[tuple[NDArray[Any], ...]], samples: int, world: World) -> Predictions:
+    """All ranks' predictions by index of the image: each comes from one rank, and the others add 0 to it."""
     columns = np.zeros(samples, np.int32), np.zeros(samples, np.float32), np.zeros(samples, np.float32)
-    for places, *values in found:
+    for places, *values in batches:
         for column, one in zip(columns, values, strict=True):
             column[places] = one
     return Predictions(*map(world.sum, columns))
 
 
-def per_class(confusion: np.ndarray, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Images of each class, how many of them in percent were recognised (recall), and how many in percent of those that were
-    taken for it are of it (precision); nan of none.
+def per_class(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Per class the number of images, recall and precision in percent; nan if there are none.
 
     Args:
         confusion: ``(K, K)``, a row for each true class.
     """
-    right, images, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    right, images, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     with np.errstate(invalid="ignore"):
-        recall, precision = 100 * right / images, 100 * right / taken
+        recall, precision = 100 * right / images, 100 * right / predicted
     return {
         name: {"images": int(images[k]), "accuracy(%)": float(recall[k]), "precision(%)": float(precision[k])}
         for k, name in enumerate(class_names)
@@ -170,7 +170,7 @@ def as_csv(source: Source, predictions: Predictions) -> str:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """For a terminal."""
+    """The result as text."""
     classes = result["classes"]
     width = max(map(len, classes))
     lines = [f"{'class':{width}}  {'images':>7}  {'accuracy(%)':>11}  {'precision(%)':>12}"]

@@ -1,4 +1,4 @@
-"""A trained network written for another runtime: compared with the network first, whole or not at all."""
+"""Export of a trained network for another runtime, published only after a comparison with the original."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError, RunError
@@ -28,20 +29,20 @@ class Format(Protocol):
     """A module that writes and reads a format."""
 
     SUFFIX: str
-    """What a file's name ends with, where it does not follow from the format itself."""
+    """Suffix of the default file name."""
 
     def paths(self, output: Path) -> list[Path]:
-        """The files of an export; without the last one the others are nothing."""
+        """The files of an export; the export exists when the last one does."""
 
-    def write(self, found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
-        """Write them under other names, in that order."""
+    def write(self, trained: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
+        """Write the network to files in the order of :meth:`paths`."""
 
     def load(self, files: Sequence[Path]) -> Network:
-        """Read them again."""
+        """Load the network from these files."""
 
 
 def format_of(name: str) -> Format:
-    """The format ``onnx`` or ``symbol``; ``RequestError`` where the packages that it needs are missing."""
+    """The format ``onnx`` or ``symbol``; ``RequestError`` if a package that it needs is missing."""
     if name == "symbol":
         from vggdist.inference import symbol_file
 
@@ -51,31 +52,31 @@ def format_of(name: str) -> Format:
     return onnx_file
 
 
-def export(found: Trained, form: Format, output: Path, images: Iterable[np.ndarray]) -> tuple[Comparison, list[Path]]:
-    """Write a network, run what was written on images, and give it its name where it computes the same.
+def export(trained: Trained, form: Format, output: Path, images: Iterable[NDArray[np.uint8]]) -> tuple[Comparison, list[Path]]:
+    """Write a network to temporary files, compare it with the original on images, and rename the files if it is equal.
 
     Args:
-        output: the file, or what the names of several begin with.
+        output: the file, or the prefix of several files' names.
         images: batches of ``(N, S, S, C) uint8``.
 
     Returns:
-        What the comparison found, and the files.
+        The comparison and the files.
 
     Raises:
-        RequestError: the checkpoint, an image or ``output`` is not as it should be.
-        RunError: what was written computes something else, or it cannot be written. Files from before stay as they were.
+        RequestError: the checkpoint, an image or ``output`` is invalid.
+        RunError: the exported network computes something else, or cannot be written. Existing files are not changed.
     """
     paths = form.paths(output)
-    if taken := next((path for path in paths if path.is_dir()), None):
-        raise RequestError(f"{taken} is a folder; name a file with --output")
-    model = found.model(mx.cpu())
+    if folder := next((path for path in paths if path.is_dir()), None):
+        raise RequestError(f"{folder} is a folder; name a file with --output")
+    model = trained.model(mx.cpu())
     aside = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        form.write(found, aside, metadata(found))
+        form.write(trained, aside, metadata(trained))
         comparison = compare(lambda batch: probabilities(model, batch), form.load(aside), images)
         if not comparison.equal:
-            raise RunError(f"what was exported computes something else and is removed: {comparison}")
+            raise RunError(f"the exported network computes something else and was removed: {comparison}")
         _publish(aside, paths)
     except OSError as error:
         raise RunError(f"{error.filename or output} cannot be written: {error.strerror}") from error
@@ -86,30 +87,30 @@ def export(found: Trained, form: Format, output: Path, images: Iterable[np.ndarr
     return comparison, paths
 
 
-def metadata(found: Trained) -> dict[str, str]:
-    """What a caller must know beside the graph, as text; class names are a JSON array in the order of the probabilities."""
-    spec = found.spec
-    seen = f"scale the short side to {spec.resize} pixels (bilinear, antialiased), crop the central {spec.image_size} x "
+def metadata(trained: Trained) -> dict[str, str]:
+    """Metadata for callers of the graph, as text; class names are a JSON array in the order of the probabilities."""
+    spec = trained.spec
+    steps = f"scale the short side to {spec.resize} pixels (bilinear, antialiased), crop the central {spec.image_size} x "
     return {
         "class_names": json.dumps(spec.class_names),
         "image_size": str(spec.image_size),
         "resize": str(spec.resize),
         "channels": str(spec.channels),
-        "preprocessing": f"{seen}{spec.image_size}, pass bytes of {'RGB' if spec.channels == 3 else 'grey'}",
-        "checkpoint_step": str(found.step),
-        "checkpoint_sha256": found.sha256,
+        "preprocessing": f"{steps}{spec.image_size}, pass bytes of {'RGB' if spec.channels == 3 else 'grey'}",
+        "checkpoint_step": str(trained.step),
+        "checkpoint_sha256": trained.sha256,
     }
 
 
-def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> Iterator[np.ndarray]:
-    """The images that a person names, as the network sees them, or without any some that are made here.
+def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> Iterator[NDArray[np.uint8]]:
+    """The named images as input of the network, or generated ones if there are no names.
 
     Raises:
         RequestError: one cannot be read.
     """
     if not names:
         yield samples(spec)
-    batch: list[np.ndarray] = []
+    batch: list[NDArray[np.uint8]] = []
     for _, pixels in framed(spec, files(names), reading):
         if isinstance(pixels, RequestError):
             raise RequestError(pixels.fault) if isinstance(pixels, DamagedImageError) else pixels
@@ -122,7 +123,7 @@ def batches(spec: ModelSpec, names: Sequence[str], reading: ReadingConfig) -> It
 
 
 def _publish(aside: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Give files their names: whoever finds the last one finds all of them as they belong together."""
+    """Rename the files, the last one last: when it exists, all files are from the same export."""
     for path in aside:
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,7 +1,7 @@
-"""A trained network as one ONNX file, written from the rows of its description, and run by onnxruntime.
+"""A trained network as an ONNX file, written from the rows of its description, and run by onnxruntime.
 
-MXNet's own converter (``mx.onnx.export_model``) declares every weight an input, which keeps onnxruntime from fusing batch
-normalisation, and marks the operators of ONNX 1.8 with the version of whichever onnx package is installed.
+MXNet's own converter (``mx.onnx.export_model``) declares every weight an input, which prevents onnxruntime from fusing batch
+normalisation, and labels the operators of ONNX 1.8 with the version of the installed onnx package.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
@@ -29,9 +30,9 @@ except ImportError as error:
     ) from None
 
 SUFFIX = ".onnx"
-_OPERATORS, _FORMAT = 13, 7  # ONNX 1.8 of 2020, which every runtime of today reads
+_OPERATORS, _FORMAT = 13, 7  # ONNX 1.8 of 2020, which all current runtimes read
 _LARGEST = 2**31 - 2**20
-"""Bytes of weights that a file can hold: protobuf ends at 2 GiB."""
+"""Maximum bytes of weights in a file: protobuf is limited to 2 GiB."""
 _EPSILON = 1e-5  # of Gluon's batch normalisation
 
 
@@ -40,16 +41,16 @@ def paths(output: Path) -> list[Path]:
     return [output]
 
 
-def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
-    """Write it: ``images`` ``(batch, S, S, C) uint8`` to ``probabilities`` ``(batch, num_classes) float32``.
+def write(trained: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
+    """Write the network: ``images`` ``(batch, S, S, C) uint8`` to ``probabilities`` ``(batch, num_classes) float32``.
 
     Raises:
         RequestError: the network is too large for the format.
         OSError: the file cannot be written.
     """
-    if (size := sum(array.nbytes for array in found.parameters.values())) > _LARGEST:
-        raise RequestError(f"the network has {size / 2**30:.1f} GiB of weights, an ONNX file holds 2; take --format symbol")
-    spec, chain = found.spec, _network(found)
+    if (size := sum(array.nbytes for array in trained.parameters.values())) > _LARGEST:
+        raise RequestError(f"the network has {size / 2**30:.1f} GiB of weights, an ONNX file can have 2; use --format symbol")
+    spec, chain = trained.spec, _network(trained)
     shape: list[str | int] = ["batch", spec.image_size, spec.image_size, spec.channels]
     graph = helper.make_graph(
         chain.nodes,
@@ -65,21 +66,21 @@ def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) ->
     files[0].write_bytes(model.SerializeToString(deterministic=True))
 
 
-def load(files: Sequence[Path]) -> Callable[[np.ndarray], np.ndarray]:
+def load(files: Sequence[Path]) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """The network in the file, as a function of ``(N, S, S, C) uint8``."""
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
     return lambda images: session.run(["probabilities"], {"images": images})[0]
 
 
 class _Chain:
-    """Operations of which each takes the result of the one before."""
+    """A sequence of operations, each on the result of the one before."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self._value = "images"
 
-    def add(self, operation: str, *weights: tuple[str, np.ndarray], result: str = "", **attributes: Any) -> None:
+    def add(self, operation: str, *weights: tuple[str, NDArray[Any]], result: str = "", **attributes: Any) -> None:
         """Append an operation with its weights by name."""
         inputs = [self._value, *(name for name, _ in weights)]
         self.weights += [numpy_helper.from_array(values, name) for name, values in weights]
@@ -87,23 +88,23 @@ class _Chain:
         self.nodes.append(helper.make_node(operation, inputs, [self._value], name=self._value, **attributes))
 
 
-def _network(found: Trained) -> _Chain:
-    spec, chain = found.spec, _Chain()
+def _network(trained: Trained) -> _Chain:
+    spec, chain = trained.spec, _Chain()
     shift, factor = constants(spec.mean, spec.std)
     chain.add("Transpose", perm=[0, 3, 1, 2])
     chain.add("Cast", to=TensorProto.FLOAT)
     chain.add("Sub", ("shift", shift))
     chain.add("Mul", ("factor", factor))
     for layer in spec.layers():
-        _add(chain, layer, spec.architecture, found.parameters)
+        _add(chain, layer, spec.architecture, trained.parameters)
     return chain
 
 
-def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[str, np.ndarray]) -> None:
-    """Append what :func:`vggdist.models.vgg._block` makes of a row; behind the output layer the softmax."""
+def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Append the operations of a row, as :func:`vggdist.models.vgg._block` does; the softmax follows the output layer."""
     owner = f"vgg_{layer.name.replace('.', '_')}"
 
-    def of(*roles: str) -> list[tuple[str, np.ndarray]]:
+    def of(*roles: str) -> list[tuple[str, NDArray[Any]]]:
         return [(f"{owner}_{role}", parameters[f"parameter/{owner}_{role}"]) for role in roles]
 
     if layer.kind == "convolution":

@@ -1,4 +1,4 @@
-"""A trained network as MXNet's own two files, a symbol and its parameters, for MXNet without this package."""
+"""A trained network as MXNet's symbol and parameter files, for MXNet without this package."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import Trained
 from vggdist.models.model import Model
 
 SUFFIX = ""
 _OF_VARIABLE = ("__dtype__", "__shape__")
-"""What is kept of a variable's attributes. Gluon's others serve a training; one names an initialiser of this process."""
+"""Attributes of a variable that are kept. Gluon's others are for training; one names an initialiser of this process."""
 
 
 def paths(output: Path) -> list[Path]:
@@ -23,7 +25,7 @@ def paths(output: Path) -> list[Path]:
     return [output.with_name(f"{output.name}-0000.params"), output.with_name(f"{output.name}-symbol.json")]
 
 
-def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
+def write(trained: Trained, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
     """Write both: ``images`` ``(N, S, S, C) uint8`` to ``(N, num_classes) float32`` probabilities.
 
     The metadata are attributes of the variable ``images``.
@@ -31,9 +33,9 @@ def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) ->
     Raises:
         OSError: a file cannot be written.
     """
-    model = Model(found.spec, mx.cpu())
-    model.load(found.parameters)
-    shape = (0, found.spec.image_size, found.spec.image_size, found.spec.channels)
+    model = Model(trained.spec, mx.cpu())
+    model.load(trained.parameters)
+    shape = (0, trained.spec.image_size, trained.spec.image_size, trained.spec.channels)
     images = mx.sym.var("images", shape=shape, dtype="uint8")
     symbol = mx.sym.softmax(model.forward(images), name="probabilities")
     graph = json.loads(symbol.tojson())
@@ -55,10 +57,10 @@ def write(found: Trained, files: Sequence[Path], metadata: Mapping[str, str]) ->
         raise OSError(0, str(error).splitlines()[-1].strip(), str(parameters_path)) from None
 
 
-def load(files: Sequence[Path]) -> Callable[[np.ndarray], np.ndarray]:
+def load(files: Sequence[Path]) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """The network in both files, as a function of ``(N, S, S, C) uint8``."""
     parameters_path, symbol_path = files
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Gluon does not know the type of images before it sees some
+        warnings.simplefilter("ignore")  # Gluon cannot infer the type of images before the first call
         network = mx.gluon.SymbolBlock.imports(str(symbol_path), ["images"], str(parameters_path))
     return lambda images: network(mx.nd.array(images, dtype="uint8")).asnumpy()

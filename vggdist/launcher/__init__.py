@@ -1,1 +1,1 @@
-"""Which rank is this process, according to its launcher?"""
+"""Rank and size of this process, read from its launcher's environment variables."""

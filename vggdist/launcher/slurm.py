@@ -1,4 +1,4 @@
-"""What SLURM tells a process of itself: its place in a job step, its job, and how to find Horovod's rendezvous there."""
+"""SLURM's environment variables: rank and size of a task, its job, and how it reaches Horovod's rendezvous server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 
 
-def place(environment: Mapping[str, str]) -> tuple[int, int, int, int] | None:
+def task_position(environment: Mapping[str, str]) -> tuple[int, int, int, int] | None:
     """Rank, size, local rank and local size of a task that ``srun`` started; None outside such a task.
 
-    A batch script has ``SLURM_PROCID`` and ``SLURM_NTASKS`` as well, but no step.
+    A batch script has ``SLURM_PROCID`` and ``SLURM_NTASKS``, too, but no variables of a step.
     """
     try:
         rank, size = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
@@ -23,26 +23,27 @@ def tasks_per_node(text: str) -> list[int]:
     """``"2(x3),1"`` as ``[2, 2, 2, 1]``.
 
     Raises:
-        ValueError: when it is something else.
+        ValueError: the text has another format.
     """
     counts: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
         if found is None:
-            raise ValueError(f"{text!r} does not tell the tasks of each node, as '2(x3),1' does")
+            raise ValueError(f"{text!r} does not list the tasks of each node as '2(x3),1' does")
         counts += [int(found[1])] * int(found[2] or 1)
     return counts
 
 
 def rendezvous(environment: Mapping[str, str], interface_towards: Callable[[str], str | None]) -> dict[str, str]:
-    """Horovod's variables for a task that ``vggdist rendezvous`` started by way of ``srun``; else nothing.
+    """Horovod's variables for a task that ``vggdist rendezvous`` started with ``srun``; empty for any other process.
 
-    Each task binds Gloo to its own interface towards the node of the rendezvous, so their names may differ from node to node.
+    Each task binds Gloo to its own interface towards the node of the rendezvous server, so interface names may differ between
+    nodes.
 
     Args:
-        interface_towards: the name of the interface from which packets to an address leave.
+        interface_towards: returns the name of the interface from which packets to an address leave.
     """
-    found = place(environment)
+    found = task_position(environment)
     if found is None or "HOROVOD_RANK" in environment or "HOROVOD_GLOO_RENDEZVOUS_PORT" not in environment:
         return {}
     rank, size, local_rank, local_size = found
@@ -63,9 +64,9 @@ def rendezvous(environment: Mapping[str, str], interface_towards: Callable[[str]
     }
 
 
-def connects(environment: Mapping[str, str]) -> bool:
-    """Whether tasks of ``srun`` have a way to find each other: a kind of PMI, or a rendezvous. True outside SLURM."""
-    found = place(environment)
+def can_connect(environment: Mapping[str, str]) -> bool:
+    """Whether tasks of ``srun`` can find each other, by PMI or a rendezvous server. True outside SLURM."""
+    found = task_position(environment)
     if found is None or found[1] == 1 or any(name in environment for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK")):
         return True
     return environment.get("SLURM_MPI_TYPE", "none") != "none" or any(
@@ -74,13 +75,13 @@ def connects(environment: Mapping[str, str]) -> bool:
 
 
 def job(environment: Mapping[str, str]) -> dict[str, str | int]:
-    """The job this process belongs to, for the log and ``result.json``; empty outside SLURM."""
+    """The SLURM job of this process, for the log and ``result.json``; empty outside SLURM."""
     if "SLURM_JOB_ID" not in environment:
         return {}
-    told: dict[str, str | int] = {"job": environment["SLURM_JOB_ID"]}
+    fields: dict[str, str | int] = {"job": environment["SLURM_JOB_ID"]}
     if "SLURM_ARRAY_JOB_ID" in environment:
-        told["array_task"] = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '?')}"
-    told["nodes"] = environment.get("SLURM_JOB_NODELIST", "?")
+        fields["array_task"] = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '?')}"
+    fields["nodes"] = environment.get("SLURM_JOB_NODELIST", "?")
     restarts = environment.get("SLURM_RESTART_COUNT", "0")  # unset before the first restart
-    told["restarts"] = int(restarts) if restarts.isdecimal() else 0
-    return told
+    fields["restarts"] = int(restarts) if restarts.isdecimal() else 0
+    return fields

@@ -1,4 +1,4 @@
-"""The place of this process as its launcher's environment tells it, before anything is imported or started."""
+"""Rank, size, local rank and local size of this process, read from the environment before MXNet or Horovod is imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from vggdist.config.errors import RequestError
 from vggdist.launcher import slurm
 
-# Each launcher's names for rank, size, local rank and local size. Horovod's own come first: horovodrun sets them on Gloo.
-# srun's come last: a mpirun or horovodrun inside a SLURM allocation has them in its environment too.
+# Each launcher's names of rank, size, local rank and local size. Horovod's come first: horovodrun sets them on Gloo.
+# srun's come last: mpirun and horovodrun inside a SLURM allocation have them in their environment, too.
 _NAMES = {
     "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
     "mpirun": (
@@ -25,7 +25,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Topology:
-    """Where a process stands among the ranks."""
+    """Global and local rank of a process, and the number of ranks of each kind."""
 
     rank: int = 0
     size: int = 1
@@ -34,26 +34,26 @@ class Topology:
 
 
 def from_environment(environment: Mapping[str, str]) -> Topology:
-    """Read the launcher's variables; without any, this process is the only one."""
+    """Read the launcher's variables. Without any, this process is the only rank."""
     names = _NAMES.get(launcher(environment) or "")
     if names is None:
-        return Topology(*(slurm.place(environment) or ()))
+        return Topology(*(slurm.task_position(environment) or ()))
     return Topology(*(_number(environment, name, default) for name, default in zip(names, (0, 1, 0, 1))))
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
-    if not re.fullmatch("-1|[0-9]{1,9}", text):  # -1: a rank of an elastic job that has no number yet
+    if not re.fullmatch("-1|[0-9]{1,9}", text):  # -1: a process of an elastic job that has no rank yet
         raise RequestError(f"the environment variable {name} is {text!r}; expected a number, as the launcher sets it")
     return int(text)
 
 
 def launcher(environment: Mapping[str, str]) -> str | None:
-    """Who started this process as one of several ranks, as far as the environment tells; None where nobody did."""
-    task = slurm.place(environment)
+    """The launcher that started this process as one of several ranks; None without one."""
+    task = slurm.task_position(environment)
     for name, (rank, size, *_) in _NAMES.items():
         if rank in environment and size in environment:
-            # A task of srun that found its rendezvous has Horovod's variables, too.
+            # A task of srun has Horovod's variables, too, once slurm.rendezvous() has set them.
             of_task = task is not None and (environment[rank], environment[size]) == (str(task[0]), str(task[1]))
             return "srun" if name == "horovodrun" and of_task else name
     return "srun" if task is not None else None

@@ -1,1 +1,1 @@
-"""What is trained: the VGG family, its arithmetic and parameters from elsewhere."""
+"""The VGG family: arithmetic, networks and numeric types."""

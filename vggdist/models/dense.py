@@ -1,4 +1,4 @@
-"""The fully connected layer whose weight's gradient can be had as two thin matrices."""
+"""A fully connected layer that can output the gradient of its weight as two thin matrices."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class FactoredDense(nn.Dense):
     """``(N, in_units)`` to ``(N, units)``, as :class:`mxnet.gluon.nn.Dense`, with the same parameters under the same names.
 
     The gradient of the weight ``(units, in_units)`` is a product, ``G^T X``, of the gradient of the output, ``G``
-    ``(N, units)``, and the input, ``X`` ``(N, in_units)``. A graph that is made while ``offset`` is set adds it to the output.
-    An array of zeros there changes nothing, and its gradient is ``G``; ``X`` is what ``seen`` holds afterwards.
+    ``(N, units)``, and the input, ``X`` ``(N, in_units)``. A graph that is built while ``offset`` is set adds it to the
+    output. An array of zeros does not change the output, and its gradient is ``G``. ``X`` is then in ``seen``.
 
     Attributes:
-        gives_factors: whether whoever trains this layer asks for them.
+        outputs_factors: whether the training uses the factors of this layer.
     """
 
-    gives_factors = False
+    outputs_factors = False
     offset: Any = None
     seen: Any = None
 
     def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-        """``x weight^T + bias``, and the offset where there is one."""
+        """``x weight^T + bias``, plus the offset if it is set."""
         y = super().hybrid_forward(F, x, weight, bias)
         if self.offset is None:
             return y

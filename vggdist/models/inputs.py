@@ -1,4 +1,4 @@
-"""From the bytes of images to what the network's first convolution takes."""
+"""From the bytes of images to the input of the network's first convolution."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 from mxnet import gluon
+from numpy.typing import NDArray
 
 
 class Normalize(gluon.HybridBlock):
-    """Turns ``(N, H, W, C) uint8`` into ``(N, C, H, W) float32`` with each channel's mean removed and deviation 1.
+    """Turns ``(N, H, W, C) uint8`` into ``(N, C, H, W) float32`` with mean 0 and standard deviation 1 in each channel.
 
-    It runs on the device, so that a quarter of the bytes travel there.
+    It runs on the device, so that images are copied there as bytes, a quarter of their size in float32.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take the statistics of each channel on a scale from 0 to 1."""
+        """Store the statistics of each channel, given on a scale from 0 to 1."""
         super().__init__(prefix="normalize_")
         with self.name_scope():
             shift, factor = constants(mean, std)
@@ -29,10 +30,10 @@ class Normalize(gluon.HybridBlock):
         return F.broadcast_mul(F.broadcast_sub(floats, shift), factor)
 
 
-def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """What is subtracted from pixels from 0 to 255, and what they are then multiplied by: both ``(1, C, 1, 1) float32``."""
+def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Shift and factor of pixels from 0 to 255: ``(pixel - shift) * factor``; both ``(1, C, 1, 1) float32``."""
     return _column(mean) * 255, 1 / (_column(std) * 255)
 
 
-def _column(values: Sequence[float]) -> np.ndarray:
+def _column(values: Sequence[float]) -> NDArray[np.float32]:
     return np.asarray(values, np.float32).reshape(1, -1, 1, 1)

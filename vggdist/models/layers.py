@@ -1,7 +1,7 @@
 """The VGG family as arithmetic: shapes, parameters, FLOPs and bytes of every block, without MXNet.
 
-The network itself (:mod:`vggdist.models.vgg`) is built from the rows that :func:`describe` returns, so what is counted
-here is what is trained.
+The network itself (:mod:`vggdist.models.vgg`) is built from the rows that :func:`describe` returns, so the
+numbers here are those of the trained network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vggdist.config.errors import RequestError
 from vggdist.config.schema import ModelConfig
 
 NETWORK_PREFIX = "vgg_"
-"""Of the names of all parameters."""
+"""Prefix of the names of all parameters."""
 _WIDTHS = (64, 128, 256, 512, 512)
 
 STAGES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -36,12 +36,12 @@ class Layer:
     output_shape: tuple[int, ...]
     """Shape for one sample: ``(C, H, W)``, and ``(units,)`` from the head on."""
     parameters: int = 0
-    """Numbers that can be trained; the running statistics of a batch normalisation are not among them."""
+    """Trainable numbers, without the running statistics of a batch normalisation."""
     flops: int = 0
     """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, ReLU and pooling,
     together below a few per cent, are not counted."""
     frozen: bool = False
-    """Whether it is part of a stage that stays as it is (model.freeze): nothing goes through it on the way back."""
+    """Whether it is part of a frozen stage (model.freeze), which has no backward pass."""
 
     @property
     def trained(self) -> int:
@@ -50,15 +50,15 @@ class Layer:
 
     @property
     def prefix(self) -> str:
-        """Of the names of its parameters, behind that of the network."""
+        """Prefix of the names of its parameters, after that of the network."""
         return self.name.replace(".", "_") + "_"
 
 
 def resolve_stages(model: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """The table of the network that is asked for: (convolutions, channels) of each stage, after the width divisor.
+    """(convolutions, channels) of each stage, after the width divisor.
 
     Raises:
-        RequestError: where model.width_divisor leaves a stage without a channel, or model.freeze is more than all stages.
+        RequestError: model.width_divisor leaves a stage without a channel, or model.freeze is more than all stages.
     """
     table = STAGES[model.name] if model.stages is None else model.stages
     if model.freeze > len(table):
@@ -73,7 +73,7 @@ def resolve_stages(model: ModelConfig) -> tuple[tuple[int, int], ...]:
 
 
 def smallest_image_size(model: ModelConfig) -> int:
-    """Side in pixels of the smallest image of which one position is left after the last pooling."""
+    """Side in pixels of the smallest image that leaves one pixel after the last pooling."""
     size = 1
     for convolutions, _ in reversed(resolve_stages(model)):
         size = 2 * size + (0 if model.padding else 2 * convolutions)
@@ -89,8 +89,8 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
         num_classes: class scores per sample.
 
     Raises:
-        RequestError: where a convolution or a pooling would leave no pixel (the message names the block, the size that
-            reaches it and the remedies), or a stage would have no channel.
+        RequestError: a convolution or a pooling would leave no pixel (the message names the block, the size of its input
+            and the remedies), or a stage would have no channel.
     """
     rows: list[Layer] = []
     shape: tuple[int, ...] = (channels, image_size, image_size)
@@ -110,7 +110,7 @@ def parameter_shapes(model: ModelConfig, layers: Sequence[Layer], channels: int)
     """The shape of each parameter, by the name of its row and its role there (``weight``, ``norm_running_mean``).
 
     Args:
-        layers: of the network, as :func:`describe` returns them.
+        layers: the result of :func:`describe`.
         channels: of the image.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -129,12 +129,12 @@ def parameter_shapes(model: ModelConfig, layers: Sequence[Layer], channels: int)
 def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...], samples: int) -> bool:
     """Whether a convolution is faster on oneDNN as a :class:`~vggdist.models.convolution.MatrixConv2D`.
 
-    With few samples or few channels there is nothing to gain; docs/performance.md has figures.
+    With few samples or few channels it is not; docs/performance.md has figures.
 
     Args:
-        inputs: channels that reach it.
+        inputs: input channels.
         output_shape: ``(C, H, W)``.
-        samples: that pass the network together in training.
+        samples: in one forward pass of the training.
     """
     channels, size, _ = output_shape
     return bool(model.padding) and size == 2 and inputs * channels >= 256 * 256 and samples >= 64
@@ -149,7 +149,7 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
             name = f"stage{stage}.conv{index}"
             size = _remaining(model, name, size, size if model.padding else size - 2)
             weights = 9 * channels * width
-            # One bias per channel, or batch normalisation's gamma and beta in its place.
+            # One bias per channel, or gamma and beta of batch normalisation.
             parameters = weights + (2 if model.batch_norm else 1) * width
             yield Layer(name, "convolution", (width, size, size), parameters, 2 * weights * size * size, frozen)
             channels = width
@@ -159,7 +159,7 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
 
 
 def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:
-    """The ``left`` pixels of a side after a block, if there are any."""
+    """The ``left`` pixels of a side after a block; ``RequestError`` if there are none."""
     if left > 0:
         return left
     padding = "" if model.padding else "model.padding 1, "
@@ -170,14 +170,14 @@ def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:
 
 
 def summary_table(layers: list[Layer], sent: Mapping[str, Callable[[Layer], float]]) -> str:
-    """The rows as aligned text, with their totals.
+    """The rows as aligned text, with totals.
 
     Args:
-        sent: title -> bytes that a rank sends for a layer in a step, for columns of their own.
+        sent: title -> bytes that a rank sends for a layer in a step, one column each.
 
     Returns:
-        Columns block, output shape, parameters, MFLOPs of one sample's forward pass (a multiply-add is 2 FLOPs) and what is
-        sent.
+        Columns block, output shape, parameters, MFLOPs of one sample's forward pass (a multiply-add is 2 FLOPs) and the
+        bytes sent.
     """
     cells = [("block", "output", "parameters", "MFLOPs", *sent)]
     for row in layers:

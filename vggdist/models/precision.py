@@ -1,4 +1,4 @@
-"""The type in which convolutions and fully connected layers compute."""
+"""The numeric type of convolutions and fully connected layers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TENSOR_CORES = (7, 0)
 
 
 def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Let the networks that this process builds from now on compute in a type; parameters and sums stay float32.
+    """Set the type of the networks that this process builds from now on; parameters and sums stay float32.
 
-    MXNet's AMP casts the inputs of convolutions and fully connected layers, and with them everything between that computes in
-    either type (docs/gpu.md has the table). Their gradients are float32 again.
+    MXNet's AMP casts the inputs of convolutions and fully connected layers, and runs operations between them that support
+    both types in the same type (docs/gpu.md has the table). The parameters' gradients are float32.
 
     Args:
         precision: ``float32``, ``bfloat16`` or ``float16``. bfloat16 has float32's range, so the loss needs no scaling.
 
     Raises:
-        RequestError: the device does not have it: bfloat16 is for CPUs with AVX-512, float16 for GPUs from compute capability
-            7.0 on.
+        RequestError: the device does not support it: bfloat16 needs a CPU with AVX-512, float16 a GPU of compute capability
+            7.0 or higher.
     """
     if precision == "float16":
         _require_tensor_cores(device)
@@ -40,7 +40,7 @@ def use_precision(precision: str, device: mx.Context, cpuinfo: Path = Path("/pro
 
 
 def has_half(device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether a device has a type of 16 bits: float16 of a GPU, bfloat16 of a CPU. Changes nothing."""
+    """Whether a device supports a 16-bit type: float16 on a GPU, bfloat16 on a CPU. Changes nothing."""
     if device.device_type == "gpu":
         gpu = gpus.describe(device.device_id)
         return gpu is not None and gpu.capability >= _TENSOR_CORES
@@ -50,18 +50,20 @@ def has_half(device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def _require_tensor_cores(device: mx.Context) -> None:
     advice = "use float32, or bfloat16 on a CPU"
     if device.device_type != "gpu":
-        raise RequestError(f"train.precision is float16, which MXNet has on GPUs only; {advice}")
+        raise RequestError(f"train.precision is float16, which MXNet supports on GPUs only; {advice}")
     gpu = gpus.describe(device.device_id)
     if gpu is not None and gpu.capability < _TENSOR_CORES:
         raise RequestError(
             f"train.precision is float16, for which GPU {device.device_id} ({gpu.name}) of compute capability "
-            f"{gpu.capability[0]}.{gpu.capability[1]} has no fast arithmetic; it takes 7.0 and up: use float32"
+            f"{gpu.capability[0]}.{gpu.capability[1]} has no fast arithmetic; it needs 7.0 or higher: use float32"
         )
 
 
 def _require_cpu(device: mx.Context) -> None:
     if device.device_type == "gpu":
-        raise RequestError("train.precision is bfloat16, which MXNet has on the CPU only; use float16 or float32 on a GPU")
+        raise RequestError(
+            "train.precision is bfloat16, which MXNet supports on the CPU only; use float16 or float32 on a GPU"
+        )
 
 
 def _require_avx512(cpuinfo: Path) -> None:
@@ -69,14 +71,16 @@ def _require_avx512(cpuinfo: Path) -> None:
     try:
         mx.nd.Convolution(one, one, kernel=(1, 1), num_filter=1, no_bias=True).wait_to_read()
     except mx.MXNetError as error:
-        raise RequestError("train.precision is bfloat16, which MXNet has on CPUs with AVX-512 only; use float32") from error
+        raise RequestError(
+            "train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32"
+        ) from error
     if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
 
 
 def runs_on_onednn(precision: str, device: mx.Context) -> bool:
-    """Whether the network shall be built for oneDNN in float32: see :class:`~vggdist.models.vgg.VGG`.
+    """Whether to build the network for oneDNN in float32, see :class:`~vggdist.models.vgg.VGG`.
 
-    In bfloat16 MXNet casts around batch normalisation and ReLU in one operation, so that they take longer than two.
+    In bfloat16 MXNet casts before and after the fused batch normalisation and ReLU, which is slower than two operations.
     """
     return precision == "float32" and device.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN")

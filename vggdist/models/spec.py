@@ -1,6 +1,6 @@
-"""What maps images to class scores, beside the parameters; without MXNet.
+"""Description of a network and its preprocessing, without MXNet.
 
-A checkpoint holds it, so that its network can be built again without the data set and the configuration of the training.
+A checkpoint contains it, so that its network can be built without the data set and the configuration of the training.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from vggdist.models.layers import Layer, describe
 
 _LARGEST_SIDE = 2**14
 _OF_TRAINING = ("dropout", "initializer", "magnitude", "pretrained")
-"""Fields of :class:`~vggdist.config.schema.ModelConfig` that may change between two parts of a run."""
+"""Fields of :class:`~vggdist.config.schema.ModelConfig` that may change when a run continues."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network and what is done to an image before it.
+    """A network and its preprocessing of images.
 
     Attributes:
         architecture: the layers.
-        class_names: of the scores, in their order.
+        class_names: in the order of the scores.
         channels: of the images: 1 for grey, 3 for RGB.
-        image_size: side in pixels of the square that the network sees.
-        resize: short side in pixels to which an image is scaled before its centre is cropped.
-        mean, std: of each channel on a scale from 0 to 1; the mean is subtracted, then the deviation divided by.
+        image_size: side in pixels of the network's square input.
+        resize: short side in pixels that an image is scaled to before its centre is cropped.
+        mean, std: of each channel on a scale from 0 to 1: the mean is subtracted, then the result divided by std.
     """
 
     architecture: ModelConfig
@@ -44,7 +44,7 @@ class ModelSpec:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a network: ``ValueError``."""
+        """Validate the fields; raises ``ValueError``."""
         require(len(self.class_names) >= 1, "class_names", self.class_names, "at least one")
         require(1 <= self.image_size <= _LARGEST_SIDE, "image_size", self.image_size, f"1 to {_LARGEST_SIDE} pixels")
         require(self.image_size <= self.resize <= _LARGEST_SIDE, "resize", self.resize, f"image_size to {_LARGEST_SIDE}")
@@ -53,11 +53,11 @@ class ModelSpec:
 
     @property
     def shape(self) -> dict[str, int]:
-        """What the architecture does not say: ``channels``, ``image_size`` and ``num_classes``."""
+        """``channels``, ``image_size`` and ``num_classes``, which the architecture does not contain."""
         return {"channels": self.channels, "image_size": self.image_size, "num_classes": len(self.class_names)}
 
     def layers(self) -> list[Layer]:
-        """The network's rows; ``RequestError`` where the image is too small for it."""
+        """The network's rows; ``RequestError`` if the image is too small for it."""
         return describe(self.architecture, **self.shape)
 
     def as_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
-        """Read what :meth:`as_json` gave; ``RequestError`` where it is something else."""
+        """The spec that :meth:`as_json` returned; ``RequestError`` if the values are invalid."""
         try:
             return TypeAdapter(cls).validate_json(to_json(values), strict=True)
         except ValidationError as error:
@@ -76,16 +76,16 @@ class ModelSpec:
             raise RequestError(f"{place}: {first['msg']}".replace("Value error, ", "")) from None
 
     def difference(self, other: ModelSpec) -> str | None:
-        """The first difference from the spec of a checkpoint, in words; None where a training may continue from it.
+        """The first difference from the spec of a checkpoint, as text; None if a training may continue from it.
 
-        Class names are compared as a part of the data. What is done to images before they are normalised, and what serves
-        the training alone, may differ.
+        Class names are compared as a part of the data. Preprocessing before the normalisation, and fields that only the
+        training uses, may differ.
         """
         pairs = [(f"model.{key}", getattr(other.architecture, key), value) for key, value in _lasting(self.architecture)]
         pairs += [(key, getattr(other, key), getattr(self, key)) for key in ("channels", "image_size", "mean", "std")]
-        found = ((key, before, now) for key, before, now in pairs if before != now)
+        differences = ((key, before, now) for key, before, now in pairs if before != now)
         return next(
-            (f"the checkpoint's {key} is {written(one)}, this run's is {written(two)}" for key, one, two in found), None
+            (f"the checkpoint's {key} is {written(one)}, this run's is {written(two)}" for key, one, two in differences), None
         )
 
 

@@ -18,8 +18,8 @@ class VGG(nn.HybridSequential):
     """Images ``(N, channels, image_size, image_size) float32`` to class scores ``(N, num_classes) float32``.
 
     Each child is one row of :func:`~vggdist.models.layers.describe`, in its order. Every block has an explicit prefix,
-    so a parameter's name says where it is (``vgg_stage1_conv1_weight``) and is the same in every process, however many
-    networks it made before; every layer is told its input size, so all parameters exist before the first forward pass.
+    so a parameter's name contains its place (``vgg_stage1_conv1_weight``) and is the same in every process, however many
+    networks it built before. Every layer gets its input size, so all parameters exist before the first forward pass.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class VGG(nn.HybridSequential):
         """Define the blocks; the parameters have no values yet.
 
         Args:
-            onednn: build it as it is fastest on oneDNN: batch normalisation and its ReLU as one operation, which gives the
-                same bits in about 4 % less time, and :class:`~vggdist.models.convolution.MatrixConv2D` where it pays.
-            samples: that pass the network together in training.
+            onednn: build what is fastest on oneDNN: batch normalisation and its ReLU as one operation, which gives the same
+                bits in about 4 % less time, and :class:`~vggdist.models.convolution.MatrixConv2D` where that is faster.
+            samples: in one forward pass of the training.
         """
         super().__init__(prefix=NETWORK_PREFIX)
         inputs = channels
@@ -45,20 +45,20 @@ class VGG(nn.HybridSequential):
             for layer in describe(model, channels=channels, image_size=image_size, num_classes=num_classes):
                 block = _block(layer, inputs, model, onednn, samples)
                 if layer.frozen:
-                    # MXNet then computes no gradient there at all: nothing before it has one either.
+                    # MXNet then computes no gradient here, since nothing before it needs one either.
                     block.collect_params().setattr("grad_req", "null")
                 self.add(block)
                 inputs = layer.output_shape[0]
 
 
 class SeededDropout(nn.Dropout):
-    """Dropout that draws from the generators that ``mx.random.seed`` sets, on every device.
+    """Dropout that uses the generators that ``mx.random.seed`` sets, on every device.
 
-    Gluon's own takes cuDNN's on a GPU, whose state no seed reaches: two runs, or a run and its continuation, would differ.
+    On a GPU Gluon's own uses cuDNN's generator, which cannot be seeded: two runs, or a run and its continuation, would differ.
     """
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        """Zeros and ``x / (1 - rate)`` in training, else ``x``; of the shape of ``x``."""
+        """Zeros and ``x / (1 - rate)`` in training, else ``x``; in the shape of ``x``."""
         return F.Dropout(x, p=self._rate, axes=self._axes, name="fwd", cudnn_off=True)
 
 
@@ -73,19 +73,19 @@ def build_vgg(
     onednn: bool = False,
     samples: int = 0,
 ) -> VGG:
-    """A network that is ready to train: hybridized, with initial parameters that depend on the seed alone.
+    """A hybridized network with initial parameters that depend only on the seed.
 
-    The values are drawn on the CPU and then copied to the device, so every rank and every kind of device starts from
-    the same ones. MXNet's generators are seeded anew by this (its initialisers draw from them and not from numpy's).
+    The values are drawn on the CPU and then copied to the device, so all ranks and devices start with the same ones. This
+    seeds MXNet's generators, which its initialisers use instead of numpy's.
 
     Args:
-        seed: None: parameters of zeros, to be loaded.
+        seed: None: all parameters are zero, to be loaded.
         context: the device or devices that hold the parameters; None is the CPU.
         onednn: see :class:`VGG` and :func:`~vggdist.models.precision.runs_on_onednn`.
         samples: see :class:`VGG`.
 
     Raises:
-        RequestError: where the image is too small for the network; see :func:`~vggdist.models.layers.describe`.
+        RequestError: the image is too small for the network; see :func:`~vggdist.models.layers.describe`.
     """
     shape = {"channels": channels, "image_size": image_size, "num_classes": num_classes}
     network = VGG(model, **shape, onednn=onednn, samples=samples)
@@ -97,11 +97,11 @@ def build_vgg(
 
 
 def _initializer(model: ModelConfig) -> mx.init.Initializer:
-    """The initialiser of all weights; biases and beta start at 0 and gamma at 1, as each layer says itself.
+    """The initialiser of all weights; each layer sets biases and beta to 0 and gamma to 1 itself.
 
-    ``he`` also fits the output layer: the factor 2 makes up for the ReLU before a layer (He et al. 2015, equation 10),
-    and there is one before the output layer, too. MXNet's own ``MSRAPrelu`` assumes a slope of 0.25 and the mean of
-    both fans unless told otherwise, hence the general form.
+    ``he`` also fits the output layer: the factor 2 compensates the ReLU before a layer (He et al. 2015, equation 10), and
+    the output layer has one before it, too. By default MXNet's ``MSRAPrelu`` assumes a slope of 0.25 and the mean of both
+    fans, hence the general form.
     """
     if model.initializer == "he":
         return mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
@@ -109,7 +109,7 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
 
 
 def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridBlock:
-    """The block of a row; ``inputs`` is the number of channels or units that reach it."""
+    """The block of a row; ``inputs`` is its number of input channels or units."""
     if layer.kind == "convolution":
         return _convolution(layer, inputs, model, onednn, samples)
     if layer.kind == "pool":
@@ -124,14 +124,14 @@ def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples:
 
 
 def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
-    """Blocks one after the other as one child."""
+    """A sequence of blocks as one child."""
     chain = nn.HybridSequential(prefix=prefix)
     chain.add(*parts)
     return chain
 
 
 def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridSequential:
-    """3x3 convolution, batch normalisation where asked for, and ReLU."""
+    """3x3 convolution, batch normalisation with ``model.batch_norm``, and ReLU."""
     channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
@@ -139,7 +139,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
         convolution = MatrixConv2D(channels, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
-    # By its running statistics, which then do not move, also in training: as in inference.
+    # A frozen layer uses its running statistics in training as well, and does not update them.
     settings = {"in_channels": channels, "use_global_stats": layer.frozen, "prefix": f"{prefix}norm_"}
     if model.batch_norm and onednn:
         return _chain(prefix, [convolution, nn.BatchNormReLU(**settings)])
@@ -148,7 +148,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
 
 
 def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) -> nn.HybridSequential:
-    """Fully connected layer, with ReLU and dropout behind a hidden one."""
+    """Fully connected layer, with ReLU and dropout after a hidden one."""
     parts: list[nn.HybridBlock] = [FactoredDense(units, in_units=inputs, prefix=prefix)]
     if relu:
         parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))

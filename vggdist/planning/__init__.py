@@ -1,1 +1,1 @@
-"""What would a run need, and how would it scale?"""
+"""Estimates of the memory, input rate and scaling of a run."""

@@ -1,4 +1,4 @@
-"""Which way to send gradients is predicted to be the fastest, on a number of ranks and a network."""
+"""The predicted fastest way to exchange gradients, for a number of ranks and a network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CAPS_MIB = (inf, 25.0, 4.0, 1.0)
 
 @dataclass(frozen=True)
 class Best:
-    """A choice, and the step that it is predicted to have.
+    """A way to exchange gradients, and its predicted step time.
 
     Attributes:
         cap: MiB, ``train.bucket_cap_mb``.
         factored: layers that send factors.
-        seconds: of a step, by the ring.
+        seconds: of a step, with a ring.
     """
 
     cap: float
@@ -27,16 +27,16 @@ class Best:
     seconds: float
 
     def flags(self, gigabits: float) -> str:
-        """What one types for it; with ``auto`` the training chooses the layers by the network's bandwidth."""
+        """The flags that select it; with ``auto`` the training chooses the layers by the network's bandwidth."""
         factors = f"auto --train.network_bandwidth {gigabits:g}" if self.factored else "never"
         return f"--train.bucket_cap_mb {'.inf' if self.cap == inf else f'{self.cap:g}'} --train.factors {factors}"
 
 
 def best(job: Job, ranks: int, gigabits: float) -> Best:
-    """The fastest; of equals the one with the fewest buckets, without factors.
+    """The fastest way; among equals the one with the fewest buckets, without factors.
 
     Args:
-        gigabits: per second, that a reduction gets of a host's network.
+        gigabits: per second, the bandwidth of a host's network for reductions.
     """
     assert job.workload is not None
     bandwidth = gigabits * GIGABIT

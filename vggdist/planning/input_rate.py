@@ -1,11 +1,11 @@
-"""Whether the cores of a host prepare as many images as its ranks train on.
+"""Whether the cores of a host prepare enough images for its ranks.
 
-What a GPU takes is published for VGG-16 at 224 px, and scaled by FLOPs for another network or size. What a core prepares was
+The rate of a GPU is published for VGG-16 at 224 px, and scaled by FLOPs for another network or size. The rate of a core was
 measured (docs/data.md, "Speed", one thread on an AMD EPYC, Genoa): photographs of ImageNet, 0.19 megapixels and 108 kB in the
 mean, to 224 px with a random resized crop and a flip, 869 images/s; with jitter of brightness, contrast and saturation, 792.
-Most of that is libjpeg-turbo's, so the time is taken in proportion to the pixels of the stored picture (an estimate; smaller
-pictures have fixed costs, too), and jitter's in proportion to those that the network sees. Images kept in memory: 0.017 ms at
-32 px, in proportion to the pixels.
+Most of that time is libjpeg-turbo's, so it is assumed proportional to the pixels of the stored picture (an estimate: there
+are fixed costs, too), and jitter to the pixels of the network's input. Images in memory: 0.017 ms at 32 px, proportional to
+the pixels.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from vggdist.config.schema import ModelConfig
 from vggdist.data.data_shape import DataShape
 from vggdist.models.layers import Layer, describe
 
-# Seconds of a core.
+# Core seconds.
 _DECODED, _DECODED_PIXELS, _DECODED_BYTES = 1 / 869, 500 * 375, 108_000
 _JITTER, _JITTER_PIXELS = 1 / 792 - 1 / 869, 224**2
 _IN_MEMORY, _IN_MEMORY_PIXELS = 0.017e-3, 32**2
 
 _ASPECT = 4 / 3
 RESERVE = 1.25
-"""More is prepared than is taken, since neither is steady."""
+"""Factor of the rate for which threads are provided, since both rates vary."""
 OTHER_CORES = 2
-"""Cores of a rank beside those that prepare: its loop with MXNet's threads, and Horovod's thread with NCCL's."""
+"""Cores of a rank for other threads: its loop with MXNet's threads, and Horovod's thread with NCCL's."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Images per second on which a GPU trains VGG-16, float32, 224 px, synthetic data, as its source measured it."""
+    """Published training speed of a GPU with VGG-16, float32, 224 px, synthetic data."""
 
     gpu: str
     images_per_s: float
@@ -53,7 +53,7 @@ PUBLISHED = (
 
 
 def published_rates(layers: list[Layer]) -> Iterator[Rate]:
-    """What is published, for another network by its FLOPs."""
+    """The published rates, scaled by FLOPs to the given network."""
     reference = sum(one.flops for one in describe(ModelConfig(name="vgg16"), channels=3, image_size=224, num_classes=1000))
     factor = reference / sum(layer.flops for layer in layers)
     for rate in PUBLISHED:
@@ -62,11 +62,11 @@ def published_rates(layers: list[Layer]) -> Iterator[Rate]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a training image costs.
+    """Cost of a training image.
 
     Attributes:
-        seconds: of a core.
-        num_bytes: read from the disk; 0 where the images are in memory.
+        seconds: core seconds.
+        num_bytes: read from the disk; 0 if the images are in memory.
     """
 
     seconds: float
@@ -74,11 +74,11 @@ class Preparation:
 
     @classmethod
     def of(cls, images: DataShape, augment: AugmentConfig, encoded: bool, short_side: int | None) -> Preparation:
-        """The estimate.
+        """Estimate the cost.
 
         Args:
             encoded: the images are JPEG or PNG files, or records.
-            short_side: of the stored pictures in pixels; None: ImageNet's as published.
+            short_side: of the stored pictures in pixels; None: the mean size of ImageNet as published.
         """
         seen = images.image_size**2
         if not encoded:
@@ -89,18 +89,18 @@ class Preparation:
         return cls(seconds, _DECODED_BYTES * stored / _DECODED_PIXELS)
 
     def threads(self, images_per_s: float) -> int:
-        """Of one rank (``data.threads``), each on a core."""
+        """Threads of one rank (``data.threads``), each on a core."""
         return max(1, ceil(RESERVE * images_per_s * self.seconds))
 
     def cores(self, images_per_s: float) -> int:
-        """Of one rank, for everything."""
+        """Cores of one rank, including :data:`OTHER_CORES`."""
         return self.threads(images_per_s) + OTHER_CORES
 
 
 def fitting_short_side(images: DataShape, augment: AugmentConfig, images_per_s: float, cores: float) -> int | None:
-    """The largest common short side of stored pictures that so many cores of a rank prepare in time; None where none is.
+    """The largest common short side of stored pictures for which ``cores`` of a rank are enough; None if there is none.
 
-    It leaves room for the crops: 256 at least for 224, and what ``augment.resize`` and ``augment.scale_jitter`` ask for.
+    It leaves room for the crops: at least 256 for 224, and the sizes of ``augment.resize`` and ``augment.scale_jitter``.
     """
     smallest = max(images.image_size * 8 / 7, augment.resize or 0, *(augment.scale_jitter or ()))
     for side in (512, 480, 384, 320, 288, 256, 224, 192, 160, 128):

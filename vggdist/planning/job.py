@@ -1,4 +1,4 @@
-"""From a request to a job that can run, by the functions that the training itself uses."""
+"""The job that a request describes, computed with the functions of the training."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from vggdist.training.gradient_exchange import (
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.triggers import Triggers
 
-# Nodes of the backward pass in one operation, with the preset gpu (vggdist/environment/presets.py).
+# Nodes of the backward pass in one operation, in the preset gpu (vggdist/environment/presets.py).
 _GPU_SEGMENT = 25
 
 
 @dataclass(frozen=True)
 class Job:
-    """A plan that can run."""
+    """A job that can run."""
 
     request: PlanRequest
     images: DataShape
@@ -42,10 +42,10 @@ class Job:
     schedule: Schedule
     cluster: Cluster
     workload: Workload | None
-    """A step of one rank; None where its images per second are not given."""
+    """A step of one rank; None if its images per second are not given."""
 
     def sent_bytes(self, factored: Sequence[str]) -> float:
-        """What each rank sends in a step: gradients or factors, and batch normalisation's statistics."""
+        """Bytes that each rank sends in a step: gradients or factors, and batch normalisation's statistics."""
         train, ranks = self.request.train, self.request.plan.ranks
         as_gradient, as_factors = sent_by_layer(train, ranks, self.samples.batch_size).values()
         statistics = allreduce_bytes(
@@ -54,17 +54,17 @@ class Job:
         return statistics + sum((as_factors if one.name in factored else as_gradient)(one) for one in self.layers)
 
     def on(self, ranks: int) -> Workload | None:
-        """A step of one of so many ranks, as the run is asked for."""
+        """A step of one rank of a job with ``ranks`` ranks."""
         train = self.request.train
         if self.workload is None:
             return None
         return replace(self.workload, exchange=self.exchange(train, ranks, train.network_bandwidth * GIGABIT))
 
     def exchange(self, train: TrainConfig, ranks: int, bandwidth: float) -> Exchange:
-        """How gradients would travel.
+        """How gradients are exchanged.
 
         Args:
-            train: as the run's, or with other values of ``factors`` and ``bucket_cap_mb``.
+            train: that of the run, or with other values of ``factors`` and ``bucket_cap_mb``.
             bandwidth: of a host's network, bytes per second.
         """
         flops = self.workload.flops if self.workload is not None else CORE_FLOPS
@@ -75,17 +75,17 @@ class Job:
         return Exchange(cap, factored=chosen, segment=_GPU_SEGMENT if on_gpu else 1)
 
     def memory(self) -> Memory:
-        """The estimate for a rank.
+        """Estimated memory of a rank.
 
         Raises:
-            RequestError: where it is more than ``plan.memory``, with the batch and the accumulation that would fit.
+            RequestError: it exceeds ``plan.memory``; the message has the batch and the accumulation that would fit.
         """
         request, batch_size = self.request, self.samples.batch_size
-        asked, at_once = request.plan, batch_size // request.train.accumulation
+        plan, at_once = request.plan, batch_size // request.train.accumulation
         states, gathered = len(request.optimizer.states), self._gathered_bytes()
-        if request.train.can_skip:  # what a step changes is there twice
+        if request.train.can_skip:  # copies of what a step changes, see Guard
             states += states + 1
-        fusion = int(asked.fusion_threshold * 2**20) if asked.ranks > 1 else 0
+        fusion = int(plan.fusion_threshold * 2**20) if plan.ranks > 1 else 0
         images = self.images
 
         def needed(samples: int) -> Memory:
@@ -94,26 +94,26 @@ class Job:
             return estimate(request.model, images, samples, states, fusion + gathered, compressed, evaluated)
 
         memory = needed(at_once)
-        limit = float("inf") if asked.memory is None else asked.memory * 2**30
+        limit = float("inf") if plan.memory is None else plan.memory * 2**30
         if memory.total <= limit:
             return memory
         wanted = readable_bytes(memory.total)
-        told = f"{at_once} samples at once need {wanted} on each rank, plan.memory is {asked.memory:g} GiB"
+        excess = f"{at_once} samples at once need {wanted} on each rank, plan.memory is {plan.memory:g} GiB"
         fitting = largest_fit(needed, at_once, limit)
         if fitting == 0:
             fixed, evaluation = readable_bytes(needed(1).fixed), readable_bytes(memory.evaluation)
             raise RequestError(
-                f"{told}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
+                f"{excess}; what does not depend on the batch needs {fixed}, {evaluation} of it for evaluation.batch_size "
                 f"{request.evaluation.batch_size}"
             )
         parts = next(n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= fitting)
         raise RequestError(
-            f"{told}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
+            f"{excess}; at most {fitting} samples at once fit: lower the batch or evaluation.batch_size, or set "
             f"train.accumulation {parts}"
         )
 
     def _gathered_bytes(self) -> int:
-        """The factors of all ranks as each of them holds them, and the largest layer's again, transposed for the product."""
+        """Bytes of the gathered factors on each rank, and of the transposed ones of the largest layer."""
         train, ranks = self.request.train, self.request.plan.ranks
         chosen = self.exchange(train, ranks, train.network_bandwidth * GIGABIT).factored
         widths = [weight.outputs + weight.inputs for weight in weights_of(self.layers) if weight.name in chosen]
@@ -121,36 +121,34 @@ class Job:
 
     @property
     def unequal_samples(self) -> int:
-        """Samples of an epoch that are filled up (positive) or dropped (negative)."""
+        """Samples of an epoch that are added as padding (positive) or dropped (negative)."""
         return self.samples.steps_per_epoch * self.samples.global_batch_size - self.samples.num_samples
 
 
 def plan_job(request: PlanRequest) -> Job:
-    """Work the job out.
+    """Compute the job of a request.
 
     Raises:
-        RequestError: when it cannot run, with the numbers that would fit.
+        RequestError: it cannot run; the message has the numbers that would fit.
     """
-    asked, train = request.plan, request.train
-    images, count = (
-        (data_shape(request.data), asked.samples) if asked.samples else count_samples(request.data, request.run.seed)
-    )
+    plan, train = request.plan, request.train
+    images, count = (data_shape(request.data), plan.samples) if plan.samples else count_samples(request.data, request.run.seed)
     layers = describe(request.model, **asdict(images))
-    batch = global_batch_size(train.batch_size, train.global_batch_size, asked.ranks, train.accumulation)
-    samples = make_plan(count, batch, asked.ranks, request.run.seed, request.data.last_batch == "drop")
+    batch = global_batch_size(train.batch_size, train.global_batch_size, plan.ranks, train.accumulation)
+    samples = make_plan(count, batch, plan.ranks, request.run.seed, request.data.last_batch == "drop")
     triggers = Triggers.of(request, samples.steps_per_epoch)
-    peak = scaled_learning_rate(request.optimizer, asked.ranks)
+    peak = scaled_learning_rate(request.optimizer, plan.ranks)
     schedule = Schedule(request.schedule, peak, samples.steps_per_epoch, triggers.total_steps)
     workload = _workload(request, layers, samples.batch_size)
     job = Job(request, images, layers, samples, schedule, _cluster(request), workload)
-    job.memory()  # refuses what does not fit
+    job.memory()  # raises RequestError if it does not fit
     return job
 
 
 def _cluster(request: PlanRequest) -> Cluster:
-    asked, microsecond = request.plan, 1e-6
-    between = Link(asked.network_latency * microsecond, asked.network_bandwidth * asked.network_share * GIGABIT)
-    return Cluster(asked.ranks_per_host, Link(asked.host_latency * microsecond, asked.host_bandwidth * GIGABIT), between)
+    plan, microsecond = request.plan, 1e-6
+    between = Link(plan.network_latency * microsecond, plan.network_bandwidth * plan.network_share * GIGABIT)
+    return Cluster(plan.ranks_per_host, Link(plan.host_latency * microsecond, plan.host_bandwidth * GIGABIT), between)
 
 
 def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Workload | None:
@@ -158,4 +156,5 @@ def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Wor
     if images_per_s is None:
         return None
     seconds, width = batch_size / images_per_s, bytes_per_number(train)
-    return Workload(layers, seconds, batch_size, width, train.accumulation, request.model.batch_norm)
+    batch_norm, byte_cost = request.model.batch_norm, request.plan.byte_cost * 1e-9
+    return Workload(layers, seconds, batch_size, width, train.accumulation, batch_norm, byte_cost=byte_cost)

@@ -1,27 +1,27 @@
-"""The memory that one rank needs on its device, by arithmetic.
+"""Estimate of the memory that one rank needs on its device.
 
 Everything is float32, 4 bytes. With ``P`` trainable parameters, ``k`` states of the optimizer for each (1 for momentum, 2 for
 Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulation``):
 
 * parameters ``4 P`` (and batch normalisation's running statistics), gradients ``4 P``, optimizer state ``4 k P``; those of
   frozen stages (model.freeze) count once, as parameters;
-* activations ``4 m A``: what the forward pass leaves for the backward pass, ``A`` numbers for a sample: the image, the
-  output of each convolution (its ReLU works in place; batch normalisation keeps its input as well), of each pooling and of
+* activations ``4 m A``: what the forward pass stores for the backward pass, ``A`` numbers for a sample: the image, the
+  output of each convolution (its ReLU is in place; batch normalisation stores its input as well), of each pooling and of
   each dense layer (with dropout also the mask and the result);
-* the backward pass's own ``4 m G``: the gradients of the input and the output of the layer where these two are largest;
-* work space ``4 m 3 W``, three times the largest output of a layer: the copies in its own order that oneDNN makes of a
-  convolution's input, output and gradient (found by measuring, see docs/plan.md; cuDNN's work space is not known here);
+* gradients of activations ``4 m G``: of the input and the output of the layer where these two are largest;
+* work space ``4 m 3 W``, three times the largest output of a layer: oneDNN's copies, in its own layout, of a convolution's
+  input, output and gradient (from measurements, see docs/plan.md; cuDNN's work space is not estimated);
 * ``4 * 4 * 16 I O`` for each convolution from ``I`` to ``O`` channels that is computed as a matrix product on a CPU
   (:class:`~vggdist.models.convolution.MatrixConv2D`): its matrix before and after a transposition, and the gradients of both
-  (a GPU and bfloat16 do without it, which is not told apart here);
-* evaluation ``4 v (3 I + E + O)`` with ``v`` images at once, whose buffers stay beside the training's: three forms of the
-  image (``I`` numbers), the input and the output of the layer where these two are largest (``E``), and the largest output of
-  a pooling (``O``), which is put in neither's place (found by measuring, see docs/plan.md);
-* Horovod's fusion buffer where there are several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
+  (not needed on a GPU and in bfloat16, but counted);
+* evaluation ``4 v (3 I + E + O)`` with ``v`` images at once, whose buffers are separate from the training's: three forms of
+  the image (``I`` numbers), the input and the output of the layer where these two are largest (``E``), and the largest
+  output of a pooling (``O``) (from measurements, see docs/plan.md);
+* Horovod's fusion buffer with several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
-``train.precision bfloat16`` is estimated like float32; what it takes was not measured. Not counted: the CUDA context, what
-the memory pools keep, the program itself and the batches that are prepared ahead. On rank 0 the checkpoint writer's copy of
-parameters and state is in the host's memory.
+``train.precision bfloat16`` is estimated like float32; it was not measured. Not counted: the CUDA context, unused memory in
+the pools, the program itself and prefetched batches. On rank 0 the checkpoint writer's copy of parameters and state is in
+host memory.
 """
 
 from __future__ import annotations
@@ -54,23 +54,23 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.fixed + self.of_samples
 
     @property
     def fixed(self) -> int:
-        """What does not grow with the training's batch; the matrices are there from 64 samples on."""
+        """Bytes that do not depend on the training's batch; the matrices are needed from 64 samples on."""
         network = self.parameters + self.gradients + self.optimizer_state + self.matrices
         return network + self.evaluation + self.reduction
 
     @property
     def of_samples(self) -> int:
-        """What grows in proportion to the samples that are worked on at once."""
+        """Bytes proportional to the samples in one forward and backward pass."""
         return self.activations + self.activation_gradients + self.work_space
 
 
 def running_statistics(model: ModelConfig, layers: Sequence[Layer]) -> int:
-    """Numbers that batch normalisation keeps beside the parameters: mean and variance of each channel."""
+    """Number of batch normalisation's running statistics: mean and variance of each channel."""
     channels = sum(layer.output_shape[0] for layer in layers if layer.kind == "convolution")
     return 2 * channels if model.batch_norm else 0
 
@@ -90,8 +90,8 @@ def estimate(
         samples: in one forward and backward pass.
         num_states: of the optimizer for each parameter.
         fusion_bytes: Horovod's fusion buffer; 0 for a single rank.
-        compressed: gradients travel as float16.
-        evaluated: images in one forward pass of an evaluation; 0 where there is none.
+        compressed: gradients are sent as float16.
+        evaluated: images in one forward pass of an evaluation; 0 if there is none.
     """
     shape = {"channels": images.channels, "image_size": images.image_size, "num_classes": images.num_classes}
     layers = describe(model, **shape)
@@ -125,7 +125,7 @@ def _products(model: ModelConfig, channels: int, layers: Sequence[Layer], sample
 
 
 def _kept(layer: Layer, model: ModelConfig) -> int:
-    """Numbers of one sample that a layer leaves for the backward pass."""
+    """Numbers of one sample that a layer stores for the backward pass."""
     size = prod(layer.output_shape)
     if layer.kind == "flatten":
         return 0  # a view of the pooling before it
@@ -137,7 +137,7 @@ def _kept(layer: Layer, model: ModelConfig) -> int:
 
 
 def largest_fit(needed: Callable[[int], Memory], samples: int, limit: float) -> int:
-    """The most samples at once, ``samples`` at the most, that ``limit`` bytes hold; 0 where not even one fits.
+    """The largest number of samples at once, up to ``samples``, that fits into ``limit`` bytes; 0 if not even one does.
 
     Args:
         needed: the estimate for a number of samples at once.

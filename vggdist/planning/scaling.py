@@ -11,7 +11,8 @@ Assumptions, after what Horovod does (Sergeev & Del Balso 2018, "Tensor Fusion")
 * A layer's gradient is ready when the backward pass is through the layer; with accumulation, the last backward pass. Where
   MXNet makes one operation of several nodes of the backward pass (a *bulk segment*), it is ready when that is over.
 * Gradients travel in buckets, each when the last of its gradients is ready, or all of them after the backward pass. Reductions
-  run one after the other beside the computation and do not slow it.
+  run one after the other beside the computation. They slow it by ``byte_cost`` seconds for each byte that a rank sends:
+  without a core of its own, the network's thread copies and adds on the cores that compute.
 * Layers that send factors gather them as soon as the last one's output gradient is there. Each rank then computes their
   products over the samples of all ranks, which delays what is computed after it.
 
@@ -29,7 +30,7 @@ from math import inf
 
 from vggdist.models.layers import Layer
 from vggdist.planning.collective_times import Algorithm, Cluster
-from vggdist.training.gradient_exchange import Weight, buckets, weights_of
+from vggdist.training.gradient_exchange import Weight, allgather_bytes, allreduce_bytes, buckets, weights_of
 
 BACKWARD_SHARE = 2 / 3
 _FORWARD_AND_BACKWARD = 3  # times a forward pass's operations
@@ -70,6 +71,7 @@ class Workload:
         bytes_per_gradient: in which one number travels.
         accumulation: backward passes, of which only the last one can hide what travels.
         batch_norm: whether the network normalises.
+        byte_cost: seconds of computation that each byte sent costs, where the network has no core of its own.
     """
 
     layers: Sequence[Layer]
@@ -79,6 +81,7 @@ class Workload:
     accumulation: int = 1
     batch_norm: bool = False
     exchange: Exchange = field(default_factory=Exchange)
+    byte_cost: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -165,14 +168,17 @@ def step_seconds(workload: Workload, cluster: Cluster, algorithm: Algorithm, ran
     if ranks == 1:
         return workload.seconds
     gradients, computed, gathered = workload.gradients(), workload.seconds, 0.0
+    sent = allreduce_bytes(sum(one.num_bytes for one in gradients), ranks)
     if (factors := workload.factors()) is not None:
         rows, operations = factors
+        sent += allgather_bytes(rows.num_bytes, ranks)
         gathered = rows.ready + cluster.gather_seconds(ranks, rows.num_bytes)
         own = operations / workload.flops  # seconds, which the backward pass has without factors
         computed = max(workload.seconds - own, gathered) + ranks * own
         later = (ranks - 1) * own
         gradients = [Gradient(one.ready + (later if one.ready > gathered else 0), one.num_bytes) for one in gradients]
     threshold = workload.exchange.fusion_threshold if workload.exchange.cap is None else 0
+    computed += workload.byte_cost * sent
     return max(computed, reduced_at(gradients, threshold, partial(cluster.seconds, algorithm, ranks), gathered))
 
 

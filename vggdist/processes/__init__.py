@@ -1,1 +1,1 @@
-"""Signals and output streams of this process, and the processes of a job that it starts."""
+"""Signals and output streams of this process, and subprocess jobs."""

@@ -1,4 +1,4 @@
-"""The processes of a job that this process starts, its launcher's and the ranks'."""
+"""A job as a subprocess: its launcher and the ranks on this host."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ import psutil
 from vggdist.config.errors import RequestError
 from vggdist.launcher import slurm
 
-GRACE_S = 5.0  # for what outlives its launcher, and for a launcher to start ranks before it gets a stop request itself
+GRACE_S = 5.0  # for processes that outlive the launcher, and for ranks to start before a signal goes to the launcher
 _POLL_S = 0.1
-_MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of a job: orphans and new sessions keep it
+_MARK = "VGGDIST_SUPERVISED"  # in the environment of all processes of a job, including orphans and new sessions
 
 
 def this_job() -> dict[str, Any]:
-    """What identifies the job of this process: host, process, start, the mark of who started it, SLURM's number."""
+    """Identifies the job of this process: host, process id, start time, the supervisor's mark, and SLURM's job."""
     found = slurm.job(os.environ)
     return {
         "host": socket.gethostname(),
@@ -38,16 +38,18 @@ def this_job() -> dict[str, Any]:
     }
 
 
-def launcher_words(words: str) -> list[str]:
-    """The launcher with its full path: beside this Python, else on PATH.
+def launcher_command(text: str) -> list[str]:
+    """The words of a launcher's command, with the full path: next to this Python, else on PATH.
 
     Raises:
-        RequestError: it is in neither place.
+        RequestError: the launcher is in neither place.
     """
-    first, *rest = shlex.split(words) or [""]
+    first, *rest = shlex.split(text) or [""]
     found = shutil.which(first, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if found is None:
-        raise RequestError(f"the launcher {first!r} is neither beside {sys.executable} nor on PATH; name another, or its path")
+        raise RequestError(
+            f"the launcher {first!r} is neither next to {sys.executable} nor on PATH; specify another, or its path"
+        )
     return [found, *rest]
 
 
@@ -57,10 +59,10 @@ class Job:
     def __init__(
         self, command: Sequence[str], output: IO[str] | None = None, environment: Mapping[str, str] = os.environ
     ) -> None:
-        """Start it.
+        """Start the launcher.
 
         Args:
-            output: file for all that it prints; else that goes where this process's own output goes.
+            output: file for stdout and stderr; by default those of this process.
         """
         self.command, self.mark, self.started = command, uuid.uuid4().hex, time.monotonic()
         self.launcher = subprocess.Popen(
@@ -69,12 +71,12 @@ class Job:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output and subprocess.STDOUT,
-            # Its own session: a Ctrl-C of the terminal would otherwise reach launcher and ranks beside the supervisor.
+            # Its own session: otherwise a Ctrl-C in the terminal would also reach the launcher and the ranks.
             start_new_session=True,
         )
 
     def processes(self) -> list[psutil.Process]:
-        """All processes on this host that descend from the launcher, whether it still lives or not."""
+        """All processes on this host that descend from the launcher, even after its end."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -83,33 +85,33 @@ class Job:
         return found
 
     def forward_signal(self, number: int) -> str | None:
-        """Hand a signal to the ranks; returns what was done, or None while there may yet be a rank to have it."""
-        told = 0
+        """Send a signal to the ranks; returns a message, or None if no rank is running yet: call it again."""
+        signalled = 0
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if process.cmdline()[1:3] == ["-m", "vggdist.train"]:  # launchers and shells have these words further on
+                if process.cmdline()[1:3] == ["-m", "vggdist.train"]:  # launchers and shells have these words further right
                     process.send_signal(number)
-                    told += 1
-        if not told and time.monotonic() - self.started < GRACE_S:
+                    signalled += 1
+        if not signalled and time.monotonic() - self.started < GRACE_S:
             return None
         name, launcher = signal.Signals(number).name, Path(self.command[0]).name
-        if told:
-            return f"{name} handed on to {told} rank(s)"
+        if signalled:
+            return f"{name} forwarded to {signalled} rank(s)"
         gloo = launcher == "horovodrun" and "--gloo" in self.command
         safe = signal.SIGUSR1 if launcher in ("mpirun", "mpiexec") else signal.SIGTERM if gloo else None
         if safe:
             self.launcher.send_signal(safe)
         return f"{name}: no rank is on this host; {launcher} gets {safe.name if safe else 'nothing, which would be unsafe'}"
 
-    def end(self, patience: float) -> str:
-        """Kill what is still there after some seconds; names it."""
-        until, named = time.monotonic() + patience, []
-        while (left := self.processes()) and time.monotonic() < until:
+    def end(self, grace: float) -> str:
+        """Kill the processes that remain after some seconds; returns a list of them as text."""
+        deadline, killed = time.monotonic() + grace, []
+        while (remaining := self.processes()) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        for process in left:
+        for process in remaining:
             with contextlib.suppress(psutil.Error):
-                named.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
+                killed.append(f"{process.pid} ({shlex.join(process.cmdline())[:100]})")
                 process.kill()
-        # Not the launcher: who waits for it takes its exit code, and Popen would then read 0.
-        psutil.wait_procs([process for process in left if process.pid != self.launcher.pid], timeout=GRACE_S)
-        return ", ".join(named)
+        # Not for the launcher: waiting here would reap it, and Popen would then return exit code 0.
+        psutil.wait_procs([process for process in remaining if process.pid != self.launcher.pid], timeout=GRACE_S)
+        return ", ".join(killed)

@@ -1,8 +1,8 @@
-"""Standard output and standard error that never end the process, whoever reads them, and never hold it up for long.
+"""Standard output and standard error that never raise an error and never block for long.
 
-The reader may go away (``| head``), the disk to which they are redirected may be full, they may be closed from the start
-(``>&-``), and a pipe's reader may stop to read. What cannot be written is dropped: the files of a run have all of it. All text
-is valid UTF-8, since the thread of horovodrun that reads a rank's output ends at the first byte that is not.
+The reader may exit (``| head``) or stop reading, the disk may be full, and the streams may be closed from the start
+(``>&-``). Output that cannot be written is dropped: the run's files contain all of it. All text is valid UTF-8, because the
+thread of horovodrun that reads a rank's output ends at the first invalid byte.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import select
 import sys
 from typing import Any, TextIO
 
-_PATIENCE = 5.0
-"""Seconds to wait for a reader that does not read; after that nothing is waited for until it reads again."""
+_TIMEOUT = 5.0
+"""Seconds to wait for a reader that does not read; after that output is dropped without waiting until it reads again."""
 _CHUNK = select.PIPE_BUF
-"""Bytes that a pipe which is ready to be written takes without blocking."""
+"""Bytes that can be written to a pipe without blocking when it is ready."""
 
 
 class _Stream(io.RawIOBase):
@@ -24,7 +24,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._patience = _PATIENCE
+        self._timeout = _TIMEOUT
 
     def writable(self) -> bool:
         return True
@@ -39,12 +39,12 @@ class _Stream(io.RawIOBase):
             return False
 
     def write(self, data: Any, /) -> int:
-        """Write as much as can be written, and say that all of it is."""
-        rest = memoryview(data).cast("B")
-        size = len(rest)
+        """Write as much as possible, drop the rest, and return the full length."""
+        remaining = memoryview(data).cast("B")
+        size = len(remaining)
         try:
-            while rest and self._is_ready():
-                rest = rest[os.write(self._descriptor, rest[:_CHUNK]) :]
+            while remaining and self._is_ready():
+                remaining = remaining[os.write(self._descriptor, remaining[:_CHUNK]) :]
         except OSError:
             pass
         return size
@@ -52,8 +52,8 @@ class _Stream(io.RawIOBase):
     def _is_ready(self) -> bool:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        ready = bool(poll.poll(1000 * self._patience))
-        self._patience = _PATIENCE if ready else 0.0
+        ready = bool(poll.poll(1000 * self._timeout))
+        self._timeout = _TIMEOUT if ready else 0.0
         return ready
 
 
@@ -61,9 +61,9 @@ _error = _Stream(2)
 
 
 def protect() -> None:
-    """Replace this process's standard output and error; to be called before anything else is opened.
+    """Replace this process's standard output and error; to be called before any file is opened.
 
-    What another program has put in their place (a test's capture) stays.
+    Streams that were already replaced (a test's capture) are left unchanged.
     """
     for descriptor in range(3):
         _open_if_closed(descriptor)
@@ -74,26 +74,26 @@ def protect() -> None:
 
 
 def results() -> TextIO:
-    """Standard output for what a command was asked to print. Nothing is dropped: writing waits for a slow reader, and raises
-    ``OSError`` where there is no reader (``BrokenPipeError``) or no room."""
-    former = sys.__stdout__
-    encoding = former.encoding if former is not None and os.isatty(1) else "utf-8"
+    """Standard output for the results of a command. Nothing is dropped: writing waits for a slow reader, and raises
+    ``OSError`` without a reader (``BrokenPipeError``) or disk space."""
+    original = sys.__stdout__
+    encoding = original.encoding if original is not None and os.isatty(1) else "utf-8"
     return open(1, "w", encoding=encoding, errors="backslashreplace", newline="", closefd=False)
 
 
-def say(text: str) -> None:
-    """Write a line to standard error, past Python's stream: another thread may hang with the stream's lock."""
+def write_error(text: str) -> None:
+    """Write a line to standard error without Python's stream, whose lock a thread that hangs may hold."""
     _error.write(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _open_if_closed(descriptor: int) -> None:
-    """Let a descriptor that is closed not become the number of the next file that is opened."""
+    """Open a closed standard descriptor, so that the next file that is opened does not get its number."""
     try:
         os.fstat(descriptor)
     except OSError:
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
-def _text(stream: _Stream, former: TextIO | None) -> TextIO:
-    encoding = former.encoding if former is not None and stream.isatty() else "utf-8"
+def _text(stream: _Stream, original: TextIO | None) -> TextIO:
+    encoding = original.encoding if original is not None and stream.isatty() else "utf-8"
     return io.TextIOWrapper(stream, encoding, "backslashreplace", line_buffering=True)  # type: ignore[type-var]

@@ -1,1 +1,1 @@
-"""What does a person see?"""
+"""Output of a run: console, log, metrics, TensorBoard events and results."""

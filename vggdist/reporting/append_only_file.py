@@ -1,4 +1,4 @@
-"""A file to which records are appended, and whose disk may be full or read-only for a while."""
+"""A file that records are appended to, also while its disk is temporarily full or read-only."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _LONGEST_BACKLOG = 16 * 2**20
-"""Bytes that are kept back at most: some ten thousand lines of metrics."""
+"""Maximum size of the backlog in bytes: some ten thousand lines of metrics."""
 
 
 class AppendOnlyFile:
-    """Appends whole records, in their order; those that cannot be written are kept back and written as soon as they can.
+    """Appends whole records in order; records that cannot be written are kept in a backlog and written later.
 
-    No method raises ``OSError``: a warning says once that the file cannot be written, and a line of the log that it can again.
-    The methods may be called by several threads.
+    No method raises ``OSError``: one warning is logged when the file cannot be written, and one when it can be again. The
+    methods may be called by several threads.
 
     Attributes:
-        lost: records that were dropped, because too many were kept back or the file was closed meanwhile.
+        lost: records that were dropped, because the backlog was full or the file was closed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Name the file. It and its folder are made when the first record is appended."""
+        """Store the path; the file and its folder are created with the first record."""
         self.path = path
         self.lost = 0
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class AppendOnlyFile:
         self._backlog_size = 0
 
     def append(self, *records: bytes) -> None:
-        """Write records, and before them what was kept back."""
+        """Write the backlog and then the records."""
         with self._lock:
             failure = self._write_backlog()
             for record in records:
@@ -49,7 +49,7 @@ class AppendOnlyFile:
         self._report(failure)
 
     def sync(self) -> None:
-        """Force what was appended so far to the disk. Appending does not wait for it meanwhile."""
+        """Sync the file to the disk; other threads can append meanwhile."""
         with self._lock:
             failure = self._write_backlog()
             if self._descriptor is None:
@@ -67,7 +67,7 @@ class AppendOnlyFile:
         self._report(failure)
 
     def close(self) -> None:
-        """Write what was kept back, if that is possible now, and close the file."""
+        """Write the backlog, if possible, and close the file."""
         with self._lock:
             if self._closed:
                 return
@@ -83,7 +83,7 @@ class AppendOnlyFile:
             logger.warning("%s lacks %d record(s) that could not be written", self.path, self.lost)
 
     def _write_backlog(self) -> OSError | None:
-        """Write as much as the disk takes; a record that it takes in part is continued where that ended."""
+        """Write as much as possible; a partly written record is continued later."""
         try:
             while self._backlog:
                 written = os.write(self._open(), self._backlog[0])
@@ -98,7 +98,7 @@ class AppendOnlyFile:
     def _open(self) -> int:
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Not blocking: a FIFO that nobody reads would keep the training waiting.
+            # Not blocking: a FIFO without a reader would block the training.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._descriptor = os.open(self.path, flags, 0o666)
         return self._descriptor
@@ -106,8 +106,8 @@ class AppendOnlyFile:
     def _report(self, failure: OSError | None) -> None:
         """Log that the file has become unwritable, or writable again."""
         if failure is not None and not self._failing:
-            self._failing = True  # before the warning, which may itself be appended here
-            advice = "the training goes on, and what belongs there is written when it can be"
+            self._failing = True  # before the warning, which may be appended to this file
+            advice = "the training continues, and the records are written as soon as possible"
             logger.warning("%s cannot be written: %s; %s", self.path, failure.strerror or failure, advice)
         elif failure is None and self._failing:
             self._failing = False

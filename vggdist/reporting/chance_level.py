@@ -1,17 +1,18 @@
-"""Whether a network does no better than one that does not look at its images."""
+"""Detects a network that is no better than chance."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def is_at_chance(confusion: np.ndarray, loss: float) -> bool:
-    """Whether an evaluation is what guessing by the classes' frequencies gives.
+def is_at_chance(confusion: NDArray[np.int64], loss: float) -> bool:
+    """Whether an evaluation is at the level of guessing by class frequency.
 
     Its accuracy is then at most the share of the largest class (within two standard deviations of a count), and its
-    cross-entropy lies between the entropy of the classes (2 % below counts as equal) and that of equal guesses, ln K.
+    cross-entropy lies between the entropy of the classes and that of uniform guesses, ln K (tolerances: 2 % and 5 %).
 
     Args:
         confusion: ``(K, K)`` counts, a row for each true class.
@@ -19,7 +20,7 @@ def is_at_chance(confusion: np.ndarray, loss: float) -> bool:
     """
     shares = confusion.sum(axis=1) / max(1, confusion.sum())
     entropy = -float(sum(share * math.log(share) for share in shares if share > 0))
-    if entropy < 0.1:  # one class, or nearly so: any network is right
+    if entropy < 0.1:  # almost all images are of one class: any network is right
         return False
     chance = float(shares.max())
     accuracy = float(confusion.trace() / confusion.sum())
@@ -31,6 +32,6 @@ def advice(loss: float, num_classes: int) -> str:
     """A line for the log."""
     return (
         f"the loss of this evaluation, {loss:.4g}, is that of guessing (ln {num_classes} = {math.log(num_classes):.4g}): the "
-        "network does not tell the classes apart yet. If it stays so, lower optimizer.learning_rate, set "
+        "network does not distinguish the classes yet. If this persists, lower optimizer.learning_rate, set "
         "schedule.warmup_epochs, or use model.batch_norm true"
     )

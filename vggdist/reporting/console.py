@@ -1,4 +1,4 @@
-"""Lines for a person: on the console (with a progress bar when it is a terminal) and in ``log.txt``."""
+"""Log lines on the console (with a progress bar on a terminal) and in ``log.txt``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _KEPT_LINES = 1000
 _NEVER = logging.CRITICAL + 1
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
 _SHORTEST_BAR = 10
-"""Characters of the bar that the metrics beside it leave."""
+"""Minimum length of the bar in characters, beside the metrics."""
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes each line above the progress bar, if there is one; lines that the bar shows are left out."""
+    """Writes each line above the progress bar, if there is one; lines that the bar shows are skipped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "on_bar", False):
@@ -31,7 +31,7 @@ class _ConsoleHandler(logging.Handler):
                 tqdm.write(_encodable(self.format(record)), file=sys.stdout)
                 sys.stdout.flush()
             except (OSError, ValueError, AttributeError):
-                pass  # nobody reads it any more: the files are what counts
+                pass  # the console is closed; the files have the lines
 
 
 class _FileHandler(logging.Handler):
@@ -50,9 +50,9 @@ class _FileHandler(logging.Handler):
 
 
 def start_logging(rank: int) -> None:
-    """Send rank 0's lines to the console, of other ranks only warnings and errors, with their rank.
+    """Log to the console: all lines of rank 0; of other ranks only warnings and errors, with the rank.
 
-    Rank 0's lines are kept for :func:`open_log`.
+    The lines of rank 0 are buffered for :func:`open_log`.
     """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -67,7 +67,7 @@ def start_logging(rank: int) -> None:
 
 
 def open_log(path: Path) -> None:
-    """Append rank 0's lines to a file, those included that were logged since :func:`start_logging`."""
+    """Append rank 0's lines to a file, including those since :func:`start_logging`."""
     file = _FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in list(logger.handlers):
@@ -79,14 +79,14 @@ def open_log(path: Path) -> None:
 
 
 class Console:
-    """The training as lines of text."""
+    """Progress of the training on the console."""
 
     def __init__(self, first_step: int, total_steps: int, bar: bool) -> None:
-        """Begin to write.
+        """Start the progress bar.
 
         Args:
-            bar: show a progress bar where the output is a terminal. Open MPI gives each rank one of its own, and passes
-                on whole lines only, so a bar would never be seen there.
+            bar: show a progress bar if the output is a terminal. Open MPI gives each rank a terminal, but forwards only
+                complete lines, so a bar would not be visible.
         """
         self._total = total_steps
         self._pace = _Pace(total_steps)
@@ -105,7 +105,7 @@ class Console:
         self._bar.update(step - self._bar.n)
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """One line of an interval's metrics, with an estimate of the time that is left; on a terminal the bar shows them."""
+        """Log the metrics since the last report and the estimated remaining time, or show them on the bar."""
         loss, top1 = f"loss {metrics['train/loss']:.4f}", f"top1 {metrics['train/top1(%)']:.2f} %"
         rate, speed = f"lr {metrics['optim/learning_rate']:.5f}", f"{metrics['throughput/images_per_s']:.0f} images/s"
         left = self._pace.left(step, time.monotonic(), metrics["time/step(ms)"] / 1000)
@@ -117,7 +117,7 @@ class Console:
             self._bar.set_postfix_str(fitting([loss, speed, top1, rate], self._bar.ncols or 80, self._total))
 
     def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float]) -> None:
-        """One line of an evaluation."""
+        """Log an evaluation."""
         values = "  ".join(f"{key.partition('/')[2]} {value:.4g}" for key, value in metrics.items())
         logger.info("%s set after epoch %.4g (step %d):  %s", part, epoch, step, values)
 
@@ -127,23 +127,23 @@ class Console:
 
 
 class _Pace:
-    """How long the rest takes if it goes on as it did since the first report, with evaluations and checkpoints."""
+    """Estimates the remaining time from the time since the first report, evaluations and checkpoints included."""
 
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._first: tuple[int, float] | None = None
 
     def left(self, step: int, now: float, seconds_per_step: float) -> float:
-        """Seconds that the steps after this one take; the first report has only its own time for a step to go by."""
+        """Seconds of the remaining steps; at the first report, from ``seconds_per_step`` alone."""
         if self._first is None:
             self._first = step, now
-        first_step, began = self._first
-        pace = (now - began) / (step - first_step) if step > first_step else seconds_per_step
+        first_step, started = self._first
+        pace = (now - started) / (step - first_step) if step > first_step else seconds_per_step
         return (self._total - step) * pace
 
 
 def fitting(metrics: Sequence[str], columns: int, total_steps: int) -> str:
-    """As many of the metrics, the first ones first, as leave room for the bar in so many columns."""
+    """The first metrics, as many as leave room for the bar in the given columns."""
     around = len("100%|| / [0:00:00<00:00:00], ") + 2 * len(str(total_steps))
     chosen = ""
     for metric in metrics:
@@ -155,5 +155,5 @@ def fitting(metrics: Sequence[str], columns: int, total_steps: int) -> str:
 
 
 def _encodable(text: str) -> str:
-    """The text with an escape in place of each character that UTF-8 has not: bytes of a file's name that are not UTF-8."""
+    """The text with escapes for characters that UTF-8 cannot encode: bytes of a file name that are not UTF-8."""
     return text.encode(errors="backslashreplace").decode()

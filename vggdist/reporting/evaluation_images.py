@@ -1,6 +1,6 @@
 """Pictures of an evaluation, drawn with Pillow.
 
-All ranks wait while rank 0 draws, and matplotlib needs a second to be imported and a tenth of one for each picture.
+All ranks wait while rank 0 draws; matplotlib would need a second for its import and 0.1 s for each picture.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib.metadata import distribution
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vggdist.config.text import printable
@@ -19,14 +20,14 @@ THUMBNAIL = 128
 """Side in pixels of the images in :func:`mistakes`."""
 _LINE, _GAP, _COLUMNS = 16, 8, 6
 _LONGEST_NAME = 160
-"""Pixels of a class name beside a matrix."""
+"""Maximum width in pixels of a class name beside a matrix."""
 _MATRIX, _NAMED_CELL, _COUNTED_CLASSES, _COUNTED_CELL = 840, 12, 15, 44
 _FAINTEST = 0.12
 _WHITE, _BLUE, _RED, _GREY, _LINES = (255, 255, 255), (8, 69, 148), (165, 15, 21), (90, 90, 90), (225, 225, 225)
 
 
 class Mistake(NamedTuple):
-    """An image that was taken for another class.
+    """A misclassified image.
 
     Attributes:
         image: ``(S, S, C) uint8``, S at most :data:`THUMBNAIL`.
@@ -34,16 +35,18 @@ class Mistake(NamedTuple):
         probability: of the predicted class.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     true: str
     predicted: str
     probability: float
 
 
-def confusion_matrix(confusion: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str) -> Image.Image:
-    """A confusion matrix: the diagonal blue, mistakes red, stronger the larger the share of the row; a single image is seen.
+def confusion_matrix(
+    confusion: Sequence[Sequence[int]] | NDArray[np.int64], class_names: Sequence[str], title: str
+) -> Image.Image:
+    """A confusion matrix: the diagonal blue, mistakes red, darker for a larger share of the row; a single image is visible.
 
-    Up to 15 classes have their counts in the cells, up to 70 their names.
+    Up to 15 classes have counts in the cells, up to 70 have names.
 
     Args:
         confusion: ``(K, K)`` counts, a row for each true class.
@@ -85,14 +88,14 @@ def mistakes(found: Sequence[Mistake], title: str) -> Image.Image:
     for number, one in enumerate(found):
         left, top = _GAP + number % _COLUMNS * tile[0], 2 * _LINE + number // _COLUMNS * tile[1]
         picture.paste(_enlarged(one.image), (left, top))
-        surely = f" {100 * one.probability:.0f} %"
-        room = THUMBNAIL - round(_font(12).getlength(surely))
+        percent = f" {100 * one.probability:.0f} %"
+        room = THUMBNAIL - round(_font(12).getlength(percent))
         draw.text((left, top + THUMBNAIL), _fitting(one.true, _font(12), THUMBNAIL), _BLUE, _font(12))
-        draw.text((left, top + THUMBNAIL + _LINE - 1), _fitting(one.predicted, _font(12), room) + surely, _RED, _font(12))
+        draw.text((left, top + THUMBNAIL + _LINE - 1), _fitting(one.predicted, _font(12), room) + percent, _RED, _font(12))
     return picture
 
 
-def _cells(strength: np.ndarray, cell: int) -> np.ndarray:
+def _cells(strength: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
     """``(K, K)`` strengths of colour from 0 to 1 to ``(K * cell, K * cell, 3) uint8``, with a line around large cells."""
     full = np.where(np.eye(len(strength), dtype=bool)[..., None], _BLUE, _RED)
     colours = np.rint(255 + (full - 255) * strength[..., None]).astype(np.uint8)
@@ -102,7 +105,7 @@ def _cells(strength: np.ndarray, cell: int) -> np.ndarray:
     return cells
 
 
-def _write_counts(matrix: Image.Image, counts: np.ndarray, strength: np.ndarray, cell: int) -> None:
+def _write_counts(matrix: Image.Image, counts: NDArray[np.int64], strength: NDArray[np.float64], cell: int) -> None:
     draw = ImageDraw.Draw(matrix)
     for row, column in np.argwhere(counts).tolist():
         count = int(counts[row, column])
@@ -112,21 +115,21 @@ def _write_counts(matrix: Image.Image, counts: np.ndarray, strength: np.ndarray,
 
 
 def _write_upwards(picture: Image.Image, text: str, middle: int, top: int, colour: str | tuple[int, int, int]) -> None:
-    """Write text that is turned by a quarter, from its end downwards."""
+    """Write text that is rotated by 90 degrees, reading upwards, with its end at ``top``."""
     line = Image.new("RGB", (round(_font(12).getlength(text)) + 1, _LINE), _WHITE)
     ImageDraw.Draw(line).text((0, _LINE // 2), text, colour, _font(12), anchor="lm")
     picture.paste(line.transpose(Image.Transpose.ROTATE_90), (middle - _LINE // 2, top))
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    """An image of few pixels by a whole factor, each pixel as it is."""
+def _enlarged(image: NDArray[np.uint8]) -> Image.Image:
+    """A small image, enlarged by an integer factor without interpolation."""
     factor = max(1, THUMBNAIL // len(image))
     pixels = image.repeat(factor, axis=0).repeat(factor, axis=1)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text on one line, or as much of its beginning as is at most ``width`` pixels wide."""
+    """The text on one line, truncated to at most ``width`` pixels."""
     text = printable(text)
     if font.getlength(text) <= width:
         return text
@@ -137,6 +140,6 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib; to find it does not import that."""
+    """DejaVu Sans, which matplotlib contains; matplotlib is not imported."""
     path = distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
     return ImageFont.truetype(str(path), size)

@@ -1,6 +1,6 @@
 """TensorBoard's event files, written by the calling thread.
 
-tensorboardX's own writer hands events to a thread, which ends when the disk is full; the next events then wait for ever.
+tensorboardX's own writer uses a thread, which ends when the disk is full; the next events then block forever.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from tensorboardX.record_writer import masked_crc32c
 from vggdist.reporting.append_only_file import AppendOnlyFile
 
 PATTERN = "events.out.tfevents.*"
-"""Of the files' names."""
+"""Pattern of the files' names."""
 _VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """One process's curves and images; a full disk is dealt with as :class:`AppendOnlyFile` does."""
+    """The event file of one process; a full disk is handled by :class:`AppendOnlyFile`."""
 
     def __init__(self, directory: Path, suffix: str = "", purge_step: int | None = None) -> None:
-        """Begin a file in a folder of event files.
+        """Start a file in a folder of event files.
 
         Args:
             suffix: end of the file's name.
-            purge_step: TensorBoard hides what earlier files have of this step and later ones.
+            purge_step: TensorBoard hides the events of earlier files from this step on.
         """
-        # TensorBoard reads the files of a folder in the order of their names: microseconds, since an elastic run can begin
-        # anew within a second.
+        # TensorBoard reads the files of a folder in the order of their names: microseconds, since an elastic run can restart
+        # within a second.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}{suffix}"
         self._file = AppendOnlyFile(directory / name)
         events = [Event(wall_time=time.time(), file_version=_VERSION)]
@@ -53,7 +53,7 @@ class EventFile:
         return self._file.lost
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a point to each of several curves, under exactly these names."""
+        """Append a point to each of several curves, with exactly these names."""
         self._append(step, *(Summary.Value(tag=name, simple_value=value) for name, value in values.items()))
 
     def image(self, step: int, name: str, picture: Image.Image) -> None:
@@ -65,13 +65,13 @@ class EventFile:
         self._append(step, Summary.Value(tag=name, image=image))
 
     def text(self, step: int, name: str, lines: str) -> None:
-        """Append text that stands as it is, in a block of code."""
+        """Append preformatted text."""
         markdown = "\n".join(f"    {line}" for line in lines.splitlines())
         tensor = TensorProto(dtype="DT_STRING", string_val=[markdown.encode()])
         self._append(step, Summary.Value(tag=name, metadata=_metadata("text"), tensor=tensor))
 
     def hyper_parameters(self, step: int, values: Mapping[str, bool | float | str]) -> None:
-        """Say by what TensorBoard's HParams page compares this run with others. The first ones of a run count."""
+        """Record the values by which TensorBoard's HParams page compares runs; the first ones of a run are used."""
         start = SessionStartInfo(start_time_secs=time.time())
         for name, value in values.items():
             kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
@@ -79,13 +79,13 @@ class EventFile:
         self._session(step, "start", HParamsPluginData(session_start_info=start))
 
     def finished(self, step: int) -> None:
-        """Say on the HParams page that the run has come to its end."""
+        """Record for the HParams page that the run has finished."""
         end = SessionEndInfo(status=Status.Value("STATUS_SUCCESS"), end_time_secs=time.time())
         self._session(step, "end", HParamsPluginData(session_end_info=end))
 
     def _session(self, step: int, kind: str, data: HParamsPluginData) -> None:
         metadata = _metadata("hparams", data.SerializeToString())
-        tensor = TensorProto(dtype="DT_FLOAT", tensor_shape={"dim": [{"size": 0}]})  # it has to have some
+        tensor = TensorProto(dtype="DT_FLOAT", tensor_shape={"dim": [{"size": 0}]})  # the page requires one
         self._append(step, Summary.Value(tag=f"_hparams_/session_{kind}_info", metadata=metadata, tensor=tensor))
 
     def _append(self, step: int, *values: Summary.Value) -> None:
@@ -101,7 +101,7 @@ def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:
 
 
 def _record(event: Event) -> bytes:
-    """An event as TFRecord frames it: length, checksum of the length, content, checksum of the content."""
+    """An event in TFRecord framing: length, checksum of the length, content, checksum of the content."""
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))
     return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))

@@ -1,4 +1,4 @@
-"""Figures of matplotlib, for a person and for TensorBoard."""
+"""Writes figures of matplotlib to PNG files and TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DOTS_PER_INCH = 120
 
 
 def publish(figure: Figure, directory: Path, name: str) -> Path:
-    """Write a figure to ``directory / <name>.png`` and, as an image of that name, to TensorBoard's run ``bench`` below.
+    """Write a figure to ``directory / <name>.png`` and, as an image of that name, to TensorBoard's run ``bench`` below it.
 
-    Events of a training in the same folder stay by themselves: TensorBoard reads the files of a folder one after the other.
+    The folder of its own keeps the events separate from those of a training in ``directory``.
 
     Returns:
         The path of the PNG file.

@@ -1,4 +1,4 @@
-"""Which settings of a run TensorBoard's HParams page compares."""
+"""The settings of a run that TensorBoard's HParams page compares."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LEFT_OUT = {
     *("data.root", "data.download", "data.threads", "data.prefetch", "data.damaged"),
     *("train.batch_size", "train.global_batch_size", "train.loss_smoothing"),
 }
-"""What does not change the result, or is in :func:`hyper_parameters` as it came out."""
+"""Keys that do not change the result, or whose resulting value :func:`hyper_parameters` adds."""
 
 
 def hyper_parameters(config: Config, global_batch_size: int, ranks: int) -> dict[str, bool | float | str]:
-    """The settings that may change what a run reaches; null and lists are text.
+    """The settings that may change the result of a run; null and lists are text.
 
-    All of them, whatever their value: TensorBoard lists those first in which runs differ, and leaves a run that lacks one of
-    those out of its plots.
+    All of them, including defaults: TensorBoard lists settings that differ first, and omits a run from its plots if one of
+    those is missing.
     """
     values = dataclasses.asdict(config)
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for key in options(Config):
         section, _, name = key.partition(".")
         if key.startswith(_SECTIONS) and key not in _LEFT_OUT:
             value = values[section][name]
-            found[key] = value if isinstance(value, (bool, int, float, str)) else written(value)
-    return {**found, "train.global_batch_size": global_batch_size, "run.seed": config.run.seed, "ranks": ranks}
+            chosen[key] = value if isinstance(value, (bool, int, float, str)) else written(value)
+    return {**chosen, "train.global_batch_size": global_batch_size, "run.seed": config.run.seed, "ranks": ranks}

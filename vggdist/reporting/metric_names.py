@@ -1,4 +1,4 @@
-"""The names of an evaluation's metrics, as files, console and TensorBoard have them."""
+"""The names of an evaluation's metrics in files, on the console and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def metric_name(part: str, metric: str) -> str:
 
 
 def named(part: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of a part by their full names."""
+    """Metrics of a part by full name."""
     return {metric_name(part, name): value for name, value in metrics.items()}

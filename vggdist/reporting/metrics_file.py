@@ -22,17 +22,17 @@ _LONGEST_LINE = 2**20
 
 
 class MetricsFile(AppendOnlyFile):
-    """The file of a run that stands at a step: what an earlier process wrote after that step is removed."""
+    """The metrics file of a run at a step: lines of an earlier process after that step are removed."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Cut the file after a step. Lines that are damaged, or cut short by a kill, are removed.
+        """Truncate the file after a step. Lines that are damaged, or incomplete after a kill, are removed.
 
         Raises:
-            RequestError: when the file is there and cannot be read or cut.
+            RequestError: the file exists and cannot be read or truncated.
         """
         super().__init__(path)
         try:
-            _cut_after(path, step)
+            _truncate_after(path, step)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -44,29 +44,29 @@ class MetricsFile(AppendOnlyFile):
         self.append(json.dumps({"step": step, "epoch": round(epoch, 6), **finite}).encode() + b"\n")
 
 
-def _cut_after(path: Path, step: int) -> None:
-    kept: list[tuple[int, int]] = []  # the first and last byte of parts of the file
+def _truncate_after(path: Path, step: int) -> None:
+    kept: list[tuple[int, int]] = []  # start and end of byte ranges
     position = damaged = 0
     with open_regular(path) as file:
         for line in _lines(file):
-            found = _step_of(line)
-            damaged += found is None
-            if found is not None and found <= step:
+            line_step = _step_of(line)
+            damaged += line_step is None
+            if line_step is not None and line_step <= step:
                 if kept and kept[-1][1] == position:
                     kept[-1] = (kept[-1][0], position + len(line))
                 else:
                     kept.append((position, position + len(line)))
             position += len(line)
-        # First what needs no room: the disk may be full.
+        # Truncating needs no space: the disk may be full.
         os.truncate(path, kept[-1][1] if kept else 0)
         if len(kept) > 1 or kept and kept[0][0] > 0:
             _rewrite(path, file, kept)
     if damaged:
-        logger.warning("%s: %d damaged line(s) left out", path, damaged)
+        logger.warning("%s: %d damaged line(s) removed", path, damaged)
 
 
 def _rewrite(path: Path, file: BinaryIO, kept: list[tuple[int, int]]) -> None:
-    """Replace the file by the parts that are kept; where that fails, the damaged lines between them stay."""
+    """Replace the file by the given byte ranges; if that fails, the damaged lines between them stay."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # of a process that was killed
@@ -84,13 +84,13 @@ def _rewrite(path: Path, file: BinaryIO, kept: list[tuple[int, int]]) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; one that is longer than any of ours comes in pieces, none of which is a line of ours."""
+    """The lines of a file; a line that is too long is split into parts, which are all damaged lines."""
     while line := file.readline(_LONGEST_LINE):
         yield line
 
 
 def _step_of(line: bytes) -> int | None:
-    """The step of a line, or None where it is damaged."""
+    """The step of a line; None if the line is damaged."""
     try:
         step = json.loads(line.decode())["step"] if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError, RecursionError):

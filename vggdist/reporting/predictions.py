@@ -1,4 +1,4 @@
-"""Predictions as lines of text: one for each image, whatever its name is made of."""
+"""Predictions as text: one line for each image, even if its name contains line breaks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.text import printable
 
@@ -22,15 +23,15 @@ class Lines:
     """Text in one of the formats ``table``, ``json`` and ``csv``."""
 
     def __init__(self, form: str, class_names: Sequence[str], top: int) -> None:
-        """Show the ``top`` most probable classes of each image, or all where there are fewer."""
+        """Show the ``top`` most probable classes of each image, or all if there are fewer."""
         self._names, self._top = class_names, min(top, len(class_names))
         self._width = max(map(len, class_names))
         self._line: Callable[[Path, Ranked], str] = {"table": self._table, "json": _json, "csv": _csv}[form]
         columns = [f"{column}_{place}" for place in range(1, self._top + 1) for column in ("class", "probability")]
         self.header = _row(("image", *columns)) if form == "csv" else ""
 
-    def of(self, path: Path, probabilities: np.ndarray) -> str:
-        """The line of an image, with its end.
+    def of(self, path: Path, probabilities: NDArray[np.float64]) -> str:
+        """The line of an image, with its line break.
 
         Args:
             probabilities: ``(num_classes,)``.
@@ -44,11 +45,11 @@ class Lines:
 
 
 def _json(path: Path, ranked: Ranked) -> str:
-    # Bytes that are not UTF-8 are escaped as \xNN; what else is in a name, JSON can hold.
+    # Bytes that are not UTF-8 are escaped as \xNN; JSON can represent everything else.
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
-    found: dict[str, Any] = {"image": name}
-    found["predictions"] = [{"class": one, "probability": float(f"{probability:.6g}")} for one, probability in ranked]
-    return json.dumps(found) + "\n"
+    line: dict[str, Any] = {"image": name}
+    line["predictions"] = [{"class": one, "probability": float(f"{probability:.6g}")} for one, probability in ranked]
+    return json.dumps(line) + "\n"
 
 
 def _csv(path: Path, ranked: Ranked) -> str:

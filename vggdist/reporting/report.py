@@ -1,4 +1,4 @@
-"""One place that metrics go to; from there to TensorBoard, ``metrics.jsonl`` and the console. Rank 0 alone has one."""
+"""Report of a run: metrics go to TensorBoard, ``metrics.jsonl`` and the console. Only that of rank 0 writes anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.reporting.chance_level import advice, is_at_chance
@@ -28,14 +30,14 @@ OnReport = Callable[[int, float, Mapping[str, float]], object]
 
 LOG, METRICS, EVENTS = "log.txt", "metrics.jsonl", "events.out.tfevents"
 _MOST_CLASSES = 200
-"""Of a confusion matrix that is drawn at each evaluation."""
+"""Largest confusion matrix that is drawn at each evaluation."""
 
 
 def require_usable(directory: Path) -> None:
-    """Refuse a run's folder in which something else stands in the place of a report. Changes nothing.
+    """Check that the files of a report in a run's folder are regular files, if they exist. Changes nothing.
 
     Raises:
-        RequestError: naming it.
+        RequestError: one is not; the message names it.
     """
     for name in (LOG, METRICS):
         if os.path.lexists(directory / name) and not (directory / name).is_file():
@@ -43,32 +45,32 @@ def require_usable(directory: Path) -> None:
 
 
 class Report:
-    """Where the metrics of a run go. This one records nothing: it is what the ranks above 0 have."""
+    """A report that writes nothing, for the ranks above 0; base class of :class:`RunReport`."""
 
     @property
     def lost(self) -> dict[str, int]:
-        """How many records of which file could not be written so far; empty when all is there."""
+        """Number of records by file that could not be written so far; empty if there are none."""
         return {}
 
     def advance(self, step: int) -> None:
-        """Record that a step was handed to the device."""
+        """Record that a step was enqueued."""
 
     def training(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         """Record the metrics of the steps since the last report."""
 
-    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: NDArray[np.int64]) -> None:
         """Record an evaluation of one part of the data set; ``confusion`` is ``(K, K)``, a row for each true class."""
 
     def best(self, step: int, metric: str, value: float | None) -> None:
         """Record the best evaluation so far; None: there is none."""
 
-    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
-        """Record what a network is most wrong about, the worst first."""
+    def mistakes(self, step: int, worst: Sequence[Mistake]) -> None:
+        """Record the worst mistakes, the worst first."""
 
     def sync(self) -> None:
-        """Force what was recorded to the disk, before a checkpoint that counts on it. For any thread."""
+        """Sync the records to the disk, before a checkpoint that relies on them. Any thread may call this."""
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -76,10 +78,10 @@ class Report:
 
 
 class RunReport(Report):
-    """Rank 0's record of a run: ``metrics.jsonl`` and TensorBoard's events in its folder, and the console.
+    """Rank 0's report: ``metrics.jsonl`` and TensorBoard's events in the run's folder, and the console.
 
-    A disk that is full or read-only does not end the training: curves and lines are kept back until they can be written,
-    within limits, and :attr:`lost` says what could not be.
+    A disk that is full or read-only does not end the training: records are kept in memory until they can be written, within
+    limits, and :attr:`lost` counts those that could not be.
     """
 
     def __init__(
@@ -91,17 +93,17 @@ class RunReport(Report):
         bar: bool = False,
         on_report: OnReport | None = None,
     ) -> None:
-        """Open the record.
+        """Open the files.
 
         Args:
-            first_step: the step at which the run stands; what an earlier process recorded after it is taken back, so
-                that curves of a continued run do not double.
+            first_step: current step of the run; records of an earlier process after it are removed, so that curves of a
+                continued run have no duplicates.
             class_names: for pictures; None: the classes' numbers.
             bar: show a progress bar on a terminal.
-            on_report: called with each record, too.
+            on_report: also called with each record.
 
         Raises:
-            RequestError: when what an earlier process recorded cannot be continued.
+            RequestError: the files of an earlier process cannot be continued.
         """
         require_usable(directory)
         self._directory, self._on_report = directory, on_report
@@ -117,8 +119,8 @@ class RunReport(Report):
         counts = {METRICS: self._metrics.lost, EVENTS: self._events.lost, **dict.fromkeys(self._unwritten, 1)}
         return {name: count for name, count in counts.items() if count}
 
-    def introduce(self, configuration: str, hyper_parameters: Mapping[str, bool | float | str]) -> None:
-        """Show in TensorBoard what is trained: the whole configuration, and that by which runs are compared."""
+    def record_configuration(self, configuration: str, hyper_parameters: Mapping[str, bool | float | str]) -> None:
+        """Record the configuration in TensorBoard, and the hyper-parameters by which runs are compared."""
         self._events.text(self._step, "configuration", configuration)
         self._events.hyper_parameters(self._step, hyper_parameters)
 
@@ -130,7 +132,7 @@ class RunReport(Report):
         self._record(step, epoch, metrics)
         self.console.training(step, epoch, metrics)
 
-    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+    def evaluation(self, step: int, epoch: float, part: str, metrics: dict[str, float], confusion: NDArray[np.int64]) -> None:
         self._record(step, epoch, metrics)
         matrix = {"step": step, "rows": "true class", "counts": confusion.tolist()}
         self._replace(f"confusion-{part}.json", json.dumps(matrix))
@@ -145,14 +147,14 @@ class RunReport(Report):
             logger.warning("%s", advice(loss, len(confusion)))
 
     def best(self, step: int, metric: str, value: float | None) -> None:
-        # The name does not contain the part, so that the HParams page compares runs with and without a validation part.
+        # Without the part in the name, so that the HParams page compares runs with and without a validation part.
         if value is not None:
             self._events.scalars(step, {metric_name("best", metric): value})
 
-    def mistakes(self, step: int, found: Sequence[Mistake]) -> None:
-        if found:
+    def mistakes(self, step: int, worst: Sequence[Mistake]) -> None:
+        if worst:
             title = "worst mistakes: true class (blue), predicted class with its probability (red)"
-            self._events.image(step, "mistakes", mistakes(found, title))
+            self._events.image(step, "mistakes", mistakes(worst, title))
 
     def sync(self) -> None:
         self._metrics.sync()
@@ -164,7 +166,7 @@ class RunReport(Report):
             self._on_report(step, epoch, metrics)
 
     def _replace(self, name: str, text: str) -> None:
-        """Write a file of which only the newest counts, whole or not at all."""
+        """Replace a file atomically."""
         path, temporary = self._directory / name, self._directory / f"{name}.tmp"
         try:
             temporary.unlink(missing_ok=True)  # of a process that was killed
@@ -174,7 +176,7 @@ class RunReport(Report):
             self._unwritten.discard(name)
         except OSError as error:
             if name not in self._unwritten:
-                logger.warning("%s cannot be written: %s; the training goes on", path, error.strerror or error)
+                logger.warning("%s cannot be written: %s; the training continues", path, error.strerror or error)
             self._unwritten.add(name)
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run, whatever state its files are in. Reads only; needs no MXNet."""
+"""State and metrics of a run from the files in its folder, even if some are damaged. Read-only; without MXNet."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ CONFIGURATION = "config.yaml"
 _METRICS, _RESULT = "metrics.jsonl", "result.json"
 _SPEED, _PARTS = "throughput/images_per_s", ("validation", "eval")
 _MOST_BYTES, _LONGEST_LINE = 64 * 2**20, 2**20
-"""Of metrics.jsonl: the end of a larger file is read."""
+"""Limits of metrics.jsonl: only the end of a larger file is read."""
 _LONGEST_POINTER = 1000
 _REPORTS = 20
-"""Newest reports of which the speed is the median."""
+"""Number of reports whose median is the speed."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a run; None where it is not.
+    """What is known of a run; unknown values are None.
 
     Attributes:
         path: the folder.
         state: of the newest job: ``finished``, ``failed``, ``stopped``, ``refused``, ``running``, ``died`` (its process is
-            gone without a word), or ``running?`` (it ran on another host, where nobody can look from here).
-        step, total_steps: finished steps, and those that were asked for.
+            gone without a result), or ``running?`` (it ran on another host, whose processes are not visible here).
+        step, total_steps: finished steps, and steps of the whole run.
         best_metric: name with its part, such as ``eval/top1(%)``.
         best_value, best_step: of the best evaluation.
         images_per_s: median of the newest reports.
-        changed: when the newest of its files changed, in seconds since 1970.
+        changed: modification time of the newest of its files, in seconds since 1970.
         metrics: the newest value of each.
-        result: what ``result.json`` holds; empty where it cannot be read.
+        result: content of ``result.json``; empty if it cannot be read.
     """
 
     path: Path
@@ -69,13 +69,13 @@ class RunRecord:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run: it has at least two of the files that a training writes, in whatever state."""
+    """Whether a folder is that of a run: it has at least two of the files that a training writes."""
     names = (CONFIGURATION, _METRICS, _RESULT, "log.txt", "checkpoints")
     return sum(os.path.lexists(path / name) for name in names) >= 2
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The folders of runs in a folder, or the folder itself where it is that of a run.
+    """The folders of runs in a folder, or the folder itself if it is that of a run.
 
     Raises:
         RequestError: the folder cannot be read.
@@ -103,22 +103,22 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read what is there of a run; what is damaged or not there is left out."""
+    """Read the files of a run; damaged and missing ones are ignored."""
     result, history = read_json(path / _RESULT) or {}, _History()
     with contextlib.suppress(OSError), open_regular(path / _METRICS) as file:
         for line in _lines(file):
             history.add(line)
-    asked: dict[str, Any] = {}
+    configured: dict[str, Any] = {}
     with contextlib.suppress(RequestError):
-        asked = settings(path)
+        configured = settings(path)
     ended = result if result.get("exit_code") is not None else {}
     step = _newest([_number(ended.get("step"), int), history.step, _step_of_checkpoint(path)])
-    metric, value, at = _best(ended, history, asked)
+    metric, value, at = _best(ended, history, configured)
     return RunRecord(
         path=path,
         state=_state(result),
         step=step,
-        total_steps=_total_steps(asked, history),
+        total_steps=_total_steps(configured, history),
         best_metric=metric,
         best_value=value,
         best_step=at,
@@ -130,7 +130,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 class _History:
-    """What the lines of ``metrics.jsonl`` say."""
+    """Summary of the lines of ``metrics.jsonl``."""
 
     def __init__(self) -> None:
         self.step: int | None = None
@@ -158,51 +158,51 @@ class _History:
         return statistics.median(self._speeds) if self._speeds else None
 
     def best(self, metric: str) -> tuple[str | None, float | None, int | None]:
-        """Name, value and step of the best evaluation, of the validation part where there is one."""
+        """Name, value and step of the best evaluation, of the validation part if there is one."""
         for name in (metric_name(part, metric) for part in _PARTS):
-            found = [(values[name], -step) for step, values in self.evaluations if name in values]
-            if found:
+            candidates = [(values[name], -step) for step, values in self.evaluations if name in values]
+            if candidates:
                 sign = -1 if metric in LOWER_IS_BETTER else 1
-                value, step = max(found, key=lambda one: (sign * one[0], one[1]))
+                value, step = max(candidates, key=lambda one: (sign * one[0], one[1]))
                 return name, value, -step
         return None, None, None
 
 
 def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The objects in the lines of a file; lines that are damaged are left out."""
+    """The JSON objects in the lines of a file; damaged lines are skipped."""
     size = os.fstat(file.fileno()).st_size
     file.seek(max(0, size - _MOST_BYTES))
     while line := file.readline(_LONGEST_LINE):
         with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                yield found
+            content = json.loads(line)
+            if isinstance(content, dict):
+                yield content
 
 
 def _step_of_checkpoint(path: Path) -> int | None:
-    """The step of the newest checkpoint, by the pointer to it."""
+    """The step of the newest checkpoint, from the file ``latest``."""
     try:
-        found = re.fullmatch(r"step-(\d{1,15})", read_text(path / "checkpoints" / "latest", _LONGEST_POINTER).strip())
+        match = re.fullmatch(r"step-(\d{1,15})", read_text(path / "checkpoints" / "latest", _LONGEST_POINTER).strip())
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(match[1]) if match else None
 
 
 def _best(
-    ended: Mapping[str, Any], history: _History, asked: Mapping[str, Any]
+    ended: Mapping[str, Any], history: _History, configured: Mapping[str, Any]
 ) -> tuple[str | None, float | None, int | None]:
     best = ended.get("best")
     if isinstance(best, dict) and isinstance(best.get("metric"), str) and _number(best.get("value")) is not None:
         part = best.get("part") if isinstance(best.get("part"), str) else "eval"  # of an earlier version
         return metric_name(str(part), best["metric"]), best["value"], _number(best.get("step"), int)
-    metric = asked.get("checkpoint.best_metric", "top1")
+    metric = configured.get("checkpoint.best_metric", "top1")
     return history.best(metric if isinstance(metric, str) else "top1")
 
 
-def _total_steps(asked: Mapping[str, Any], history: _History) -> int | None:
-    if (steps := _number(asked.get("train.steps"), int)) is not None:
+def _total_steps(configured: Mapping[str, Any], history: _History) -> int | None:
+    if (steps := _number(configured.get("train.steps"), int)) is not None:
         return steps
-    epochs, steps_per_epoch = _number(asked.get("train.epochs")), history.steps_per_epoch
+    epochs, steps_per_epoch = _number(configured.get("train.epochs")), history.steps_per_epoch
     if epochs is None or not steps_per_epoch:
         return None
     return max(1, math.ceil(round(epochs * steps_per_epoch, 6)))  # as vggdist.training.triggers counts
@@ -218,10 +218,10 @@ def _state(result: Mapping[str, Any]) -> str | None:
 
 
 def _is_alive(job: Mapping[str, Any]) -> bool:
-    """Whether the process of a job on this host lives; another that has its number by now started at another time."""
+    """Whether the process of a job on this host is alive; a later process with the same number has another start time."""
     try:
         process = psutil.Process(job["process"])
-        # Within two seconds: the system computes it from the time of its own start, which is corrected now and then.
+        # Within two seconds: it is computed from the boot time, which the system corrects now and then.
         moments = (time.gmtime(process.create_time() + shift) for shift in (-2, -1, 0, 1, 2))
         started = {time.strftime("%Y-%m-%dT%H:%M:%SZ", moment) for moment in moments}
         return job["started_at"] in started and process.status() != psutil.STATUS_ZOMBIE
@@ -241,7 +241,7 @@ def _newest(values: list[Any]) -> Any:
 
 
 def _number(value: Any, kind: type = float) -> Any:
-    """A number that JSON or YAML gave, if it is one of that kind, else None."""
+    """A value from JSON or YAML if it is a number of that kind, else None."""
     kinds = (int,) if kind is int else (int, float)
     sound = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < 1e300
     return value if sound else None

@@ -1,1 +1,1 @@
-"""Does a training compute what it should on these devices? Run by the doctor, and by tests on a CPU."""
+"""Checks that training computes correct results on these devices. Run by the doctor, and by tests on a CPU."""

@@ -1,4 +1,4 @@
-"""Small trainings for the checks, made by the code that makes a run's."""
+"""Small trainings for the checks, set up by the same code as a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.collectives.world import World
 from vggdist.config.images import DataConfig
@@ -25,12 +26,12 @@ from vggdist.config.schema import (
 )
 from vggdist.training.setup import Training, prepare
 
-Parameters = dict[str, np.ndarray]
+Parameters = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a check, and the images that it is shown.
+    """The network of a check, and the size of its images.
 
     Attributes:
         batch_size: of all ranks together.
@@ -42,7 +43,11 @@ class Network:
     batch_size: int
 
     def config(self, device: str, **train: Any) -> Config:
-        """A run on noise with settings of ``train``; nothing of it is kept on the disk."""
+        """The configuration of a run on synthetic data that writes no files.
+
+        Args:
+            train: settings of the section ``train``.
+        """
         batch = self.batch_size
         return Config(
             run=RunConfig(name="selftest", resume="never", device=device),  # type: ignore[arg-type]
@@ -60,11 +65,11 @@ class Network:
         )
 
     def of(self, batch_size: int) -> Network:
-        """The same with another batch."""
+        """A copy with another batch size."""
         return replace(self, batch_size=batch_size)
 
     def changed(self, **model: Any) -> Network:
-        """The same with other values of ``model``."""
+        """A copy with other values of ``model``."""
         return replace(self, model=replace(self.model, **model))
 
 
@@ -73,12 +78,12 @@ _SMALL = ModelConfig(name="custom", stages=((2, 32), (2, 64)), batch_norm=True, 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the checks are.
+    """Sizes of the checks.
 
     Attributes:
-        small, full: networks that are compared with the CPU, and with themselves.
-        fast: whose speed and memory are measured, with this batch on each rank.
-        reduced_bytes: of the array whose reduction is measured.
+        small, full: networks that are compared with the CPU, and between two trainings.
+        fast: network whose speed and memory are measured, with its batch size on each rank.
+        reduced_bytes: size of the array whose reduction is measured.
     """
 
     small: Network = field(default_factory=lambda: Network(_SMALL, 32, 10, 32))
@@ -88,23 +93,23 @@ class Scale:
     timed_steps: int = 20
 
     @classmethod
-    def suiting(cls, device: mx.Context) -> Scale:
-        """The checks' own on a GPU; on a CPU, where VGG-16 makes some images per second, less of what is timed."""
+    def of(cls, device: mx.Context) -> Scale:
+        """The default sizes on a GPU; smaller timings on a CPU, where VGG-16 processes a few images per second."""
         if device.device_type == "gpu":
             return cls()
         return cls(fast=Network(ModelConfig(name="vgg16"), 224, 1000, 4), reduced_bytes=64 * 2**20, timed_steps=3)
 
 
-def by_itself(world: World) -> World:
-    """This rank as the only one; it keeps its device."""
-    alone = copy.copy(world)
-    alone.rank, alone.size = 0, 1
-    return alone
+def single_rank(world: World) -> World:
+    """A world in which this process is rank 0 of 1; it keeps its local rank and so its device."""
+    single = copy.copy(world)
+    single.rank, single.size = 0, 1
+    return single
 
 
 @contextmanager
-def made(network: Network, device: str, world: World, **train: Any) -> Iterator[Training]:
-    """A training at its beginning; its memory is given back at the end. Every rank of ``world`` must call this."""
+def new_training(network: Network, device: str, world: World, **train: Any) -> Iterator[Training]:
+    """A training at step 0; its memory is freed at the end. Every rank of ``world`` must call this."""
     training = prepare(network.config(device, **train), world)
     try:
         yield training
@@ -115,7 +120,7 @@ def made(network: Network, device: str, world: World, **train: Any) -> Iterator[
 
 
 def train(training: Training, steps: range) -> None:
-    """Make steps on batches in the order of a run."""
+    """Train some steps, on batches in the order of a run."""
     for number in steps:
         samples = training.inputs.plan.part(
             training.inputs.plan.order(0), number % training.inputs.plan.steps_per_epoch, training.world.rank
@@ -123,27 +128,27 @@ def train(training: Training, steps: range) -> None:
         batch = training.inputs.training_view.batch(0, *samples)
         flags = mx.nd.zeros((3,), ctx=training.device)
         training.step(batch, number, 0.01, training.inputs.plan.num_valid(0), flags, measure=False)
-        flags.wait_to_read()  # the next one may have its name
+        flags.wait_to_read()  # the next step may use the same name
         training.inputs.training_view.release(batch)
 
 
 def values(training: Training) -> Parameters:
-    """All that a checkpoint would hold, on the host."""
+    """All arrays of a checkpoint, on the host."""
     return {name: array.asnumpy() for name, array in training.state.arrays.items()}
 
 
 def distance(one: Parameters, other: Parameters, start: Parameters) -> float:
-    """How far two trainings ended from each other, as a share of how far the second has come: Euclidean, of the parameters."""
+    """Euclidean distance between the parameters of two trainings, relative to the distance of the second from the start."""
     names = [name for name in start if name.startswith("parameter/")]
     moved = sum(_square(other[name] - start[name]) for name in names)
     return float(np.sqrt(sum(_square(one[name] - other[name]) for name in names) / moved)) if moved > 0 else float("nan")
 
 
-def _square(values: np.ndarray) -> float:
-    """Of the Euclidean norm."""
+def _square(values: NDArray[Any]) -> float:
+    """The square of the Euclidean norm."""
     return float(np.dot(values.reshape(-1), values.reshape(-1)))
 
 
-def bits_apart(one: Parameters, other: Parameters) -> int:
+def arrays_that_differ(one: Parameters, other: Parameters) -> int:
     """The number of arrays that differ in any bit."""
     return sum(one[name].tobytes() != other[name].tobytes() for name in one)

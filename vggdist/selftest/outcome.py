@@ -1,4 +1,4 @@
-"""What a check measured, on all ranks, and the report of all checks; pure."""
+"""The result of a check on all ranks, and the report of all checks. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vggdist.diagnosis.findings import Finding
 
 @dataclass(frozen=True)
 class Measured:
-    """What one rank measured.
+    """The measurement of one rank.
 
     Attributes:
-        value: of the rank; nan counts as beyond any limit.
-        note: what a person needs to know beside it.
+        value: of the rank; nan fails any limit.
+        note: additional information for the report.
     """
 
     value: float
@@ -24,15 +24,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A check on all ranks.
+    """The result of a check on all ranks.
 
     Attributes:
-        claim: what it shows, in words.
+        claim: description of the check.
         unit: of the values.
-        limit: which no value may exceed; None where the value is only reported.
+        limit: maximum of the values; None if the values are only reported.
         values: of all ranks, in their order.
         note: of the worst rank.
-        seconds: that it took.
+        seconds: duration of the check.
     """
 
     claim: str
@@ -44,7 +44,7 @@ class Outcome:
 
     @classmethod
     def of(cls, claim: str, unit: str, limit: float | None, ranks: Sequence[Measured], seconds: float) -> Outcome:
-        """From what the ranks measured."""
+        """From the measurements of all ranks."""
         note = ranks[_worst([one.value for one in ranks])].note
         return cls(claim, unit, limit, [one.value for one in ranks], note, seconds)
 
@@ -63,7 +63,7 @@ class Outcome:
         return f"{level:8}{self.claim}: {self.values[worst]:.4g}{self.unit}{limit}{rank}{note}"
 
     def finding(self) -> Finding:
-        """For the doctor."""
+        """The result as a finding of the doctor."""
         if self.passed:
             return Finding("ok", f"selftest: {str(self)[8:]}")
         return Finding(
@@ -72,31 +72,31 @@ class Outcome:
 
 
 def _worst(values: Sequence[float]) -> int:
-    """The rank of the largest value, or of the first that is no number."""
+    """The rank with the first nan; without one, with the largest value."""
     return next((rank for rank, value in enumerate(values) if value != value), values.index(max(values)))
 
 
-def as_json(place: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> dict[str, Any]:
-    """For ``selftest.json``.
+def as_json(environment: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> dict[str, Any]:
+    """Contents of ``selftest.json``.
 
     Args:
-        place: ranks, devices, versions and environment.
-        complete: no check is left; until then nothing has passed.
+        environment: ranks, devices, versions and environment variables.
+        complete: all checks have run; otherwise ``passed`` is False.
     """
-    checks = [{**asdict(one), "values": _numbers(one.values), "passed": one.passed} for one in outcomes]
-    return {"complete": complete, "passed": complete and all(one.passed for one in outcomes), **place, "checks": checks}
+    checks = [{**asdict(one), "values": _with_null(one.values), "passed": one.passed} for one in outcomes]
+    return {"complete": complete, "passed": complete and all(one.passed for one in outcomes), **environment, "checks": checks}
 
 
-def _numbers(values: Sequence[float]) -> list[float | None]:
-    """JSON knows no nan."""
+def _with_null(values: Sequence[float]) -> list[float | None]:
+    """The values with None instead of nan, which JSON does not have."""
     return [value if value == value else None for value in values]
 
 
-def as_text(place: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> str:
-    """For ``selftest.txt``: the place, one line for each check, and the verdict."""
-    lines = [f"{name}: {value}" for name, value in place.items()]
+def as_text(environment: Mapping[str, Any], outcomes: Sequence[Outcome], complete: bool) -> str:
+    """Contents of ``selftest.txt``: the environment, one line for each check, and a summary."""
+    lines = [f"{name}: {value}" for name, value in environment.items()]
     failed = sum(not one.passed for one in outcomes)
-    verdict = f"{failed} of {len(outcomes)} checks failed" if failed else f"{len(outcomes)} checks, none failed"
+    summary = f"{failed} of {len(outcomes)} checks failed" if failed else f"{len(outcomes)} checks, none failed"
     if not complete:
-        verdict += "; the test has not come to its end"
-    return "\n".join([*lines, "", *map(str, outcomes), "", verdict]) + "\n"
+        summary += "; the test did not complete"
+    return "\n".join([*lines, "", *map(str, outcomes), "", summary]) + "\n"

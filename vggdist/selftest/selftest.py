@@ -1,4 +1,4 @@
-"""The self test: every check on every rank, reported in one JSON and one text file."""
+"""The self test: runs every check on every rank and writes a JSON and a text report."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ FILES = ("selftest.json", "selftest.txt")
 
 
 def selftest(world: World, device: mx.Context, directory: Path, scale: Scale | None = None) -> list[Finding]:
-    """Run all checks; rank 0 writes :data:`FILES` after each, so that a crash leaves those before it.
+    """Run all checks; rank 0 writes :data:`FILES` after each, so that the results before a crash are kept.
 
     Every rank must call this. It takes minutes, and the memory of a training of VGG-16 on 64 images.
 
     Args:
         device: of this rank.
-        directory: of the files, made when absent.
-        scale: of the checks; None: what suits the device.
+        directory: of the files, created if it does not exist.
+        scale: of the checks; None: the default of the device.
 
     Returns:
         One finding for each check, the same on all ranks.
 
     Raises:
-        RequestError, RunError, OSError: on every rank, where a training of a check could not be set up.
+        RequestError, RunError, OSError: on every rank, if the training of a check could not be set up.
     """
-    bench = Bench(world, device, scale or Scale.suiting(device))
-    place, outcomes = _place(world, device), list[Outcome]()
+    bench = Bench(world, device, scale or Scale.of(device))
+    environment, outcomes = _environment(world, device), list[Outcome]()
     with _quiet():
         for claim in claims(bench):
-            outcomes.append(_checked(claim, bench))
-            _write(world, directory, place, outcomes, complete=False)
-    _write(world, directory, place, outcomes, complete=True)
+            outcomes.append(_measure(claim, bench))
+            _write(world, directory, environment, outcomes, complete=False)
+    _write(world, directory, environment, outcomes, complete=True)
     return [one.finding() for one in outcomes]
 
 
-def _checked(claim: Claim, bench: Bench) -> Outcome:
+def _measure(claim: Claim, bench: Bench) -> Outcome:
     started = time.perf_counter()
     try:
         measured = claim.measure(bench)
@@ -62,8 +62,8 @@ def _checked(claim: Claim, bench: Bench) -> Outcome:
     return Outcome.of(claim.text, claim.unit, claim.limit, ranks, round(time.perf_counter() - started, 2))
 
 
-def _place(world: World, device: mx.Context) -> dict[str, Any]:
-    """What the figures were measured on."""
+def _environment(world: World, device: mx.Context) -> dict[str, Any]:
+    """Hardware, versions and settings of the measurements."""
     import horovod.mxnet as hvd
 
     gpu = gpus.describe(device.device_id) if device.device_type == "gpu" else None
@@ -85,19 +85,19 @@ def _place(world: World, device: mx.Context) -> dict[str, Any]:
 _PREFIXES = ("MXNET_", "HOROVOD_FUSION", "HOROVOD_CYCLE", "NCCL_", "NVIDIA_TF32", "OMP_", "CUDA_VISIBLE")
 
 
-def _write(world: World, directory: Path, place: dict[str, Any], outcomes: Sequence[Outcome], complete: bool) -> None:
+def _write(world: World, directory: Path, environment: dict[str, Any], outcomes: Sequence[Outcome], complete: bool) -> None:
     def write() -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        as_data, text = (directory / name for name in FILES)
-        as_data.write_text(json.dumps(as_json(place, outcomes, complete), indent=2) + "\n")
-        text.write_text(as_text(place, outcomes, complete))
+        json_file, text_file = (directory / name for name in FILES)
+        json_file.write_text(json.dumps(as_json(environment, outcomes, complete), indent=2) + "\n")
+        text_file.write_text(as_text(environment, outcomes, complete))
 
     world.together(write, acts=world.is_root)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log of the trainings that are set up, and without MXNet's warning that it knows their constants' names."""
+    """Suppress the log of the checks' trainings, and MXNet's warning that names of constants are registered already."""
     logger = logging.getLogger("vggdist")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,1 +1,1 @@
-"""How does it learn? The loop, the step, the schedule, the optimizers and the metrics."""
+"""Training: the loop, the step, the schedule, the optimizers and the metrics."""

@@ -1,4 +1,4 @@
-"""Measuring a network on a data set, each sample once, over all ranks."""
+"""Evaluation of a network on a data set, each sample once, over all ranks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from vggdist.collectives.world import World
@@ -21,23 +23,23 @@ from vggdist.models.model import Model
 from vggdist.training.metrics import EvaluationSums
 from vggdist.training.mistakes import Mistakes
 
-# Of MXNet's pools and cudaMalloc, of cuBLAS and of cuDNN.
+# In the messages of MXNet's pools and cudaMalloc, cuBLAS and cuDNN.
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of measuring a view.
+    """Results of an evaluation.
 
     Attributes:
-        metrics: by their names without the part.
+        metrics: by name without the part.
         confusion: ``(K, K)`` counts, a row for each true class.
-        sums: from which both were computed.
-        mistakes: of this rank alone.
+        sums: the totals that both were computed from.
+        mistakes: of this rank only.
     """
 
     metrics: dict[str, float]
-    confusion: np.ndarray
+    confusion: NDArray[np.int64]
     sums: EvaluationSums
     mistakes: Mistakes
 
@@ -50,13 +52,13 @@ def evaluate(
     reading: ReadingConfig,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Measure the whole of a view; the sums are the same on every rank and for any number of ranks.
+    """Evaluate a view; the sums are the same on every rank and for any number of ranks.
 
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
-        images_at_once: of a rank; with several crops, each counts.
-        stopped: asked at each batch, equally often on every rank; once it says yes, to all, the result is None.
+        images_at_once: batch size of a rank; each crop counts.
+        stopped: called at each batch, equally often on every rank; when it returns true, on all ranks, the result is None.
     """
     sums, mistakes = EvaluationSums(len(model.spec.class_names)), Mistakes()
     for scored in scored_batches(model, view, world, images_at_once, reading):
@@ -72,11 +74,11 @@ def evaluate(
 
 def scored_batches(
     model: Model, view: EvaluationView, world: World, images_at_once: int, reading: ReadingConfig
-) -> Iterator[tuple[Batch, np.ndarray] | None]:
+) -> Iterator[tuple[Batch, NDArray[Any]] | None]:
     """This rank's batches of a view with their scores, ``(B, num_classes) float32``, equally many on every rank.
 
-    It yields None where this rank has no batch left. Where the view crops each image several times, the softmax is averaged
-    over these.
+    Yields None when this rank has no batch left. If the view has several crops of each image, the softmax is averaged over
+    them.
     """
     size = max(1, images_at_once // view.crops)
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
@@ -90,16 +92,18 @@ def scored_batches(
         yield batch, mean_over_crops(scores.asnumpy(), view.crops)
 
 
-def rehearse(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context) -> None:
-    """Take the device's memory for evaluations, so that one for which there is none fails now and not after an epoch.
+def reserve_memory(
+    forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int, int, int, int], device: mx.Context
+) -> None:
+    """Allocate the device memory of evaluations, so that too large a batch fails now and not after an epoch.
 
-    The network's static graph keeps it until the end.
+    The network's static graph keeps the memory.
 
     Args:
         shape: of the images in one forward pass, ``(B, S, S, C)``.
 
     Raises:
-        RequestError: where the device has too little.
+        RequestError: the device has too little memory.
     """
     try:
         forward(mx.nd.zeros(shape, ctx=device, dtype="uint8")).wait_to_read()
@@ -111,10 +115,10 @@ def rehearse(forward: Callable[[mx.nd.NDArray], mx.nd.NDArray], shape: tuple[int
         ) from error
 
 
-def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:
-    """Logits ``(B * crops, K)``, a sample's together, to ``(B, K)`` whose softmax is the mean of that of its crops.
+def mean_over_crops(scores: NDArray[Any], crops: int) -> NDArray[Any]:
+    """Combine logits ``(B * crops, K)``, those of a sample adjacent, to ``(B, K)`` whose softmax is the mean over the crops.
 
-    A logit that is not finite makes all of its sample nan. One crop's logits stay as they are.
+    A logit that is not finite makes all logits of its sample nan. With one crop the logits are returned unchanged.
     """
     if crops == 1:
         return scores
@@ -124,8 +128,8 @@ def mean_over_crops(scores: np.ndarray, crops: int) -> np.ndarray:
     return logsumexp(log_probabilities, axis=1) - math.log(crops)
 
 
-def _batch(view: EvaluationView, samples: np.ndarray, size: int) -> Batch:
-    """A batch of fixed size: the last one is filled up with its first sample and masked, for the network's static shape."""
+def _batch(view: EvaluationView, samples: NDArray[np.int64], size: int) -> Batch:
+    """A batch of fixed size, for the network's static shape: the last one is padded with its first sample, which is masked."""
     filled = np.full(size, samples[0])
     filled[: len(samples)] = samples
     return view.batch(filled, (np.arange(size) < len(samples)).astype(np.float32))

@@ -1,10 +1,10 @@
 """Weights of fully connected layers whose gradients each rank computes from the factors of all ranks.
 
 The gradient of such a weight is a sum over samples of outer products, ``G^T X``; see
-:class:`~vggdist.models.dense.FactoredDense`. A rank that has the rows of ``G`` and ``X`` of all ranks can compute the sum over
-the global batch, and no rank sends the whole matrix: *sufficient factors* (Xie et al. 2016, "Lighter-Communication Distributed
+:class:`~vggdist.models.dense.FactoredDense`. The ranks gather the rows of ``G`` and ``X`` and each computes the sum over the
+global batch, so no rank sends the whole matrix: *sufficient factors* (Xie et al. 2016, "Lighter-Communication Distributed
 Machine Learning via Sufficient Factor Broadcasting"; chosen by layer in Zhang et al. 2017, "Poseidon", section 3.2). The sum
-is one product over the global batch, in the order of its samples, however many ranks share it.
+is one product over the global batch, in the order of its samples, for any number of ranks.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import mxnet as mx
 from vggdist.collectives.world import Collectives
 from vggdist.models.dense import FactoredDense
 
-# A product of matrices, on oneDNN in half the time of mx.nd.dot. Taken here, before AMP puts another function in its place.
+# A matrix product, on oneDNN in half the time of mx.nd.dot. Bound here, before AMP replaces the function.
 _multiply = mx.nd.FullyConnected
 
 
 class Factors:
     """The factors of some layers.
 
-    Nothing here may wait for the backward pass's convolutions before it travels: each operation of MXNet that asks for a work
-    space, as ``concat`` and a product with a number do, waits for those before it that share it.
+    Sending them must not wait for the convolutions of the backward pass. So no operation here may use a work space, as
+    ``concat`` and a product with a number do: in MXNet it would wait for earlier operations that share the work space.
 
     Attributes:
-        offsets: an array of zeros for each layer, to be added to its output in the graph; they are given a gradient.
+        offsets: an array of zeros for each layer, to be added to its output in the graph, with a gradient attached.
         gradients: of the layers' weights and biases by name, the sums over the global batch; see :meth:`multiply`.
-        row_bytes: of a rank's own factors.
+        row_bytes: size of a rank's own factors.
     """
 
     def __init__(
         self, world: Collectives, layers: Sequence[FactoredDense], batch_size: int, accumulation: int, compressed: bool
     ) -> None:
-        """Take the gradients of these layers over from the backward pass.
+        """Allocate the arrays; the backward pass then computes no weight and bias gradients of these layers.
 
         Args:
             layers: initialised, in the order of the network.
             batch_size: samples of each rank, the same on all.
-            accumulation: parts in which they pass the network.
-            compressed: the factors travel as float16.
+            accumulation: parts that the batch is split into.
+            compressed: send the factors as float16.
         """
         self._world, self._layers = world, layers
         self._part_size, self._parts = batch_size // accumulation, 0
@@ -51,32 +51,32 @@ class Factors:
         self.offsets: list[mx.nd.NDArray] = []
         self.gradients: dict[str, mx.nd.NDArray] = {}
         for layer in layers:
-            layer.gives_factors = True
+            layer.outputs_factors = True
             outputs, inputs = layer.weight.shape
             options = {"ctx": layer.weight.list_ctx()[0], "dtype": "float16" if compressed else "float32"}
             for width in (outputs, inputs):
                 self._own.append(mx.nd.zeros((batch_size, width), **options))
-                # Made once: Horovod writes into it while this process goes on.
+                # Allocated once: Horovod writes into it asynchronously.
                 self._gathered.append(mx.nd.zeros((world.size * batch_size, width), **options))
             self.offsets.append(mx.nd.zeros((self._part_size, outputs), ctx=options["ctx"]))
             self.offsets[-1].attach_grad()
-            # The bias as well: oneDNN leaves out its gradient where the weight's is not asked for.
+            # The bias as well: oneDNN does not compute its gradient without the weight's.
             for parameter in (layer.bias, layer.weight):
                 self.gradients[parameter.name] = mx.nd.zeros_like(parameter.data())
                 parameter.grad_req = "null"
         self.row_bytes = sum(rows.size * rows.dtype(0).itemsize for rows in self._own)
 
-    def through(self, collectives: Collectives) -> Factors:
-        """The same factors by other collectives, for measurements."""
+    def with_collectives(self, collectives: Collectives) -> Factors:
+        """The same factors with other collectives, for measurements."""
         other = copy.copy(self)
         other._world = collectives
         return other
 
-    def keep(self, inputs: Sequence[mx.nd.NDArray]) -> None:
-        """Take in the factors of a part of the batch, after its backward pass.
+    def store(self, inputs: Sequence[mx.nd.NDArray]) -> None:
+        """Copy the factors of a part of the batch, after its backward pass.
 
         Args:
-            inputs: of each layer, ``(N, in_units)``.
+            inputs: input of each layer, ``(N, in_units)``.
         """
         start = self._parts * self._part_size
         self._parts += 1
@@ -85,13 +85,13 @@ class Factors:
             seen.copyto(x[start : start + self._part_size])
 
     def gather(self) -> None:
-        """Send this rank's rows, and let those of all ranks arrive."""
+        """Enqueue the allgather of the rows."""
         self._parts = 0
         if self._layers and self._world.size > 1:
             self._world.allgather(self._own, self._gathered, "factors")
 
     def multiply(self) -> None:
-        """Let the gradients become the sums over the rows of all ranks."""
+        """Compute the gradients from the rows of all ranks."""
         rows = self._gathered if self._world.size > 1 else self._own
         for layer, g, x in zip(self._layers, rows[::2], rows[1::2]):
             g, x = (factor.astype("float32", copy=False) for factor in (g, x))

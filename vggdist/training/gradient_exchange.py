@@ -1,9 +1,9 @@
-"""What the ranks send each other in a step: arithmetic alone, for the training as for ``plan`` and ``summary``.
+"""What the ranks send each other in a step, by arithmetic only: for training, ``plan`` and ``summary``.
 
 ``P`` ranks form a ring. To sum ``S`` bytes over the ranks each sends ``2 (P - 1) / P S``, to gather ``S`` bytes of each rank
 ``(P - 1) S`` (Patarasuk & Yuan 2009, section 3). A fully connected layer from ``I`` to ``O`` units, with ``B`` samples on
-each rank, sends either its gradient, ``S = 4 O I``, or its factors (:mod:`vggdist.training.factors`), ``S = 4 B (O + I)``;
-then each rank computes the product over all ``P B`` samples in place of its own ``B``.
+each rank, is sent either as gradient, ``S = 4 O I``, or as factors (:mod:`vggdist.training.factors`), ``S = 4 B (O + I)``;
+with factors each rank computes the product over all ``P B`` samples instead of its own ``B``.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from math import inf
 from vggdist.config.schema import TrainConfig
 from vggdist.models.layers import Layer
 
-# A small one, for nothing hides the last bucket.
+# Small, since nothing overlaps the last bucket.
 _CAP_BETWEEN_HOSTS_MIB = 1.0
 _GPU_CAP_MIB = 25.0  # PyTorch's; not measured here
 GIGABIT = 1e9 / 8
 """Bytes."""
 CORE_FLOPS, GPU_FLOPS = 60e9, 10e12
-"""Operations per second of one core with AVX-512 and of a GPU, in float32; a choice needs no more than the magnitude."""
+"""Operations per second of one core with AVX-512 and of a GPU, in float32; the magnitude is enough to choose."""
 
 
 def bytes_per_number(train: TrainConfig) -> int:
-    """Bytes in which a number of a gradient or factor travels."""
+    """Bytes of a number of a gradient or factor as it is sent."""
     return 2 if train.compression == "fp16" else 4
 
 
 def bucket_cap(train: TrainConfig, several_hosts: bool, on_gpu: bool) -> float:
-    """Bytes from which a bucket of gradients is full; infinite where all of them are one.
+    """Bytes from which a bucket of gradients is full; infinite for a single bucket.
 
-    Within a host a bucket that travels beside the backward pass takes the cores that compute, and gains nothing.
+    On a single host overlapping the reduction with the backward pass gains nothing: it uses the cores that compute.
     """
     if train.bucket_cap_mb is not None:
         return train.bucket_cap_mb * 2**20
@@ -40,30 +40,30 @@ def bucket_cap(train: TrainConfig, several_hosts: bool, on_gpu: bool) -> float:
 
 
 def buckets(sizes: Mapping[str, int], cap: float) -> list[list[str]]:
-    """Which gradients travel together, in the order in which the backward pass makes them.
+    """The buckets of gradients that are reduced together, in the order of the backward pass.
 
     Args:
         sizes: bytes of each gradient by its parameter's name, in the order of the layers.
         cap: bytes from which a bucket is full; the last one may have less.
     """
-    made: list[list[str]] = [[]]
+    result: list[list[str]] = [[]]
     filled = 0
     for name in reversed(list(sizes)):
         if filled and filled >= cap:
-            made.append([])
+            result.append([])
             filled = 0
-        made[-1].append(name)
+        result[-1].append(name)
         filled += sizes[name]
-    return made
+    return result
 
 
 def allreduce_bytes(num_bytes: float, ranks: int) -> float:
-    """What each rank sends to sum so many bytes over the ranks."""
+    """Bytes that each rank sends to sum ``num_bytes`` over the ranks."""
     return 2 * (ranks - 1) / ranks * num_bytes
 
 
 def allgather_bytes(num_bytes: float, ranks: int) -> float:
-    """What each rank sends so that all have the bytes of all."""
+    """Bytes that each rank sends to gather ``num_bytes`` of each rank."""
     return (ranks - 1) * num_bytes
 
 
@@ -76,11 +76,11 @@ class Weight:
     inputs: int
 
     def gradient_bytes(self, ranks: int, width: int) -> float:
-        """What each rank sends where the gradients are summed; ``width`` bytes a number."""
+        """Bytes that each rank sends if the gradients are summed; ``width`` bytes a number."""
         return allreduce_bytes(width * self.outputs * (self.inputs + 1), ranks)
 
     def factor_bytes(self, ranks: int, batch_size: int, width: int) -> float:
-        """What each rank sends where the factors are gathered; ``batch_size`` samples on each."""
+        """Bytes that each rank sends if the factors are gathered; ``batch_size`` samples on each."""
         return allgather_bytes(width * batch_size * (self.outputs + self.inputs), ranks)
 
 
@@ -93,9 +93,9 @@ def weights_of(layers: Iterable[Layer]) -> list[Weight]:
 def factored(
     weights: Iterable[Weight], train: TrainConfig, ranks: int, hosts: int, batch_size: int, bandwidth: float, flops: float
 ) -> list[str]:
-    """The weights whose factors travel: with ``auto`` those for which that takes less time, with the longer product.
+    """The weights that are sent as factors: with ``auto`` those for which that is faster, the larger product included.
 
-    Within a host memory moves gradients faster than cores multiply, so ``auto`` takes none there.
+    On a single host memory moves gradients faster than cores multiply, so ``auto`` chooses none there.
 
     Args:
         batch_size: samples of each rank.
@@ -115,7 +115,7 @@ def factored(
 
 
 def sent_by_layer(train: TrainConfig, ranks: int, batch_size: int) -> dict[str, Callable[[Layer], float]]:
-    """Bytes that each rank sends in a step for a layer, with each value of ``train.factors`` that is no choice."""
+    """Bytes that each rank sends in a step for a layer: as gradient, and as factors."""
     width = bytes_per_number(train)
 
     def gradient(layer: Layer) -> float:

@@ -1,4 +1,4 @@
-"""From the gradients of each rank to their sums over all ranks, beside the rest of the backward pass."""
+"""Reduction of the gradients over all ranks, overlapping the backward pass."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from vggdist.training.gradient_exchange import (
 class Reduction:
     """Sums gradients and flags over the ranks, and averages batch normalisation's running statistics.
 
-    Each bucket of gradients is one operation of MXNet's engine, which starts when the backward pass has made the last of them.
-    Horovod reduces its arrays in a fixed order and never together with another bucket's, so sums of three and more ranks
-    repeat bit for bit. Ballot and statistics travel with the last bucket, so that all ranks hold the same network at each step
-    boundary. Some fully connected layers send factors in place of gradients; these go first, for they are there first.
+    Each bucket of gradients is one operation of MXNet's engine, which starts when the backward pass has computed the last of
+    them. Horovod reduces its arrays in a fixed order and never together with another bucket's, so sums of three and more
+    ranks repeat bit for bit. Flags and statistics are reduced with the last bucket, so that all ranks have the same network
+    at each step boundary. Some fully connected layers send factors instead of gradients; these come first, since the backward
+    pass computes them first.
 
     Attributes:
         offsets: for the graph; see :class:`~vggdist.training.factors.Factors`.
@@ -48,12 +49,12 @@ class Reduction:
         statistics: Sequence[mx.nd.NDArray],
         batch_size: int,
     ) -> None:
-        """Settle what stays the same from step to step; every rank must call this.
+        """Prepare what is the same in all steps; every rank must call this.
 
         Args:
             layers: the fully connected ones.
-            trained: parameters by name, in the order of the network. Those of layers that send factors lose their gradients.
-            statistics: of batch normalisation.
+            trained: parameters by name, in the order of the network; those of layers that send factors get no gradients.
+            statistics: running statistics of batch normalisation.
             batch_size: samples of each rank.
         """
         self._world: Collectives = world
@@ -65,25 +66,25 @@ class Reduction:
         flops = GPU_FLOPS if on_gpu else CORE_FLOPS * int(os.environ.get("OMP_NUM_THREADS", 1))
         chosen = factored(weights, train, world.size, hosts, batch_size, bandwidth, flops)
         self._factored = world.gather(chosen)[0]  # the ranks may have different numbers of threads
-        giving = [layer for layer in layers if layer.weight.name in self._factored]
-        self._factors = Factors(world, giving, batch_size, train.accumulation, self._compressed)
+        factored_layers = [layer for layer in layers if layer.weight.name in self._factored]
+        self._factors = Factors(world, factored_layers, batch_size, train.accumulation, self._compressed)
         self.offsets = self._factors.offsets
         self._summed = {name: parameter for name, parameter in trained.items() if name not in self._factors.gradients}
         width = bytes_per_number(train)
         sizes = {name: width * parameter.data().size for name, parameter in self._summed.items()}
         self._buckets = buckets(sizes, bucket_cap(train, hosts > 1, on_gpu))
         compressed = self._summed if self._compressed else {}
-        # Made once, for new memory takes longer than the copy; in the order of the backward pass.
-        self._small = {name: compressed[name].data().astype("float16") for name in reversed(list(compressed))}
+        # Allocated once, since allocating takes longer than the copy; in the order of the backward pass.
+        self._halves = {name: compressed[name].data().astype("float16") for name in reversed(list(compressed))}
         self._share = mx.nd.full((1,), 1 / world.size, ctx=layers[0].weight.list_ctx()[0])
 
     @property
     def overlaps(self) -> bool:
-        """Whether some gradients travel while others are still being made."""
+        """Whether some gradients are sent while others are still being computed."""
         return self._world.size > 1 and (len(self._buckets) > 1 or bool(self._factored))
 
     def __str__(self) -> str:
-        """What the last bits of the sums depend on."""
+        """What the last bits of the sums depend on, as text; it is compared between runs."""
         if self._world.size == 1 and not self._factored:
             return "nothing"
         names = [name.removeprefix("vgg_").removesuffix("_weight") for name in self._factored]
@@ -92,27 +93,27 @@ class Reduction:
 
     @property
     def sent_bytes(self) -> float:
-        """What this rank sends in a step."""
+        """Bytes that this rank sends in a step."""
         ranks, width = self._world.size, 2 if self._compressed else 4
         numbers = sum(parameter.data().size for parameter in self._summed.values())
         exact = 4 * sum(statistic.size for statistic in self._statistics)
         return allreduce_bytes(width * numbers + exact, ranks) + allgather_bytes(self._factors.row_bytes, ranks)
 
-    def through(self, collectives: Collectives) -> Reduction:
-        """The same reduction by other collectives, for measurements."""
+    def with_collectives(self, collectives: Collectives) -> Reduction:
+        """The same reduction with other collectives, for measurements."""
         other = copy.copy(self)
-        other._world, other._factors = collectives, self._factors.through(collectives)
+        other._world, other._factors = collectives, self._factors.with_collectives(collectives)
         return other
 
-    def keep(self, inputs: Sequence[mx.nd.NDArray]) -> None:
-        """Take in, after each backward pass, what the layers that send factors had for input."""
-        self._factors.keep(inputs)
+    def store_factors(self, inputs: Sequence[mx.nd.NDArray]) -> None:
+        """Copy the factors after each backward pass; ``inputs`` of the layers that send factors."""
+        self._factors.store(inputs)
 
     def __call__(self, flags: mx.nd.NDArray) -> dict[str, mx.nd.NDArray]:
-        """Hand everything to Horovod, without a wait.
+        """Enqueue the whole exchange, without a wait.
 
         Args:
-            flags: small array that becomes the sum of the ranks'.
+            flags: small array that is summed over the ranks in place.
 
         Returns:
             The sum over the ranks of each trained parameter's gradient, by name.
@@ -125,19 +126,19 @@ class Reduction:
         return gradients | self._factors.gradients
 
     def clear(self) -> None:
-        """Empty the gradients that the backward passes of an accumulated batch add up."""
+        """Set the gradients that an accumulated batch adds up to zero."""
         for parameter in self._summed.values():
             parameter.zero_grad()
 
     def _sum(self, gradients: Mapping[str, mx.nd.NDArray], exact: list[mx.nd.NDArray]) -> None:
-        """Sum each bucket as one group, in place; ``exact`` travel with the last, and are never compressed."""
-        for name, small in self._small.items():
-            gradients[name].copyto(small)
-        sent = self._small or gradients
+        """Sum each bucket as one group, in place; ``exact`` are summed with the last, and are never compressed."""
+        for name, half in self._halves.items():
+            gradients[name].copyto(half)
+        sent = self._halves or gradients
         for number, names in enumerate(self._buckets):
             last = number == len(self._buckets) - 1
             self._world.reduce([*(sent[name] for name in names), *(exact if last else [])], f"gradients.{number}")
-        for statistic in self._statistics:  # by an operation without work space
+        for statistic in self._statistics:  # an operation without work space, see Factors
             mx.nd.broadcast_mul(statistic, self._share, out=statistic)
-        for name, small in self._small.items():
-            small.copyto(gradients[name])
+        for name, half in self._halves.items():
+            half.copyto(gradients[name])

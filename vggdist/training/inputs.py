@@ -1,4 +1,4 @@
-"""The data of a training: loaded once per host, planned by global steps, seen by the network and by evaluations."""
+"""The data of a training: loaded once per host, split into global steps, with views for training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Inputs:
-    """What the steps of a training and its evaluations read.
+    """Input of the steps and the evaluations of a training.
 
     Attributes:
-        plan: which samples each step takes.
-        training_view: how the training set is seen.
-        evaluation_views: what each evaluation measures, by the first part of its metrics' names.
-        final_views: what is measured once, at the end.
-        chosen_by: the part by whose metrics the best checkpoint is chosen.
+        plan: the samples of each step.
+        training_view: augmented batches of the training set.
+        evaluation_views: measured at each evaluation, by part of the data set (the prefix of the metrics' names).
+        final_views: measured once, at the end.
+        selection_part: the part whose metrics select the best checkpoint.
     """
 
     data: DataSet
@@ -38,25 +38,25 @@ class Inputs:
     training_view: TrainingView
     evaluation_views: dict[str, EvaluationView]
     final_views: dict[str, EvaluationView]
-    chosen_by: str
+    selection_part: str
 
 
-def load_data(config: Config, world: World, held: DataSet | None = None) -> DataSet:
+def load_data(config: Config, world: World, loaded: DataSet | None = None) -> DataSet:
     """The data set, in memory once per host; every rank must call this.
 
     Args:
-        held: the data set, where this process has loaded it before.
+        loaded: the data set, if this process has loaded it before.
 
     Raises:
         RequestError: on every rank, when it cannot be loaded.
-        RunError: on every rank, when a rank's data differ from rank 0's.
+        RunError: on every rank, when a rank's data differ from those of rank 0.
     """
-    data = once_per_host(world, lambda: load(config.data, config.run.seed), to_arrays, from_arrays, held)
+    data = once_per_host(world, lambda: load(config.data, config.run.seed), to_arrays, from_arrays, loaded)
     facts = {name: [len(part), part.class_names, data.identity.get(name)] for name, part in data.parts.items()}
     world.require_same("its data", "\n".join(f"{name} {fact}" for name, fact in facts.items()))
     if data.validation is None:
         logger.info(
-            "no validation set (data.validation): the best checkpoint is chosen by the test set, which then flatters it"
+            "no validation set (data.validation): the test set selects the best checkpoint, so its metrics are too optimistic"
         )
     return data
 
@@ -65,21 +65,21 @@ def model_spec(
     config: Config,
     data: DataSet,
     world: World,
-    begun: ModelSpec | None = None,
+    resumed: ModelSpec | None = None,
     weights: Pretrained | None = None,
 ) -> ModelSpec:
-    """What a training on this data set builds its network from; every rank must call this.
+    """The description of the network for a training on this data set; every rank must call this.
 
     Args:
-        begun: of the checkpoint that the run continues from, which keeps the statistics of its beginning where they are not
-            published ones of the data set.
-        weights: with which the run begins; images are normalised as they were for these.
+        resumed: the spec of the checkpoint that the run continues from; its statistics are kept unless they are the data
+            set's published ones.
+        weights: pretrained weights that the run begins with; images are normalised as for these.
 
     Raises:
         RequestError: on every rank, when the images have no common size, or nothing to normalise by.
     """
-    if begun is not None and (config.augment.normalize == "computed" or config.model.pretrained is not None):
-        mean, std = begun.mean, begun.std
+    if resumed is not None and (config.augment.normalize == "computed" or config.model.pretrained is not None):
+        mean, std = resumed.mean, resumed.std
     elif weights is not None:
         mean, std = (per_channel(values, data.train.channels) for values in (weights.mean, weights.std))
     else:
@@ -88,7 +88,7 @@ def model_spec(
 
 
 def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int, world_size: int) -> Inputs:
-    """Plan the samples.
+    """Plan the steps and make the views.
 
     Args:
         batch_size: samples of a step over all ranks.
@@ -101,21 +101,21 @@ def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int,
     fill = tuple(round(255 * value) for value in spec.mean)
     view = TrainingView(data.train, config.augment, spec.image_size, config.run.seed, fill)
     named = {"eval": data.test, "validation": data.validation, "eval_train": data.train}
-    chosen_by = "eval" if data.validation is None else "validation"
-    measured = [chosen_by, *(["eval_train"] if config.evaluation.training_set else [])]
+    selection_part = "eval" if data.validation is None else "validation"
+    measured = [selection_part, *(["eval_train"] if config.evaluation.training_set else [])]
     views = {
         name: EvaluationView(part, spec.resize, spec.image_size, config.evaluation.crops)
         for name, part in named.items()
         if part is not None
     }
-    final = {"eval": views["eval"]} if chosen_by != "eval" else {}
-    return Inputs(data, plan, view, {name: views[name] for name in measured}, final, chosen_by)
+    final = {"eval": views["eval"]} if selection_part != "eval" else {}
+    return Inputs(data, plan, view, {name: views[name] for name in measured}, final, selection_part)
 
 
 def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelSpec:
     image_size = _image_size(config, data)
     spec = ModelSpec(
-        architecture=replace(config.model, pretrained=None),  # of no use to who has the checkpoint
+        architecture=replace(config.model, pretrained=None),  # the checkpoint has the weights
         class_names=data.train.class_names,
         channels=data.train.channels,  # type: ignore[arg-type]
         image_size=image_size,
@@ -123,12 +123,12 @@ def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[flo
         mean=mean,
         std=std,
     )
-    spec.layers()  # an image that is too small is refused
+    spec.layers()  # raises RequestError if the image is too small
     return spec
 
 
 def _image_size(config: Config, data: DataSet) -> int:
-    """The side of the images that the network sees."""
+    """Side of the network's input images."""
     if config.data.image_size is not None:
         return config.data.image_size
     shape = data.train.image_shape
@@ -138,7 +138,7 @@ def _image_size(config: Config, data: DataSet) -> int:
 
 
 def _normalization(config: Config, data: DataSet, world: World) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel; where they are computed, each rank counts its part of the images."""
+    """Mean and standard deviation of each channel; if they are computed, each rank counts its part of the images."""
     if config.augment.normalize == "published":
         return data.mean, data.std
     if config.augment.normalize == "computed":

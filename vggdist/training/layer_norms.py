@@ -1,4 +1,4 @@
-"""How large the gradient and the weights of each layer are, for who looks for a layer that does not learn."""
+"""Norms of the gradient and the weights of each layer, to find layers that do not learn."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def layer_norms(
 ) -> dict[str, mx.nd.NDArray]:
     """Euclidean norms of each layer's gradient and weights, ``(1,) float32`` on their device; nothing waits.
 
-    All parameters of a layer count as one vector, weights and biases. So the squares of the gradients' norms add up to that of
-    the global norm.
+    The weights and biases of a layer count as one vector, so the squares of the gradients' norms add up to that of the global
+    norm.
 
     Args:
-        weights, gradients: by the names of parameters, which end with ``_weight`` and the like.
-        scale: by which the gradients are multiplied; their norms are divided by it.
-        prefix: of these names, left out in the result.
+        weights, gradients: by parameter name, which ends with ``_weight`` and the like.
+        scale: factor of the given gradients; their norms are divided by it.
+        prefix: of these names, removed in the result.
 
     Returns:
-        By the names of metrics: ``gradient_norm/stage1_conv1`` and so on in the order of the layers, then ``weight_norm/``.
+        By metric name: ``gradient_norm/stage1_conv1`` and so on in the order of the layers, then ``weight_norm/``.
     """
     layers: dict[str, list[str]] = {}
     for name in gradients:

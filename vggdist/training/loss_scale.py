@@ -1,8 +1,8 @@
-"""The factor by which the loss is multiplied before the backward pass, so that small gradients do not vanish in float16.
+"""The loss scale: the factor of the loss before the backward pass, so that small gradients do not vanish in float16.
 
 Micikevicius et al. 2018, "Mixed Precision Training", section 3.2: the scale is halved when a gradient overflows, and that
-step's update is left out; it is doubled after many steps without overflow. One scale serves the backward pass and what travels
-as float16: the largest that both of them hold.
+step's update is skipped; it is doubled after many steps without overflow. One scale serves the backward pass and the float16
+compression of what is sent.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from vggdist.config.errors import RunError, agreed
 from vggdist.config.schema import TrainConfig
 
 FIRST, SMALLEST, LARGEST = 2.0**16, 2.0**-14, 2.0**24
-"""Of a dynamic scale. The first and the largest one are those of MXNet's AMP."""
+"""Values of a dynamic scale. The first and the largest one are those of MXNet's AMP."""
 COMPRESSED = 1024.0
-"""The scale where gradients travel as float16: a mean's share is small, never near float16's largest 65,504, but often below
-its smallest 6e-8. A power of two moves all of them into range without rounding; what then is 64 and more overflows."""
+"""The scale if gradients are sent as float16. A rank's share of the mean is far below float16's largest value 65,504, but
+often below its smallest 6e-8. A power of two moves it into range without rounding; values from 64 on overflow."""
 GOOD_STEPS = 2000
 """Steps without overflow after which the scale is doubled."""
 
 
 class LossScale:
-    """The scale of the next step. All ranks have the same, since all look at the same reduced gradients.
+    """The loss scale of the next step. All ranks have the same, since all use the same reduced gradients.
 
-    Whether a step overflowed is read when the next one has been handed to the device, so nothing waits for it: the scale
-    changes two steps after the overflow.
+    Whether a step overflowed is read when the next step has been enqueued, so nothing waits for it: the scale changes two
+    steps after the overflow.
     """
 
     def __init__(self, train: TrainConfig) -> None:
-        """Begin with what the configuration asks for."""
+        """Start with the scale of the configuration."""
         self.is_dynamic = train.has_dynamic_loss_scale
         first = COMPRESSED if train.compression == "fp16" else FIRST if self.is_dynamic else 1.0
         self.value = float(train.loss_scale) if isinstance(train.loss_scale, int | float) else first
@@ -38,24 +38,24 @@ class LossScale:
         self._unread: mx.nd.NDArray | bool | None = None
 
     def note(self, finite: mx.nd.NDArray) -> None:
-        """Take in a step, and change the scale by the step before it.
+        """Store the result of a step, and adjust the scale to the step before it.
 
         Args:
-            finite: ``(1,)`` on the device: 1 where all gradients of the step are finite, else 0.
+            finite: ``(1,)`` on the device: 1 if all gradients of the step are finite, else 0.
 
         Raises:
-            RunError: on every rank, when gradients stay not finite however small the scale is.
+            RunError: on every rank, when gradients are not finite even with the smallest scale.
         """
         if self.is_dynamic:
             self._read()
             self._unread = finite
 
     def metrics(self) -> dict[str, float]:
-        """The scale of the next step, where it changes."""
+        """The scale of the next step, if it is dynamic."""
         return {"optim/loss_scale": self.value} if self.is_dynamic else {}
 
     def state(self) -> LossScaleState | None:
-        """For a checkpoint; waits for the newest step. None of a fixed scale."""
+        """The state for a checkpoint; waits for the newest step. None for a fixed scale."""
         if not self.is_dynamic:
             return None
         if isinstance(self._unread, mx.nd.NDArray):
@@ -63,7 +63,7 @@ class LossScale:
         return {"scale": self.value, "good_steps": self._good_steps, "finite": self._unread}
 
     def restore(self, state: LossScaleState | None) -> None:
-        """Continue from what :meth:`state` returned; a fixed scale stays as it was asked for."""
+        """Continue from what :meth:`state` returned; a fixed scale is not changed."""
         if self.is_dynamic and state is not None:
             self.value, self._good_steps, self._unread = state["scale"], state["good_steps"], state["finite"]
 

@@ -1,11 +1,12 @@
-"""The images of an evaluation that a network is most wrong about."""
+"""The worst mistakes of an evaluation: misclassified images whose true class has the lowest probability."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.collectives.world import World
@@ -14,16 +15,16 @@ from vggdist.models.spec import ModelSpec
 from vggdist.reporting.evaluation_images import THUMBNAIL, Mistake
 
 KEPT = 24
-"""Images on each rank, and in the end."""
+"""Images kept on each rank, and in total."""
 
 
 class _Candidate(NamedTuple):
-    """A mistake of this rank; the lowest is the worst.
+    """A mistake of this rank; the lowest in tuple order is the worst.
 
     Attributes:
-        likelihood: probability of the true class; -1 where the scores are not finite.
+        likelihood: probability of the true class; -1 if the scores are not finite.
         probability: of the predicted class.
-        image: ``(S, S, C) uint8`` as the network saw it, the first crop.
+        image: ``(S, S, C) uint8`` input of the network, the first crop.
     """
 
     likelihood: float
@@ -31,17 +32,17 @@ class _Candidate(NamedTuple):
     true: int
     predicted: int
     probability: float
-    image: np.ndarray
+    image: NDArray[np.uint8]
 
 
 class Mistakes:
-    """Keeps this rank's worst mistakes, few of them, while an evaluation goes on."""
+    """This rank's worst mistakes of an evaluation, at most :data:`KEPT`."""
 
     def __init__(self) -> None:
         self._worst: list[_Candidate] = []
 
-    def add(self, batch: Batch, scores: np.ndarray) -> None:
-        """Look at a batch with its logits, ``(B, K)``."""
+    def add(self, batch: Batch, scores: NDArray[Any]) -> None:
+        """Add a batch with its logits, ``(B, K)``."""
         predicted = scores.argmax(axis=1)
         wrong = np.flatnonzero((batch.mask > 0) & (predicted != batch.labels))
         if not wrong.size:
@@ -59,16 +60,16 @@ class Mistakes:
         crops = len(batch.images) // len(batch.labels)
         worst = np.lexsort((columns[1], columns[0]))[:KEPT]
         images = [image.copy() for image in batch.images[wrong[worst] * crops]]
-        here = zip(*(column[worst].tolist() for column in columns), images)
-        self._worst = sorted([*self._worst, *map(_Candidate._make, here)])[:KEPT]  # no two are of one sample
+        candidates = zip(*(column[worst].tolist() for column in columns), images)
+        self._worst = sorted([*self._worst, *map(_Candidate._make, candidates)])[:KEPT]  # one of each sample
 
     def of_all_ranks(self, world: World, spec: ModelSpec) -> list[Mistake]:
-        """The worst of all ranks, the worst first; every rank must call this, and gets the same.
+        """The worst of all ranks, the worst first; every rank must call this and gets the same.
 
-        Each rank first learns which they are, then gives the images that it has, scaled down to what a picture shows.
+        The ranks first gather everything but the images, then sum the chosen images, scaled down to thumbnails.
         """
-        facts = world.gather([candidate[:-1] for candidate in self._worst])
-        ranked = sorted(tuple(one) for ones in facts for one in ones)[:KEPT]
+        gathered = world.gather([candidate[:-1] for candidate in self._worst])
+        ranked = sorted(tuple(one) for ones in gathered for one in ones)[:KEPT]
         side = min(spec.image_size, THUMBNAIL)
         images = np.zeros((len(ranked), side, side, spec.channels), np.int32)
         own = {candidate.sample: candidate.image for candidate in self._worst}
@@ -84,7 +85,7 @@ class Mistakes:
         ]
 
 
-def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+def _scaled(image: NDArray[np.uint8], side: int) -> NDArray[Any]:
     if len(image) == side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)

@@ -1,7 +1,7 @@
-"""Optimizers on MXNet's fused operators, whose state is arrays by parameter name and nothing else.
+"""Optimizers on MXNet's fused operators, whose only state is arrays by parameter name.
 
-``mx.optimizer`` counts updates for itself and saves by pickle; here the step and the learning rate are arguments, so a
-checkpoint holds plain arrays and a resumed run takes the hyper-parameters of its configuration. Nothing in this file
+``mx.optimizer`` counts updates itself and saves by pickle; here the step and the learning rate are arguments, so a
+checkpoint holds plain arrays and a resumed run uses the hyper-parameters of its configuration. Nothing in this file
 waits for the device.
 """
 
@@ -15,19 +15,19 @@ from mxnet.ndarray import NDArray
 
 from vggdist.config.schema import OptimizerConfig
 
-# One-dimensional parameters: weight decay would pull scales and offsets to 0, to no use (He et al. 2019, section 3.1).
+# One-dimensional parameters: weight decay of scales and offsets does not help (He et al. 2019, section 3.1).
 UNDECAYED = ("_bias", "_gamma", "_beta")
 
 
 class Optimizer:
     """Updates parameters in place by the rule that the configuration names.
 
-    ``parameters`` are the trainable ones by name, initialised, on one device each; those that are in ``backbone`` are updated
+    ``parameters`` are the trainable ones by name, initialised, on one device each; those in ``backbone`` are updated
     at ``optimizer.backbone_rate`` times the learning rate. ``states`` maps ``"<parameter>/<momentum | mean | variance>"`` to
     an array of the parameter's shape, type and device, zero at first; to restore a checkpoint, assign to the arrays in place
     (``states[key][:] = ...``).
 
-    A parameter whose shape is still unknown raises MXNet's ``DeferredInitializationError``: run one batch first.
+    A parameter of unknown shape raises MXNet's ``DeferredInitializationError``: run one batch first.
     """
 
     states: dict[str, NDArray]
@@ -57,7 +57,7 @@ class Optimizer:
 
         Args:
             gradients: an array for each parameter.
-            step: 0-based global step, from which Adam corrects its bias.
+            step: 0-based global step, for Adam's bias correction.
             scale: factor of each gradient.
 
         Raises:
@@ -113,8 +113,8 @@ class Optimizer:
         config = self.config
         mean_correction = 1 - config.beta1 ** (step + 1)
         root_correction = math.sqrt(1 - config.beta2 ** (step + 1))
-        # The operator knows no bias correction. Both corrections move into the rate, and epsilon is scaled along, so
-        # that it is added to the *corrected* root as in the paper (MXNet's own Adam leaves epsilon as it is).
+        # The operator has no bias correction. Both corrections move into the rate, and epsilon is scaled with them, so
+        # that it is added to the *corrected* root as in the paper (MXNet's own Adam does not scale epsilon).
         mx.nd.adam_update(
             weight,
             gradient,
@@ -147,7 +147,7 @@ class Optimizer:
             eps=config.epsilon,
             rescale_grad=scale,
         )
-        # The "preloaded" operator takes its rate from the device, where the norms are: no wait.
+        # The "preloaded" operator reads its rate on the device, where the norms are: no wait.
         mx.nd.preloaded_multi_sgd_mom_update(
             weight,
             gradient,
@@ -165,26 +165,26 @@ def sum_of_squares(array: NDArray) -> NDArray:
     """Sum of the squares of all elements, ``(1,) float32`` on the array's device, without a wait."""
     array = array.astype("float32", copy=False)
     if array.context.device_type == "gpu":
-        # Block by block, in float32 throughout. The product below would be slow there for rows, and TF32 on Ampere.
+        # Block by block, in float32 throughout. The product below would be slow for rows, and TF32 on Ampere.
         return mx.nd.multi_sum_sq(array, num_arrays=1)
-    # On the CPU multi_sum_sq and norm add up one float32 after the other: measured 14 % too little for 51 million
-    # elements, half a layer of VGG-16. A dot product of each row with itself is right to 1e-7, and faster than
+    # On the CPU multi_sum_sq and norm add float32 sequentially: measured 14 % too little for 51 million
+    # elements, half a layer of VGG-16. A dot product of each row with itself is exact to 1e-7, and faster than
     # square().sum().
     rows = array.reshape((array.shape[0] if array.ndim > 1 else 1, 1, -1))
     return mx.nd.batch_dot(rows, rows, transpose_b=True).sum()
 
 
 def global_norm(gradients: Mapping[str, NDArray]) -> NDArray:
-    """Euclidean norm of all gradients taken as one vector, ``(1,) float32`` on their device, without a wait."""
+    """Euclidean norm of all gradients as one vector, ``(1,) float32`` on their device, without a wait."""
     return mx.nd.add_n(*(sum_of_squares(gradient) for gradient in gradients.values())).sqrt()
 
 
 def clip(gradients: Mapping[str, NDArray], max_norm: float, scale: float = 1.0) -> NDArray:
     """Scale gradients down in place so that the norm of the true gradient is at most ``max_norm``; nothing waits.
 
-    The true gradient is ``scale`` times what the arrays hold; give the same scale to :meth:`Optimizer.update` then.
-    Returns the norm of the true gradient before clipping, ``(1,) float32`` on the device. Where it is not finite the
-    gradients are of no use, clipped or not: the caller has to look at it (Pascanu et al. 2013, algorithm 1).
+    The true gradient is ``scale`` times the arrays; pass the same scale to :meth:`Optimizer.update`. Returns the norm of the
+    true gradient before clipping, ``(1,) float32`` on the device. If it is not finite, the clipped gradients are invalid, and
+    the caller must check it (Pascanu et al. 2013, algorithm 1).
     """
     norm = global_norm(gradients) * scale
     factor = mx.nd.minimum(max_norm / (norm + 1e-6), 1.0)

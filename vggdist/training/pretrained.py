@@ -1,6 +1,6 @@
-"""The weights with which a training begins (model.pretrained): read on rank 0, once, when a run begins.
+"""Pretrained weights (model.pretrained): read on rank 0, once, when a run begins.
 
-A run that continues takes all parameters from its checkpoint, which also has what was loaded; the file is then not needed.
+A run that continues takes all parameters and the names of the loaded layers from its checkpoint, and does not read the file.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.trained import read
 from vggdist.collectives.world import World
@@ -32,30 +34,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that were asked for, and what they were trained with.
+    """Pretrained weights, and what they were trained with.
 
     Attributes:
         path: of the checkpoint or the file.
-        mean, std: by which the images were normalised, on a scale from 0 to 1.
-        class_names: of the output layer; None: the file does not say.
-        parameters: of a checkpoint, by their names there; None: they are in the file.
+        mean, std: normalisation of the images, on a scale from 0 to 1.
+        class_names: of the output layer; None if the file does not have them.
+        parameters: of a checkpoint, by name; None if they are in the file.
     """
 
     path: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] | None = None
-    parameters: Mapping[str, np.ndarray] | None = None
+    parameters: Mapping[str, NDArray[Any]] | None = None
 
 
 def find(path: str | None, world: World) -> Pretrained | None:
-    """Look at what ``model.pretrained`` names; every rank must call this, and rank 0 alone gets the parameters.
+    """Find the weights that ``model.pretrained`` names; every rank must call this, and only rank 0 gets the parameters.
 
-    Files of other programs are taken for networks of torchvision or Gluon's model zoo, which normalise by ImageNet's mean and
-    deviation.
+    Files of other programs are assumed to be networks of torchvision or Gluon's model zoo, which normalise by ImageNet's mean
+    and standard deviation.
 
     Raises:
-        RequestError: on every rank, when it is a folder without a whole checkpoint.
+        RequestError: on every rank, when it is a folder without an intact checkpoint.
     """
     if path is None:
         return None
@@ -65,13 +67,13 @@ def find(path: str | None, world: World) -> Pretrained | None:
 
 
 def load(pretrained: Pretrained | None, model: Model, world: World) -> tuple[str, ...]:
-    """Give the network on rank 0 those layers that fit; every rank must call this.
+    """Load the layers that fit into the network on rank 0; every rank must call this.
 
     Returns:
-        On every rank, the names of the rows that were loaded.
+        On every rank, the names of the loaded layers.
 
     Raises:
-        RequestError: on every rank, when nothing fits, a frozen layer does not, or the file cannot be read.
+        RequestError: on every rank, when no layer fits, a frozen layer does not fit, or the file cannot be read.
     """
     if pretrained is None:
         return ()
@@ -80,7 +82,7 @@ def load(pretrained: Pretrained | None, model: Model, world: World) -> tuple[str
 
 
 def parameters_of(loaded: Sequence[str], model: Model) -> set[str]:
-    """The names of the parameters of some rows."""
+    """The names of the parameters of the loaded layers."""
     prefixes = tuple(f"{NETWORK_PREFIX}{row.prefix}" for row in model.spec.layers() if row.name in loaded)
     return {name for name in model.parameters if name.startswith(prefixes)}
 
@@ -118,15 +120,15 @@ def _arrays(pretrained: Pretrained) -> AbstractContextManager[Mapping[str, Store
 
 
 def _require_frozen(rows: Sequence[Layer], found: Fit, path: str) -> None:
-    """What stays as it is must be something that was trained."""
+    """Frozen layers must be in the file, since they are not trained."""
     if missing := [row.name for row in rows if row.frozen and row.name in found.initialized]:
-        raise RequestError(f"model.freeze keeps {missing[0]} as it is, which {path} does not have: {found.difference}")
+        raise RequestError(f"model.freeze freezes {missing[0]}, which {path} does not have: {found.difference}")
 
 
 def _report(found: Fit, spec: ModelSpec, path: str) -> None:
-    logger.info("from %s: %s", path, ", ".join(found.taken))
+    logger.info("pretrained, from %s: %s", path, ", ".join(found.taken))
     if found.initialized:
-        logger.info("not from there, but initialised: %s (%s)", ", ".join(found.initialized), found.difference)
+        logger.info("initialised, not pretrained: %s (%s)", ", ".join(found.initialized), found.difference)
     if found.unused:
-        logger.info("not used of it: %s", ", ".join(found.unused))
-    logger.info("images are normalised as these weights expect it: mean %s, deviation %s", spec.mean, spec.std)
+        logger.info("not used from the file: %s", ", ".join(found.unused))
+    logger.info("images are normalised as for these weights: mean %s, deviation %s", spec.mean, spec.std)

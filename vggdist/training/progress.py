@@ -1,4 +1,4 @@
-"""How far a run has come: everything a checkpoint keeps beside the arrays."""
+"""Progress of a run: its counters and metrics, as a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Progress:
 
     Attributes:
         step: finished steps.
-        moving_average: of the training loss, step by step.
+        moving_average: of the training loss, updated with each step.
         training_metrics, evaluation_metrics: the newest.
         evaluated_step: the step of the newest evaluation.
         best_value, best_step: of the best evaluation so far.
-        interval: the steps since the last report
+        interval: sums of the steps since the last report
             (:meth:`~vggdist.training.metric_accumulator.MetricAccumulator.as_state`).
     """
 
@@ -35,8 +35,8 @@ class Progress:
     best_step: int | None = None
     interval: IntervalState | None = None
 
-    def note_best(self, part: str, metric: str) -> bool:
-        """Compare the newest evaluation of a part with the best so far; reports whether it is better."""
+    def update_best(self, part: str, metric: str) -> bool:
+        """Compare the newest evaluation of a part with the best so far; returns whether it is better."""
         value = self.evaluation_metrics[metric_name(part, metric)]
         sign = -1 if metric in LOWER_IS_BETTER else 1
         if math.isnan(value) or self.best_value is not None and not sign * value > sign * self.best_value:
@@ -44,13 +44,13 @@ class Progress:
         self.best_value, self.best_step = value, self.step
         return True
 
-    def forget(self, parts: Iterable[str]) -> None:
-        """Drop the metrics of parts of the data set: they are of an earlier end of the run."""
+    def drop_metrics(self, parts: Iterable[str]) -> None:
+        """Remove the metrics of parts of the data set, which are those of an earlier end of the run."""
         metrics = self.evaluation_metrics.items()
         self.evaluation_metrics = {name: value for name, value in metrics if name.partition("/")[0] not in {*parts}}
 
     def as_state(self) -> ProgressState:
-        """JSON values that :meth:`restore` reads; a metric that is not a number is null."""
+        """JSON values that :meth:`restore` reads; a metric that is not finite is null."""
         return {
             "step": self.step,
             "moving_average": self.moving_average.value,
@@ -63,7 +63,7 @@ class Progress:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where a checkpoint was taken."""
+        """Set all values to those of a checkpoint."""
         self.step = state["step"]
         self.moving_average.value = state["moving_average"]
         self.best_value, self.best_step = state["best_value"], state["best_step"]

@@ -1,4 +1,4 @@
-"""How a run continues: from its newest checkpoint, if that is of the same training, or from the beginning."""
+"""Resuming a run from its newest checkpoint, if that belongs to the same training."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _UNCHANGED_BY = (
     "evaluation.batch_size",
     "train.batch_size",
 ) + ("train.global_batch_size", "data.root", "data.download", "data.threads", "data.prefetch", "data.damaged")
-"""Beginnings of the keys whose value changes nothing in what a training computes, or is compared as a part of the model."""
+"""Prefixes of the keys that do not change what a training computes, or that are compared as a part of the model."""
 _OF_TRAINING = ("model.dropout",)
 
 
 def find(store: CheckpointStore | None, world: World) -> Start:
-    """Read the newest whole checkpoint on rank 0; every rank gets its state.
+    """Read the newest intact checkpoint on rank 0; every rank gets its state.
 
     Args:
-        store: None to begin anew.
+        store: None to start from the beginning.
 
     Raises:
-        RequestError: on every rank, where there are checkpoints but none is whole, or another version wrote it.
+        RequestError: on every rank, when there are checkpoints but none is intact, or another version wrote the newest.
     """
 
     def read() -> Start:
@@ -61,22 +61,22 @@ def find(store: CheckpointStore | None, world: World) -> Start:
 
 
 def batch_size_of(config: Config, world_size: int, state: CheckpointState | None) -> int:
-    """The samples of one step over all ranks; a run that continues on any other number of ranks keeps them.
+    """The global batch size; a run that continues on another number of ranks keeps it.
 
     Raises:
-        RequestError: when the ranks with which a run begins cannot share them evenly, unless they are to change anyway.
+        RequestError: when the first ranks of a run that is not elastic cannot share it evenly.
     """
     train = config.train
     if state is None and not config.run.elastic:
         return global_batch_size(train.batch_size, train.global_batch_size, world_size, train.accumulation)
-    beginning = world_size if state is None else state["scaled_for_ranks"]
-    return train.global_batch_size or train.batch_size * beginning
+    first_world_size = world_size if state is None else state["scaled_for_ranks"]
+    return train.global_batch_size or train.batch_size * first_world_size
 
 
 def identity(config: Config, plan: SamplePlan) -> dict[str, str | int | bool]:
-    """What must not change between two parts of one run beside model and data; the number of ranks may."""
+    """What must not change when a run continues, apart from model and data; the number of ranks may."""
     return {
-        "seed": plan.seed,  # before what follows from it: the labels of a part that is held out
+        "seed": plan.seed,  # first, since the labels of a held-out part depend on it
         "augment.normalize": config.augment.normalize,
         "global batch size": plan.global_batch_size,
         "drop the last batch": plan.drop_last,
@@ -84,7 +84,7 @@ def identity(config: Config, plan: SamplePlan) -> dict[str, str | int | bool]:
 
 
 def settings(config: Config) -> dict[str, str]:
-    """What may change between two parts of one run, but makes the rest of it another than it would have been."""
+    """Settings that may change when a run continues, but change its further course."""
     values = {
         f"{section}.{key}": written(value)
         for section, keys in dataclasses.asdict(config).items()
@@ -94,14 +94,14 @@ def settings(config: Config) -> dict[str, str]:
 
 
 def restore(start: Start, now: CheckpointState, arrays: Mapping[str, mx.nd.NDArray], progress: Progress, world: World) -> None:
-    """Set arrays and progress to the checkpoint, or all ranks to rank 0's initial parameters.
+    """Set arrays and progress to the checkpoint, or all ranks to the initial parameters of rank 0.
 
     Args:
-        now: what a checkpoint of this run would hold now.
+        now: the checkpoint state of this run before restoring.
 
     Raises:
-        RequestError: on every rank, when the checkpoint is of another model, data set or optimizer; the first difference is
-            named.
+        RequestError: on every rank, if the checkpoint is of another model, data set or optimizer; the message names the
+            first difference.
     """
 
     def check() -> None:
@@ -133,28 +133,28 @@ def _require_same(before: CheckpointState, now: CheckpointState) -> None:
 
 
 def _require_same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Other labels are another training; other pixels are what somebody may want, and are logged."""
+    """Refuse other labels, which make another training; other pixels are allowed, and logged."""
     for name, part in now.items():
         earlier = before.get(name)
-        changed = difference(earlier, part) if earlier is not None else "was not there when the run began"
+        changed = difference(earlier, part) if earlier is not None else "did not exist when the run began"
         if changed is None:
             continue
-        is_same_plan = earlier is not None and earlier["labels"] == part["labels"] and earlier["classes"] == part["classes"]
-        if name == "train" and not is_same_plan:
+        same_labels = earlier is not None and earlier["labels"] == part["labels"] and earlier["classes"] == part["classes"]
+        if name == "train" and not same_labels:
             raise RequestError(f"the training set {changed}; {_ADVICE}")
 
 
 def _report_differences(before: CheckpointState, now: CheckpointState, world: World) -> None:
-    """Log what makes the rest of the run another than it would have been; what all ranks share, on rank 0 alone."""
+    """Log what changes the further course of the run; what all ranks share, only on rank 0."""
     own = [("threads of each rank", before["threads"], now["threads"])]
-    same_ranks = before["world_size"] == now["world_size"]  # others send something else, of course
+    same_ranks = before["world_size"] == now["world_size"]  # other numbers of ranks always differ in what they send
     shared = [
         ("ranks", before["world_size"], now["world_size"]),
         ("sent between the ranks", before["reduction"] if same_ranks else now["reduction"], now["reduction"]),
     ]
     for what, earlier, value in [*own, *(shared if world.is_root else [])]:
         if earlier != value:
-            logger.warning("%s: %s before, %s now; the run goes on, but its last bits will differ", what, earlier, value)
+            logger.warning("%s: %s before, %s now; the run continues, but its last bits will differ", what, earlier, value)
     if not world.is_root:
         return
     for name, part in now["data"].items():

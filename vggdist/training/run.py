@@ -1,4 +1,4 @@
-"""One training, from its folder to its result, on whatever ranks there are."""
+"""A training run, from its folder to its result, on any ranks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """A training that was asked for, and what it keeps while its ranks change."""
+    """A run: its configuration, its folder, and what survives a change of the ranks."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class Run:
         started: float,
         on_report: OnReport | None = None,
     ) -> None:
-        """Take what does not depend on the ranks.
+        """Prepare what does not depend on the ranks.
 
         Args:
             settings: of the environment, for the log and the result.
             stop: requests to stop; the deadline of ``run.max_time`` is set there.
-            started: the beginning, in seconds of ``time.monotonic``.
-            on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
+            started: start of the command, in seconds of ``time.monotonic``.
+            on_report: called on rank 0 with step, epoch and metrics, for each report and evaluation.
         """
         self._on_report = on_report
-        self.config, self.memory = config, ElasticState()
+        self.config, self.elastic_state = config, ElasticState()
         self._directory = RunDirectory(run_directory(config))
         self._settings, self._stop, self._handler, self._started = settings, stop, handler, started
         handler.release = self._directory.release
@@ -58,45 +58,45 @@ class Run:
             stop.deadline = started + parse_duration(config.run.max_time)
 
     def on(self, world: World) -> dict[str, Any]:
-        """Train to the end on these ranks, from where the memory or the folder stands; returns what ``result.json`` holds.
+        """Train to the end on these ranks, from the newest commit or checkpoint; returns the content of ``result.json``.
 
         Raises:
             As :class:`~vggdist.training.run_directory.RunDirectory`, :func:`~vggdist.training.setup.prepare` and
             :meth:`~vggdist.training.trainer.Trainer.train`.
         """
-        config, memory = self.config, self.memory
-        start = memory.newest(world)
+        config, elastic_state = self.config, self.elastic_state
+        start = elastic_state.newest(world)
         if world.rank != self._handler.rank:  # the ranks have changed
             start_logging(world.rank)
         watch = self._handler.watch(world, config.run.timeout, config.run.elastic)
-        watch.rest()  # reading the data may take long
+        watch.pause()  # reading the data may take long
         environment = self._settings.as_json(world.gather)
         with self._directory as directory:
-            world.together(lambda: directory.hold(config, start is not None) if world.is_root else None)
-            self._introduce(world, environment)
-            training = prepare(config, world, memory.data, start)
+            world.together(lambda: directory.lock(config, start is not None) if world.is_root else None)
+            self._log_setup(world, environment)
+            training = prepare(config, world, elastic_state.data, start)
             result = ResultFile(directory.path / "result.json", world.gather(this_job())[0])
             is_new = world.together(lambda: self._open(result, start is not None) if world.is_root else False)
         self._handler.result = result
-        memory.data = training.inputs.data
+        elastic_state.data = training.inputs.data
         state = training.state
         if was_finished := training.is_finished:
-            logger.info("already finished at step %d%s", state.progress.step, how_to_go_on(state))
+            logger.info("already finished at step %d%s", state.progress.step, how_to_continue(state))
         report = world.together(lambda: self._report(training, is_new) if world.is_root else Report())
         with report:
             self._stop.begin_training()
-            Trainer(training, report, self._stop, watch.beat, memory if config.run.elastic else None).train()
-        watch.rest()
-        reached = self._result(training)
+            Trainer(training, report, self._stop, watch.beat, elastic_state if config.run.elastic else None).train()
+        watch.pause()
+        outcome = self._result(training)
         if not was_finished:
-            self._conclude(state)
-        return reached | {"environment": environment, "lost_records": report.lost}
+            self._log_end(state)
+        return outcome | {"environment": environment, "lost_records": report.lost}
 
     def _open(self, result: ResultFile, continues: bool) -> bool:
-        """Everything is checked: from now on this job's log, configuration and result are those of the run.
+        """Write this job's configuration, log and result to the folder, after everything was checked.
 
         Returns:
-            Whether the configuration is another than the folder had.
+            Whether the folder had another configuration, or none.
         """
         if self._directory.is_open:
             return False
@@ -106,34 +106,34 @@ class Run:
         return is_new
 
     def _report(self, training: Training, is_new: bool) -> Report:
-        """The record of the run, on rank 0."""
+        """Open the report, on rank 0."""
         step, total = training.state.progress.step, training.state.triggers.total_steps
         names, alone = training.model.spec.class_names, training.world.size == 1
         report = RunReport(self._directory.path, step, total, names, bar=alone, on_report=self._on_report)
         if is_new:
-            compared = hyper_parameters(self.config, training.inputs.plan.global_batch_size, training.world.size)
-            report.introduce(as_yaml(self.config), compared)
+            values = hyper_parameters(self.config, training.inputs.plan.global_batch_size, training.world.size)
+            report.record_configuration(as_yaml(self.config), values)
         return report
 
-    def _introduce(self, world: World, environment: dict[str, Any]) -> None:
-        """Log on what this run is made."""
-        if self.memory.change is not None:
-            logger.info("%s; going on with %d rank(s)", self.memory.change, world.size)
+    def _log_setup(self, world: World, environment: dict[str, Any]) -> None:
+        """Log ranks, versions, environment and SLURM job."""
+        if self.elastic_state.change is not None:
+            logger.info("%s; continuing with %d rank(s)", self.elastic_state.change, world.size)
         used = ", ".join(f"{name} {version}" for name, version in versions().items())
         logger.info("%s: %d rank(s), %s, %s", self.config.run.name, world.size, world.controller, used)
         logger.info("environment: %s", ", ".join(f"{name} {value}" for name, value in environment.items()))
         if job := slurm.job(os.environ):
             logger.info("SLURM: %s", ", ".join(f"{name} {value}" for name, value in job.items()))
 
-    def _conclude(self, state: TrainingState) -> None:
-        """Log how this job has come to the end of the run."""
+    def _log_end(self, state: TrainingState) -> None:
+        """Log that this job has finished the run."""
         if state.is_out_of_patience:
-            logger.info("ended at step %d of %d%s", state.progress.step, state.triggers.total_steps, how_to_go_on(state))
+            logger.info("ended at step %d of %d%s", state.progress.step, state.triggers.total_steps, how_to_continue(state))
         seconds = time.monotonic() - self._started
         logger.info("finished in %.0f s; everything is in %s", seconds, self._directory.path)
 
     def _result(self, training: Training) -> dict[str, Any]:
-        """What was reached; every rank must call this."""
+        """Metrics and identity of the finished run; every rank must call this."""
         world, progress = training.world, training.state.progress
         sha256 = digest(training.state.arrays)
         world.require_same("its final parameters", sha256)
@@ -142,7 +142,7 @@ class Run:
             "step": progress.step,
             "metrics": {**progress.training_metrics, **progress.evaluation_metrics},
             "best": {
-                "part": training.inputs.chosen_by,
+                "part": training.inputs.selection_part,
                 "metric": best_metric,
                 "value": progress.best_value,
                 "step": progress.best_step,
@@ -157,8 +157,8 @@ class Run:
         }
 
 
-def how_to_go_on(state: TrainingState) -> str:
-    """Which setting would make a run that is over go on; with the reason where it ended before its last step."""
+def how_to_continue(state: TrainingState) -> str:
+    """Which setting makes a finished run continue, and why it ended if that was before its last step."""
     if state.is_out_of_patience:
         best = state.progress.best_step or 0
         return f": no evaluation since step {best} was better; raise train.patience to train longer"

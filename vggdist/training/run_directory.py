@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time trains there, and only what a run itself wrote is ever removed."""
+"""The folder of a run: only one process at a time trains in it, and only files that a run wrote are ever removed."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from vggdist.reporting.result import write_whole
 
 _LOCK = ".lock"
 _PATIENCE = 10.0
-"""Seconds that a process which continues an elastic run waits for the end of the one that was rank 0 before."""
+"""Seconds that the new rank 0 of an elastic run waits for the process of the old one to end."""
 _EARLIER_EVENTS = "tensorboard"
-"""The folder in which earlier versions wrote their curves."""
+"""Folder of the event files of earlier versions."""
 _WRITTEN = (RUN_FILE, "log.txt", "metrics.jsonl", "result.json", "evaluation.json", "confusion-*.json", events.PATTERN)
 
 
 class RunDirectory:
-    """The folder of a run, for rank 0: held against other processes first, changed only once everything is checked.
+    """The folder of a run, on rank 0: locked first, and changed only after everything was checked.
 
-    As a context it lets go of a folder that was not opened: one that it made is removed again, so that a refused request
+    As a context manager it unlocks a folder that was not opened, and removes it if it was created here: a refused request
     leaves no trace.
 
     Attributes:
-        is_open: whether :meth:`open` has taken the folder over.
+        is_open: whether :meth:`open` was called.
     """
 
     def __init__(self, path: Path) -> None:
-        """Touch nothing yet."""
+        """Store the path; the folder is not touched yet."""
         self.path = path
         self.store = CheckpointStore(path / "checkpoints")
-        self._made: list[Path] = []
-        self._lock: int | None = None
+        self._created: list[Path] = []
+        self._lock_file: int | None = None
         self.is_open = False
 
-    def hold(self, config: Config, continues: bool = False) -> None:
-        """Keep other processes from training the same run until this one ends, however it ends.
+    def lock(self, config: Config, continues: bool = False) -> None:
+        """Create and lock the folder, so that no other process trains this run until this one ends, however it ends.
 
         Args:
-            continues: this process goes on with what the ranks have in memory (an elastic run whose ranks have changed).
+            continues: this process continues from the ranks' memory (an elastic run whose ranks have changed).
 
         Raises:
-            RequestError: when another process trains this run, an earlier run would be overwritten without being asked for,
-                or something else stands where the folder or its checkpoints belong.
+            RequestError: when another process trains this run, an earlier run would be overwritten without
+                ``run.overwrite``, or the path of the folder or its checkpoints is something else.
         """
-        if self._lock is not None:
-            return  # the ranks have changed, rank 0 has not
-        self._make()
-        self._lock = _locked(self.path / _LOCK, _PATIENCE if continues else 0)
+        if self._lock_file is not None:
+            return  # the ranks have changed, but not rank 0
+        self._create()
+        self._lock_file = _locked(self.path / _LOCK, _PATIENCE if continues else 0)
         require_usable(self.path)
         if os.path.lexists(self.store.directory) and not self.store.directory.is_dir():
             raise RequestError(f"{self.store.directory} is not a folder; move it away, or use another --run.name")
@@ -72,13 +72,13 @@ class RunDirectory:
         self.store.tidy()
 
     def open(self, config: Config, continues: bool = False) -> bool:
-        """Take the folder over: remove the earlier run where that was asked for, and write the configuration.
+        """Remove the earlier run if ``run.overwrite`` requests that, and write the configuration.
 
         Returns:
             Whether the folder had another configuration, or none.
 
         Raises:
-            OSError: when it cannot be written.
+            OSError: the configuration cannot be written.
         """
         if config.run.resume == "never" and not continues and self.store.directory.exists():
             self._remove_earlier_run()
@@ -88,35 +88,35 @@ class RunDirectory:
         return former != now
 
     def release(self) -> None:
-        """Let other processes train the run."""
-        if self._lock is not None:
-            os.close(self._lock)
-        self._lock, self.is_open = None, False
+        """Unlock the folder."""
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+        self._lock_file, self.is_open = None, False
 
     def __enter__(self) -> RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self.is_open:
-            self._let_go()
+            self._undo_lock()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         missing = [folder for folder in (self.path, *self.path.parents) if not os.path.lexists(folder)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise RequestError(f"{self.path} is not a folder; move it away, or use another --run.name") from None
-        self._made = missing
+        self._created = missing
 
-    def _let_go(self) -> None:
-        """Remove what :meth:`hold` made, and end the lock."""
+    def _undo_lock(self) -> None:
+        """Remove what :meth:`lock` created, and unlock."""
         try:
-            if self._made:
+            if self._created:
                 (self.path / _LOCK).unlink(missing_ok=True)
-            for folder in self._made:
+            for folder in self._created:
                 folder.rmdir()
         except OSError:
-            pass  # something else is in it by now
+            pass  # it has other files by now
         self.release()
 
     def _remove_earlier_run(self) -> None:
@@ -127,7 +127,7 @@ class RunDirectory:
             try:
                 folder.rmdir()
             except OSError:
-                pass  # there is none, or it holds what is not the run's
+                pass  # there is none, or it has files that are not the run's
 
     def _written(self) -> Iterator[Path]:
         for pattern in _WRITTEN:
@@ -136,7 +136,7 @@ class RunDirectory:
 
 
 def _content(path: Path) -> str | None:
-    """Of a text file; None where there is none that can be read."""
+    """Content of a text file; None if it cannot be read."""
     try:
         return read_text(path, MAX_BYTES)
     except OSError:
@@ -144,9 +144,9 @@ def _content(path: Path) -> str | None:
 
 
 def _locked(path: Path, patience: float) -> int:
-    """The descriptor of a lock file that this process holds; its end closes it."""
+    """Lock a file, and return its descriptor; the lock ends with the process."""
     try:
-        # Not through a link: the file is emptied, and a link may name any file.
+        # Not through a link: the file is truncated, and a link may point to any file.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise RequestError(f"{path} cannot be opened: {error.strerror}; remove it, or use another --run.name") from None
@@ -154,7 +154,7 @@ def _locked(path: Path, patience: float) -> int:
         os.close(descriptor)
         raise RequestError(f"{path} is not a regular file; remove it, or use another --run.name")
     until = time.monotonic() + patience
-    while not _lock(descriptor):
+    while not _try_lock(descriptor):
         if time.monotonic() < until:
             time.sleep(0.05)
             continue
@@ -166,7 +166,7 @@ def _locked(path: Path, patience: float) -> int:
     return descriptor
 
 
-def _lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

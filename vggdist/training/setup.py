@@ -1,4 +1,4 @@
-"""From a configuration to a training that is ready for its next step, checked over all ranks."""
+"""Set-up of a training from its configuration, checked over all ranks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.checkpoints.schema import FORMAT, CheckpointState, PartIdentity
 from vggdist.checkpoints.start import Start
@@ -21,13 +22,13 @@ from vggdist.config.schema import Config
 from vggdist.data.augment import TrainingView
 from vggdist.data.dataset import DataSet
 from vggdist.data.sampler import SamplePlan
-from vggdist.diagnosis.gpu_stack import require_sound
+from vggdist.diagnosis.gpu_stack import require_compatible
 from vggdist.models.layers import summary_table
 from vggdist.models.model import Model
 from vggdist.models.precision import runs_on_onednn, use_precision
 from vggdist.models.spec import ModelSpec
 from vggdist.training import pretrained
-from vggdist.training.evaluation import rehearse
+from vggdist.training.evaluation import reserve_memory
 from vggdist.training.gradient_exchange import sent_by_layer
 from vggdist.training.inputs import Inputs, load_data, make_inputs, model_spec
 from vggdist.training.metrics import MovingAverage
@@ -45,16 +46,16 @@ _FUSION = "HOROVOD_FUSION_THRESHOLD"
 
 @dataclass
 class TrainingState:
-    """What a training is at, and what it follows from there.
+    """Progress and arrays of a training, and what determines its further course.
 
     Attributes:
-        progress: how far it has come.
-        arrays: of the network and the optimizer, by their names in a checkpoint.
+        progress: counters and metrics.
+        arrays: of the network and the optimizer, by name in a checkpoint.
         triggers: what is due after which step.
         schedule: the learning rate of each step.
-        scaled_for_ranks: the ranks at the run's beginning, which the linear scaling rule counts.
-        patience: epochs without a better evaluation after which it is over; None: never.
-        loaded: names of the network's rows that were taken from model.pretrained when the run began.
+        scaled_for_ranks: the number of ranks at the start of the run, for the linear scaling rule.
+        patience: epochs without a better evaluation after which the run ends; None: never.
+        loaded: names of the layers that were loaded from model.pretrained when the run began.
     """
 
     progress: Progress
@@ -67,12 +68,12 @@ class TrainingState:
 
     @property
     def is_over(self) -> bool:
-        """Whether no step is left, or none is worth making."""
+        """Whether the last step is done, or the run is out of patience."""
         return self.progress.step >= self.triggers.total_steps or self.is_out_of_patience
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether the evaluation at this step, before the last one, was not better, nor any in the epochs of patience."""
+        """Whether no evaluation in the epochs of patience, including one at this step before the last, was better."""
         progress, triggers = self.progress, self.triggers
         if self.patience is None or progress.evaluated_step != progress.step or progress.step >= triggers.total_steps:
             return False
@@ -81,7 +82,7 @@ class TrainingState:
 
 @dataclass
 class Training:
-    """Data, model and training state, and the step that brings them together."""
+    """Data, model, training state and step."""
 
     config: Config
     world: World
@@ -93,20 +94,20 @@ class Training:
     store: CheckpointStore
 
     @property
-    def is_measured(self) -> bool:
-        """Whether the evaluation after the newest step was made; after the last one, with what is measured only then."""
+    def is_evaluated(self) -> bool:
+        """Whether the evaluation after the newest step is done, including, at the end of the run, the final views."""
         progress = self.state.progress
         parts = self.inputs.final_views if self.state.is_over else ()
-        measured = {name.partition("/")[0] for name in progress.evaluation_metrics}
-        return progress.evaluated_step == progress.step and measured.issuperset(parts)
+        evaluated = {name.partition("/")[0] for name in progress.evaluation_metrics}
+        return progress.evaluated_step == progress.step and evaluated.issuperset(parts)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.state.is_over and self.is_measured
+        """Whether the run is over and evaluated."""
+        return self.state.is_over and self.is_evaluated
 
     def checkpoint_state(self) -> CheckpointState:
-        """What a checkpoint holds beside the arrays."""
+        """The content of a checkpoint apart from the arrays."""
         return {
             **self.state.progress.as_state(),
             "format": FORMAT,
@@ -125,10 +126,10 @@ class Training:
 
 
 def prepare(config: Config, world: World, data: DataSet | None = None, start: Start | None = None) -> Training:
-    """Load the data, build the network, agree with the other ranks, and take the state of the newest checkpoint.
+    """Load the data, build the network, compare the ranks, and restore the newest checkpoint.
 
     Args:
-        data: the data set, where this process has loaded it before.
+        data: the data set, if this process has loaded it before.
         start: on every rank, what to continue from instead of a checkpoint on the disk.
 
     Raises:
@@ -136,16 +137,16 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
         RunError: on every rank, when a rank differs from rank 0 in configuration, fusion buffer, data or parameters.
     """
     world.require_same("its configuration", as_yaml(config))
-    # Ranks that fuse other gradients with one another would add up what does not belong together.
+    # With different thresholds the ranks would fuse different gradients, and sum the wrong ones.
     world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    require_sound(world, device, config.run.elastic)
+    require_compatible(world, device, config.run.elastic)
     data = load_data(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
-    begun = ModelSpec.from_json(start.state["model"]) if start.state is not None else None
+    resumed = ModelSpec.from_json(start.state["model"]) if start.state is not None else None
     weights = pretrained.find(config.model.pretrained, world) if start.state is None else None
-    spec = model_spec(config, data, world, begun, weights)
+    spec = model_spec(config, data, world, resumed, weights)
     batch_size = world.together(lambda: batch_size_of(config, world.size, start.state))
     inputs = world.together(lambda: make_inputs(config, data, spec, batch_size, world.size))
     model = _build(config, spec, inputs.plan, device, world)
@@ -160,14 +161,14 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     restore(start, training.checkpoint_state(), state.arrays, state.progress, world)
     if start.state is not None:
         step.loss_scale.restore(start.state["loss_scale"])
-    if device.device_type == "gpu":  # on a CPU a pass takes long, and memory is no matter
+    if device.device_type == "gpu":  # on a CPU a pass is slow, and memory is ample
         shape = (config.evaluation.images_at_once, spec.image_size, spec.image_size, spec.channels)
-        world.together(lambda: rehearse(model.forward, shape, device))
+        world.together(lambda: reserve_memory(model.forward, shape, device))
     return training
 
 
 def prepare_input(config: Config, world: World) -> tuple[SamplePlan, TrainingView]:
-    """The training samples of each rank, and how they are seen, as a new run has them; without a network.
+    """The sample plan and the training view of a new run, without a network.
 
     Raises:
         RequestError: on every rank, when the request does not fit the data or the ranks.
@@ -187,11 +188,11 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
 
 
-def _class_weights(config: Config, data: DataSet) -> np.ndarray | None:
-    """Weight of each class in the loss, 1 in the mean over the training samples; None: all have the same.
+def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:
+    """Weight of each class in the loss, 1 in the mean over the training samples; None: all are equal.
 
-    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have any (King & Zeng 2001, as
-    in scikit-learn). So each class has the same share of the loss over the training set.
+    ``balanced``: N / (K n_c), where n_c of the N training samples are of a class, and K classes have samples (King & Zeng
+    2001, as in scikit-learn). So each class has the same share of the loss over the training set.
     """
     if config.train.class_weights == "none":
         return None
@@ -208,7 +209,7 @@ def _state(
     world_size: int,
     loaded: Sequence[str],
 ) -> TrainingState:
-    """The state with which a run begins."""
+    """The initial state of a run."""
     scaled_for_ranks = start.state["scaled_for_ranks"] if start.state is not None else world_size
     triggers = Triggers.of(config, plan.steps_per_epoch)
     peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)

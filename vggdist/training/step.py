@@ -1,4 +1,4 @@
-"""One step: forward, backward, reduce, update. Nothing in it waits for the device."""
+"""One training step: forward, backward, reduce, update. Nothing in it waits for the device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
+from numpy.typing import NDArray
 
 from vggdist.collectives.world import Collectives, World
 from vggdist.config.schema import Config
@@ -30,19 +31,18 @@ logger = logging.getLogger(__name__)
 
 
 class Objective(gluon.HybridBlock):
-    """From raw images and targets to the loss: one graph, so that it runs without a return to Python.
+    """The loss of raw images and targets, as one graph, so that it runs without a return to Python.
 
-    The target of a sample is ``weight`` on its label and the rest on its mixup partner's (Zhang et al. 2018), each smoothed
-    over the classes (Szegedy et al. 2016, section 7).
+    A sample's target has ``weight`` on its label and the rest on its mixup partner's (Zhang et al. 2018), each smoothed over
+    the classes (Szegedy et al. 2016, section 7).
 
     With class weights, the cross-entropy with each of the two smoothed targets is multiplied by the weight of that label's
-    class, as if its samples were so many more. The step divides the sum by the number of samples in the global batch, not by
-    the sum of their weights: the weights are 1 in the mean over the training set, so the gradient of a batch stays an
-    unbiased estimate of the gradient over the whole set, whatever classes the batch holds.
+    class. The step divides the sum by the number of samples in the global batch, not by the sum of their weights: the weights
+    are 1 in the mean over the training set, so the gradient of a batch is an unbiased estimate of the gradient over the set.
     """
 
-    def __init__(self, model: Model, label_smoothing: float, class_weights: np.ndarray | None = None) -> None:
-        """Take the parts of the graph.
+    def __init__(self, model: Model, label_smoothing: float, class_weights: NDArray[np.float32] | None = None) -> None:
+        """Assemble the graph.
 
         Args:
             class_weights: ``(num_classes,) float32`` factor of the loss of each class's samples; None: 1.
@@ -68,24 +68,24 @@ class Objective(gluon.HybridBlock):
         *offsets: Any,
         class_weights: Any = None,
     ) -> tuple[Any, ...]:
-        """Sums over the batch.
+        """Compute the sums over the batch.
 
         Args:
             images: ``(B, S, S, C) uint8``; labels, partners: ``(B,) int32``; weights, mask: ``(B,) float32``.
-            offsets: ``(B, units)`` zeros for each layer that gives factors (:class:`~vggdist.models.dense.FactoredDense`).
+            offsets: ``(B, units)`` zeros for each layer that outputs factors (:class:`~vggdist.models.dense.FactoredDense`).
 
         Returns:
-            order: of no use outside the graph; see :meth:`_last_layer_first`.
+            order: only orders the backward pass; see :meth:`_last_layer_first`.
             loss: ``(1,)`` sum of the cross-entropies, times their class weights, under the mask.
-            hits: ``(1,)`` sum of the target's share on the predicted class under the mask.
-            inputs: ``(B, in_units)`` of each layer that gives factors.
+            hits: ``(1,)`` sum of the target's weight on the predicted class under the mask.
+            inputs: ``(B, in_units)`` of each layer that outputs factors.
         """
-        factored = [layer for layer in fully_connected(self.network) if layer.gives_factors]
+        factored = [layer for layer in fully_connected(self.network) if layer.outputs_factors]
         for layer, offset in zip(factored, offsets):
             layer.offset = offset
         scores = F.cast(self.network(self.inputs(images)), dtype="float32")
         for layer in factored:
-            layer.offset = None  # the network has other graphs, too
+            layer.offset = None  # other graphs of the network have no offsets
         logarithms = F.log_softmax(scores)
         own, others, spread = weights, 1 - weights, F.mean(logarithms, axis=1)
         if class_weights is not None:
@@ -101,31 +101,30 @@ class Objective(gluon.HybridBlock):
         return order, -F.sum(mask * likelihood), F.sum(mask * F.BlockGrad(agreement)), *inputs
 
     def _last_layer_first(self, F: Any, offsets: Sequence[Any]) -> Any:
-        """An output that makes the graph name the weights of the last layer first.
+        """An output that makes the graph list the offsets first, and then the parameters of the last layer.
 
-        MXNet computes gradients in the order in which the graph names what they are of. By itself it would name the first
-        layer's weights first; whatever then belongs to one weight alone (the matrix of a :class:`MatrixConv2D`) is left to
-        the end of the backward pass, and so is the reduction of that gradient.
+        MXNet computes gradients in the order in which the graph lists their variables. By default the parameters of the first
+        layer are first. A gradient that needs an operation of its own (an offset's, and those of weight and bias of a
+        :class:`MatrixConv2D`) would then be computed at the end of the backward pass, and its reduction would start late.
         """
-        weights = [p for name, p in self.network.collect_params().items() if name.endswith("_weight")]
-        named = [*offsets, *(weight.var() if F is mx.symbol else weight.data() for weight in weights)]
+        parameters = [p for name, p in self.network.collect_params().items() if name.endswith(("_weight", "_bias"))]
+        named = [*(p.var() if F is mx.symbol else p.data() for p in parameters), *offsets]
         firsts = [F.slice_axis(F.reshape(one, shape=(-1,)), axis=0, begin=0, end=1) for one in reversed(named)]
         return F.BlockGrad(F.add_n(*firsts))
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step leaves on the device: this rank's sums, and what was measured of the gradient.
+    """Results of a step, on the device: this rank's sums, and norms of the gradient.
 
     Attributes:
         loss: sum of the loss over this rank's samples.
         hits: predictions that agree with the target.
-        gradient_norm: global norm of the mean gradient before clipping, where it was asked for.
-        finite: where a step can be left out, ``(1,)``: 1 if all gradients are finite, 0 if the update was left out; else None.
-        flags: the flags that were given, in flight to become the sum over the ranks.
-        layer_norms: by the names of metrics, where they were asked for
-            (:func:`~vggdist.training.layer_norms.layer_norms`): of the mean gradient before clipping, and of the weights
-            before the update.
+        gradient_norm: global norm of the mean gradient before clipping; None if not requested.
+        finite: ``(1,)``: 1 if all gradients are finite, 0 if the update was skipped; None if steps are never skipped.
+        flags: the flags that were passed in, in flight: they become the sum over the ranks.
+        layer_norms: by metric name (:func:`~vggdist.training.layer_norms.layer_norms`), of the mean gradient before clipping
+            and of the weights before the update; empty if not requested.
     """
 
     loss: mx.nd.NDArray
@@ -137,7 +136,7 @@ class StepOutcome:
 
 
 class TrainStep:
-    """Changes the network by one global batch.
+    """Updates the network with one global batch.
 
     Attributes:
         loss_scale: of the next step.
@@ -146,7 +145,7 @@ class TrainStep:
     def __init__(
         self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context, batch_size: int
     ) -> None:
-        """Settle what stays the same from step to step; every rank must call this.
+        """Prepare what is the same in all steps; every rank must call this.
 
         Args:
             batch_size: samples of each rank.
@@ -157,11 +156,11 @@ class TrainStep:
         self._config = config
         self._device = device
         self.loss_scale = LossScale(config.train)
-        self._draws = _has_dropout(objective)
+        self._has_dropout = _has_dropout(objective)
         parameters = list(objective.collect_params().items())  # in the order of the layers
         self._trained = {name: parameter for name, parameter in parameters if parameter.grad_req != "null"}
         offsets = {name: name[: name.rindex("running_")] + "beta" for name, _ in parameters if "_running_" in name}
-        self._offsets = [offset for offset in offsets.values() if offset in self._trained]  # frozen statistics do not move
+        self._offsets = [offset for offset in offsets.values() if offset in self._trained]  # frozen statistics do not change
         self._statistics = [parameter.data() for name, parameter in parameters if offsets.get(name) in self._trained]
         self._all = [mx.nd.ones_like(statistic) for statistic in self._statistics]
         weights = [parameter.data() for parameter in self._trained.values()]
@@ -179,37 +178,36 @@ class TrainStep:
 
     @property
     def reduction(self) -> str:
-        """In words what the order of sums over the ranks depends on."""
+        """What the order of summation over the ranks depends on, as text."""
         return str(self._reduction)
 
-    def through(self, collectives: Collectives) -> TrainStep:
-        """The same step with its reductions by other collectives, for measurements."""
+    def with_collectives(self, collectives: Collectives) -> TrainStep:
+        """The same step with other collectives, for measurements."""
         step = copy.copy(self)
-        step._reduction = self._reduction.through(collectives)
+        step._reduction = self._reduction.with_collectives(collectives)
         return step
 
     def __call__(
         self, batch: Batch, step: int, learning_rate: float, num_valid: int, flags: mx.nd.NDArray, measure: bool
     ) -> StepOutcome:
-        """Make the step.
+        """Enqueue the step.
 
         Args:
             batch: this rank's part.
-            step: global step from 0; everything random in the step depends on it alone.
-            num_valid: samples of the global batch that are not fill.
+            step: global step from 0; with seed and rank, it determines all random numbers of the step.
+            num_valid: samples of the global batch that are not padding.
             flags: small array that is summed over the ranks along with the gradients, in place.
-            measure: ask for the gradient's norm, and with ``run.layer_norms`` for each layer's (it costs a pass over all
-                gradients).
+            measure: compute the gradient's norm, and with ``run.layer_norms`` each layer's (a pass over all gradients).
         """
-        if self._draws:  # a CPU needs milliseconds for it
+        if self._has_dropout:  # seeding takes milliseconds on a CPU
             mx.random.seed(step_seed(self._config.run.seed, step, self._world.rank), ctx=self._device)
         scale = self.loss_scale.value
         if self._guard is not None:
-            self._guard.keep()
+            self._guard.save()
         losses, hits = self._accumulate(batch, num_valid, scale)
-        self._settle_statistics()
+        self._order_statistics_after_backward()
         gradients = self._reduction(flags)
-        # The reduced gradients are equal on all ranks, so all of them leave a step out, or none.
+        # The reduced gradients are equal on all ranks, so all ranks skip the update, or none.
         finite = all_finite(gradients.values()) if self._guard is not None else None
         layers = self._layer_norms(gradients, scale) if measure and self._config.run.layer_norms else {}
         limit = self._config.optimizer.clip_norm
@@ -227,7 +225,10 @@ class TrainStep:
         return layer_norms(weights, gradients, scale, self._objective.network.prefix)
 
     def _accumulate(self, batch: Batch, num_valid: int, scale: float) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """Forward and backward over the parts of a batch; gradients become ``scale`` times this rank's share of the mean."""
+        """Forward and backward passes over the parts of a batch.
+
+        Afterwards the gradients are ``scale`` times this rank's share of the mean over the global batch.
+        """
         losses, hits = [], []
         size = len(batch.labels) // self._config.train.accumulation
         for start in range(0, len(batch.labels), size):
@@ -236,40 +237,40 @@ class TrainStep:
                 _, loss, hit, *inputs = self._objective(*arrays, *self._reduction.offsets)
                 share = loss / (num_valid / scale)
             share.backward()
-            self._reduction.keep(inputs)
+            self._reduction.store_factors(inputs)
             losses.append(loss)
             hits.append(hit)
         return _total(losses), _total(hits)
 
-    def _settle_statistics(self) -> None:
-        """Order whatever reads a running statistic from now on behind the backward pass.
+    def _order_statistics_after_backward(self) -> None:
+        """Make later reads of the running statistics depend on the backward pass.
 
-        There batch normalisation updates them on a CPU, which MXNet's engine does not know: a reduction or a checkpoint would
-        take those of the step before. What the engine knows is that the same operation writes the offset's gradient.
+        On a CPU batch normalisation updates them in its backward pass, and MXNet's engine does not know it: a reduction or a
+        checkpoint would read the values of the step before. The engine does know that this operation writes the gradient of
+        the offset, so the statistics are rewritten by an operation that reads that gradient.
         """
         for statistic, everything, offset in zip(self._statistics, self._all, self._offsets):
             mx.nd.where(everything, statistic, self._trained[offset].grad(), out=statistic)
 
 
 def on_device(batch: Batch, part: slice, device: mx.Context) -> tuple[mx.nd.NDArray, ...]:
-    """Hand a part of a batch to the device: images, labels, partners, weights, mask."""
+    """Copy a part of a batch to the device: images, labels, partners, weights, mask."""
     fields = (batch.images, batch.labels, batch.partners, batch.weights, batch.mask)
     return tuple(mx.nd.array(field[part], ctx=device, dtype=field.dtype) for field in fields)
 
 
 def _release_each_gradient(objective: Objective, device: mx.Context) -> None:
-    """Let the engine know of each gradient when it is there.
+    """Make the engine release each gradient as soon as it is computed.
 
-    By itself MXNet makes one operation of 15 nodes of the backward pass, the end of which all of its gradients wait for. On a
-    GPU that saves a synchronisation for each node, so there the environment's value stays
-    (:mod:`vggdist.environment.presets`).
+    By default MXNet fuses 15 nodes of the backward pass into one operation, and releases their gradients at its end. On a GPU
+    that saves a synchronisation for each node, so the environment's value stays (:mod:`vggdist.environment.presets`).
     """
     if device.device_type == "cpu" and "MXNET_EXEC_BULK_EXEC_MAX_NODE_TRAIN_BWD" not in os.environ:
         objective.hybridize(static_alloc=True, static_shape=True, backward_bulk_size=1)
 
 
 def _has_dropout(network: gluon.Block) -> bool:
-    """Whether a step draws from MXNet's generators."""
+    """Whether a step uses MXNet's random generators."""
     blocks: list[gluon.Block] = []
     network.apply(blocks.append)
     return any(isinstance(block, gluon.nn.Dropout) for block in blocks)

@@ -1,4 +1,4 @@
-"""What is due after which step: a pure function of the number of finished steps."""
+"""Triggers of reports, evaluations, checkpoints and rank comparisons: pure functions of the number of finished steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vggdist.config.schema import Config
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done after a step."""
+    """Actions that are due after a step."""
 
     report: bool = False
     evaluation: bool = False
@@ -20,11 +20,11 @@ class Due:
 
 @dataclass(frozen=True)
 class Triggers:
-    """The dates of a run.
+    """When the actions of a run are due.
 
     Attributes:
         steps_per_epoch: the same on every rank.
-        total_steps: length of the run.
+        total_steps: steps of the whole run.
     """
 
     config: Config
@@ -33,7 +33,7 @@ class Triggers:
 
     @classmethod
     def of(cls, config: Config, steps_per_epoch: int) -> Triggers:
-        """The dates that a configuration asks for; ``train.steps`` comes before ``train.epochs``."""
+        """The triggers of a configuration; ``train.steps`` overrides ``train.epochs``."""
         steps = config.train.steps
         if steps is None:  # 0.07 epochs of 100 steps are 7.000000000000001 in floating point, and 7 steps
             steps = max(1, math.ceil(round(config.train.epochs * steps_per_epoch, 6)))
@@ -44,15 +44,15 @@ class Triggers:
         return finished_steps / self.steps_per_epoch
 
     def due(self, finished_steps: int) -> Due:
-        """What follows the step that is the ``finished_steps``-th. A report comes before anything that takes time."""
+        """The actions after the ``finished_steps``-th step. An evaluation or a checkpoint always comes with a report."""
         config, last = self.config, finished_steps == self.total_steps
-        evaluation = last or self._falls_on(finished_steps, None, config.evaluation.every_epochs)
-        checkpoint = last or self._falls_on(finished_steps, config.checkpoint.every_steps, config.checkpoint.every_epochs)
-        comparison = self._falls_on(finished_steps, config.run.drift_steps, 1)
+        evaluation = last or self._is_due(finished_steps, None, config.evaluation.every_epochs)
+        checkpoint = last or self._is_due(finished_steps, config.checkpoint.every_steps, config.checkpoint.every_epochs)
+        comparison = self._is_due(finished_steps, config.run.drift_steps, 1)
         report = evaluation or checkpoint or finished_steps % config.run.log_every == 0
         return Due(report, evaluation, checkpoint, comparison)
 
-    def _falls_on(self, finished_steps: int, every_steps: int | None, every_epochs: int) -> bool:
-        """Whether a step is a date of a series; a period of 0 has none, and steps come before epochs."""
+    def _is_due(self, finished_steps: int, every_steps: int | None, every_epochs: int) -> bool:
+        """Whether a step completes a period; a period of 0 means never, and steps override epochs."""
         period = self.steps_per_epoch * every_epochs if every_steps is None else every_steps
         return period > 0 and finished_steps > 0 and finished_steps % period == 0

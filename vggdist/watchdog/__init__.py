@@ -1,1 +1,1 @@
-"""Detects a rank that has died or hangs, and ends the job on all ranks. Without Horovod."""
+"""Detects a rank that has died or hangs, and ends the job on all ranks. Does not use Horovod."""

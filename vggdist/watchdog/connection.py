@@ -1,4 +1,4 @@
-"""One connection between two ranks' watches: newline-delimited JSON over TCP, and nothing that blocks."""
+"""Non-blocking connection between the watchdogs of two ranks: newline-delimited JSON over TCP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 Message = dict[str, Any]
 
 _LONGEST_LINE = 64 * 1024
-"""Bytes; nothing that a rank says comes near it."""
+"""Bytes; every message of a rank is much shorter."""
 
 
 class Link:
@@ -20,29 +20,29 @@ class Link:
         connection.setblocking(False)
         self.socket = connection
         self.rank: int | None = None
-        """Who is at the other end, known once greeted."""
+        """The peer's rank; None until the handshake."""
         self.opened = time.monotonic()
         self._incoming = b""
         self.outgoing = b""
 
     def send(self, message: Message) -> None:
-        """Send a message, or as much of it as the system takes now; unless too much waits already: it is then dropped."""
+        """Send a message, or put it into the buffer. It is dropped if the buffer is full."""
         if len(self.outgoing) < _LONGEST_LINE:
             self.outgoing += json.dumps(message).encode() + b"\n"
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as much as the system takes now. An error shows when this link is read."""
+        """Send as much of the buffer as the system accepts now. An error is reported by :meth:`receive`."""
         try:
             while self.outgoing:
                 self.outgoing = self.outgoing[self.socket.send(self.outgoing) :]
         except BlockingIOError:
-            pass  # also while the connection is still being made
+            pass  # also while the connection is being established
         except OSError:
             self.outgoing = b""
 
     def receive(self) -> tuple[list[Message], bool]:
-        """What has arrived (lines that are no JSON object are dropped), and whether the connection is over."""
+        """The messages received (lines that are not JSON objects are dropped), and whether the connection has ended."""
         try:
             chunk = self.socket.recv(_LONGEST_LINE)
         except BlockingIOError:

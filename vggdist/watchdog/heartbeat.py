@@ -1,4 +1,4 @@
-"""Which rank holds the others up? Judged from beats and times alone, without sockets, threads or a clock."""
+"""Finds the rank that stalls a job from heartbeats and times alone, without sockets, threads or a clock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Which rank failed, in words for a person, and the exit code that follows from it."""
+class RankFailure:
+    """The rank that failed, the message for the user, and the exit code of the job."""
 
     rank: int
     text: str
@@ -17,103 +17,103 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A verdict on a job that stands still, and the ranks whose stacks tell why."""
+class Stall:
+    """The failure of a job that makes no progress, and the ranks whose stacks show the cause."""
 
-    verdict: Verdict
+    failure: RankFailure
     behind: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Beat:
-    """The newest that is known of a rank; times in seconds of the clock of the rank that keeps the roster."""
+class Heartbeat:
+    """Newest known state of a rank; times in seconds of the monitoring rank's clock."""
 
     count: int
-    """Moves so far of those that every rank makes, so that a smaller number is further behind."""
-    moved_at: float
-    heard_at: float
+    """Number of progress reports that every rank makes; the rank with the smallest number is furthest behind."""
+    progressed_at: float
+    received_at: float
     phase: str
-    patience: float = 1.0
-    """How many times the timeout this move may take."""
+    timeout_factor: float = 1.0
+    """The timeout of this phase, as a multiple of the usual one."""
 
 
-class Roster:
-    """The ranks that one rank hears (rank 0: all; another rank: itself and rank 0)."""
+class HeartbeatMonitor:
+    """The heartbeats that one rank receives (rank 0: of all ranks; another rank: its own and rank 0's)."""
 
-    def __init__(self, places: Sequence[tuple[str, int]], expected: Sequence[int], timeout: float) -> None:
-        """An empty roster.
+    def __init__(self, processes: Sequence[tuple[str, int]], expected: Sequence[int], timeout: float) -> None:
+        """Start without heartbeats.
 
         Args:
-            places: host and process id of every rank.
-            expected: the ranks that should be heard.
-            timeout: seconds without a move after which a rank hangs.
+            processes: host and process id of every rank.
+            expected: the ranks that send heartbeats.
+            timeout: seconds without progress after which a rank counts as hanging.
         """
-        self._places = places
+        self._processes = processes
         self._expected = set(expected)
         self._timeout = timeout
-        self._beats: dict[int, Beat] = {}
-        self._left_at = -math.inf
+        self._heartbeats: dict[int, Heartbeat] = {}
+        self._last_exit_at = -math.inf
 
-    def hear(self, rank: int, count: int, age: float, phase: str, now: float, patience: float = 1.0) -> None:
-        """Take in a rank's newest beat, which is ``age`` seconds old; a rank that has left is not heard again."""
+    def receive(self, rank: int, count: int, age: float, phase: str, now: float, timeout_factor: float = 1.0) -> None:
+        """Store a rank's heartbeat, whose last progress was ``age`` seconds ago. Ignored for a rank that has finished."""
         if rank in self._expected:
-            self._beats[rank] = Beat(count, now - max(0.0, age), now, phase, patience)
+            self._heartbeats[rank] = Heartbeat(count, now - max(0.0, age), now, phase, timeout_factor)
 
-    def leave(self, rank: int, now: float) -> None:
-        """A rank has come to its orderly end: from now on nobody waits for it, though some may have until now."""
-        self._left_at = now
+    def finish(self, rank: int, now: float) -> None:
+        """Remove a rank that has finished: no rank waits for it any more, but some may have waited until now."""
+        self._last_exit_at = now
         self._expected.discard(rank)
-        self._beats.pop(rank, None)
+        self._heartbeats.pop(rank, None)
 
     def expects(self, rank: int) -> bool:
-        """Whether the rank has not left."""
+        """Whether the rank has not finished."""
         return rank in self._expected
 
-    def audible(self, rank: int, now: float) -> bool:
-        """Whether the rank gave a sign of life lately: its process runs, whatever its main thread does."""
-        return rank in self._beats and now - self._beats[rank].heard_at <= self._timeout / 2
+    def is_alive(self, rank: int, now: float) -> bool:
+        """Whether a recent heartbeat shows that the rank's process runs, whatever its main thread does."""
+        return rank in self._heartbeats and now - self._heartbeats[rank].received_at <= self._timeout / 2
 
-    def gone(self, rank: int, now: float) -> Verdict:
-        """The verdict on a rank whose connection ended without a goodbye."""
-        if rank in self._beats and not self.audible(rank, now):
-            silence = now - self._beats[rank].heard_at
-            return Verdict(rank, f"{self._name(rank)} is gone, after {silence:.0f} s without a sign of life", 1)
-        return Verdict(rank, f"{self._name(rank)} is gone: it was killed, or its machine failed", 1)
+    def disconnected(self, rank: int, now: float) -> RankFailure:
+        """The failure of a rank whose connection ended before it finished."""
+        if rank in self._heartbeats and not self.is_alive(rank, now):
+            silence = now - self._heartbeats[rank].received_at
+            return RankFailure(rank, f"{self._name(rank)} is lost, after {silence:.0f} s without a heartbeat", 1)
+        return RankFailure(rank, f"{self._name(rank)} is lost: its process was killed, or its host failed", 1)
 
-    def judge(self, now: float) -> Finding | None:
-        """Find the culprit when the job stands still.
+    def find_stall(self, now: float) -> Stall | None:
+        """The failed rank if the job makes no progress; else None.
 
-        It stands still when none of the ranks furthest behind has moved, and none has left, within the timeout (or the longer
-        time that its move may take): as long as one of them moves, the others wait for it and do not hang. A rank that gives
-        no sign of life is then the culprit (it may be stopped, or its host or network is gone), else the one that is furthest
-        behind, of several the one that moved least recently.
+        The job makes no progress if none of the ranks furthest behind has progressed, and no rank has finished, within the
+        timeout (or the longer timeout of the phase): as long as one of them progresses, the others wait for it and do not
+        hang. Then a rank without heartbeats has failed (it may be stopped, or its host or network is down). Without one, it
+        is the rank that is furthest behind; of several, the one whose last progress is oldest.
         """
-        audible = {rank: beat for rank, beat in self._beats.items() if self.audible(rank, now)}
-        if not audible:
+        alive = {rank: beat for rank, beat in self._heartbeats.items() if self.is_alive(rank, now)}
+        if not alive:
             return None
-        fewest = min(beat.count for beat in audible.values())
-        behind = {rank: beat for rank, beat in audible.items() if beat.count == fewest}
-        if now - max(self._left_at, *(beat.moved_at for beat in behind.values())) <= self._timeout:
+        fewest = min(beat.count for beat in alive.values())
+        behind = {rank: beat for rank, beat in alive.items() if beat.count == fewest}
+        if now - max(self._last_exit_at, *(beat.progressed_at for beat in behind.values())) <= self._timeout:
             return None
-        overdue = all(now - beat.moved_at > beat.patience * self._timeout for beat in behind.values())
-        if silent := {rank: beat for rank, beat in self._beats.items() if rank not in audible}:
-            culprit = min(silent, key=lambda rank: silent[rank].heard_at)
-            silence = now - silent[culprit].heard_at
+        overdue = all(now - beat.progressed_at > beat.timeout_factor * self._timeout for beat in behind.values())
+        if silent := {rank: beat for rank, beat in self._heartbeats.items() if rank not in alive}:
+            failed = min(silent, key=lambda rank: silent[rank].received_at)
+            silence = now - silent[failed].received_at
             if overdue or silence > self._timeout:
-                told = f"has given no sign of life for {silence:.0f} s; its last was: {silent[culprit].phase}"
-                return self._finding(culprit, told, [culprit])
+                problem = f"has sent no heartbeat for {silence:.0f} s; its last phase: {silent[failed].phase}"
+                return self._stall(failed, problem, [failed])
         if not overdue:
             return None
-        culprit = min(behind, key=lambda rank: behind[rank].moved_at)
-        told = f"has not moved for {now - behind[culprit].moved_at:.0f} s: {behind[culprit].phase}"
-        return self._finding(culprit, told, sorted(behind))
+        failed = min(behind, key=lambda rank: behind[rank].progressed_at)
+        problem = f"has made no progress for {now - behind[failed].progressed_at:.0f} s in {behind[failed].phase}"
+        return self._stall(failed, problem, sorted(behind))
 
-    def _finding(self, culprit: int, told: str, behind: Sequence[int]) -> Finding:
-        text = f"{self._name(culprit)} {told} (--run.timeout is {self._timeout:g} s)"
-        if unheard := sorted(self._expected - self._beats.keys()):
-            text += f" (not heard: rank {', '.join(map(str, unheard))})"
-        return Finding(Verdict(culprit, text, 1), tuple(behind))
+    def _stall(self, failed: int, problem: str, behind: Sequence[int]) -> Stall:
+        text = f"{self._name(failed)} {problem} (--run.timeout is {self._timeout:g} s)"
+        if missing := sorted(self._expected - self._heartbeats.keys()):
+            text += f" (no heartbeat yet: rank {', '.join(map(str, missing))})"
+        return Stall(RankFailure(failed, text, 1), tuple(behind))
 
     def _name(self, rank: int) -> str:
-        host, process = self._places[rank]
+        host, process = self._processes[rank]
         return f"rank {rank} ({host}, pid {process})"

@@ -1,4 +1,4 @@
-"""The connections of one rank's watch with the others: rank 0 is the server, and who does not know its token is dropped."""
+"""Connections of one rank's watchdog to the others: rank 0 is the server, and rejects clients without its token."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from vggdist.watchdog.connection import Link, Message
 
 logger = logging.getLogger(__name__)
 
-_GREETING_PATIENCE = 30.0
-"""Seconds that a new connection may take to open and to greet."""
+_HANDSHAKE_TIMEOUT = 30.0
+"""Seconds in which a new connection must be established and complete its handshake."""
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Peers:
-    """The connections of this rank; only :meth:`wake` may be called from another thread. This base class has none."""
+    """The connections of this rank; only :meth:`wake` may be called from another thread. The base class has no connection."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._links: set[Link] = set()
-        self._woken, self._waker = socket.socketpair()
-        for end in (self._woken, self._waker):
+        self._wakeup_reader, self._wakeup_writer = socket.socketpair()
+        for end in (self._wakeup_reader, self._wakeup_writer):
             end.setblocking(False)
-        self._selector.register(self._woken, _READ)
+        self._selector.register(self._wakeup_reader, _READ)
 
     @property
     def ranks(self) -> set[int]:
@@ -40,29 +40,29 @@ class Peers:
         return {link.rank for link in self._links if link.rank is not None}
 
     @property
-    def greeting(self) -> bool:
-        """Whether a connection is still being made."""
+    def connecting(self) -> bool:
+        """Whether a connection has not completed its handshake."""
         return any(link.rank is None for link in self._links)
 
     def wake(self) -> None:
-        """End a :meth:`poll` that waits."""
+        """Make a waiting :meth:`poll` return."""
         try:
-            self._waker.send(b"\0")
+            self._wakeup_writer.send(b"\0")
         except OSError:
-            pass  # it is awake already, or closed
+            pass  # the buffer is full, or it is closed
 
     def poll(self, seconds: float) -> list[tuple[int, Message | None]]:
-        """Wait at most so long, then return what came from which rank; None where its connection ended."""
+        """Wait for messages, at most so long; returns rank and message of each, and None for a connection that ended."""
         events: list[tuple[int, Message | None]] = []
         for key, mask in self._selector.select(max(0.0, seconds)):
-            if key.fileobj is self._woken:
-                self._woken.recv(4096)
+            if key.fileobj is self._wakeup_reader:
+                self._wakeup_reader.recv(4096)
             elif key.data is None:
                 self._accept()
-            elif key.data in self._links:  # not dropped by an event before this one
+            elif key.data in self._links:  # not dropped by a previous event
                 events += self._serve(key.data, mask)
         for link in [link for link in self._links if link.rank is None]:
-            if time.monotonic() - link.opened > _GREETING_PATIENCE:
+            if time.monotonic() - link.opened > _HANDSHAKE_TIMEOUT:
                 self._drop(link)
         return events
 
@@ -74,10 +74,12 @@ class Peers:
                 self._watch_writing(link)
 
     def drain(self, seconds: float) -> None:
-        """Wait at most so long until everything is sent; what arrives meanwhile is lost."""
-        until = time.monotonic() + seconds
-        while any(link.outgoing for link in self._links if link.rank is not None) and (left := until - time.monotonic()) > 0:
-            self.poll(left)
+        """Wait at most so long until everything is sent; messages that arrive in this time are dropped."""
+        deadline = time.monotonic() + seconds
+        while any(link.outgoing for link in self._links if link.rank is not None):
+            if (remaining := deadline - time.monotonic()) <= 0:
+                break
+            self.poll(remaining)
 
     def disconnect(self, rank: int) -> None:
         """End the connection to a rank."""
@@ -89,21 +91,21 @@ class Peers:
         for link in list(self._links):
             self._drop(link)
         self._selector.close()
-        self._woken.close()
-        self._waker.close()
+        self._wakeup_reader.close()
+        self._wakeup_writer.close()
 
     def _serve(self, link: Link, mask: int) -> list[tuple[int, Message | None]]:
         events: list[tuple[int, Message | None]] = []
         if mask & _WRITE:
             link.flush()
-        messages, over = link.receive() if mask & _READ else ([], False)
+        messages, ended = link.receive() if mask & _READ else ([], False)
         for message in messages:
-            if link.rank is None and not self._greet(link, message):
-                over = True
+            if link.rank is None and not self._handshake(link, message):
+                ended = True
                 break
             assert link.rank is not None
             events.append((link.rank, message))
-        if over:
+        if ended:
             if link.rank is not None:
                 events.append((link.rank, None))
             self._drop(link)
@@ -112,10 +114,10 @@ class Peers:
         return events
 
     def _accept(self) -> None:
-        """A connection comes in."""
+        """Accept a connection."""
 
-    def _greet(self, link: Link, message: Message) -> bool:
-        """Take a link's first message: name the link's rank, or tell that it is to be dropped."""
+    def _handshake(self, link: Link, message: Message) -> bool:
+        """Process a link's first message: set the link's rank, or return False to drop it."""
         return False
 
     def _add(self, link: Link) -> None:
@@ -132,24 +134,24 @@ class Peers:
 
 
 class Server(Peers):
-    """Rank 0's end."""
+    """Rank 0's end of the connections."""
 
     def __init__(self, size: int, token: str) -> None:
-        """Listen.
+        """Listen on a free port.
 
         Raises:
-            OSError: when the system refuses.
+            OSError: the system does not allow it.
         """
         super().__init__()
         self._size, self._token = size, token
-        self._welcomed: set[int] = set()
+        self._connected: set[int] = set()
         self._listener = socket.create_server(("", 0), backlog=max(128, 2 * size))
         self._listener.setblocking(False)
         self._selector.register(self._listener, _READ)
         self.port: int = self._listener.getsockname()[1]
 
     def close(self) -> None:
-        """End all connections and listen no more."""
+        """End all connections and stop listening."""
         super().close()
         self._listener.close()
 
@@ -162,23 +164,23 @@ class Server(Peers):
         if sum(link.rank is None for link in self._links) > 4 * self._size + 64:
             self._drop(min((link for link in self._links if link.rank is None), key=lambda link: link.opened))
 
-    def _greet(self, link: Link, message: Message) -> bool:
+    def _handshake(self, link: Link, message: Message) -> bool:
         rank = message.get("rank")
         if not hmac.compare_digest(str(message.get("token")).encode(errors="replace"), self._token.encode()):
             return False
-        if not isinstance(rank, int) or not 0 < rank < self._size or rank in self._welcomed:
-            return False  # in the welcomed: the same rank, by another of this host's addresses
+        if not isinstance(rank, int) or not 0 < rank < self._size or rank in self._connected:
+            return False  # already connected: the same rank, through another address of this host
         link.rank = rank
         link.send({"kind": "welcome"})
-        self._welcomed.add(rank)
-        if len(self._welcomed) == self._size - 1:
+        self._connected.add(rank)
+        if len(self._connected) == self._size - 1:
             self._selector.unregister(self._listener)
             self._listener.close()
         return True
 
 
 class Client(Peers):
-    """Another rank's end: it tries all addresses of rank 0 at once and keeps the connection that is welcomed first."""
+    """Another rank's end: it tries all addresses of rank 0 at once and keeps the first connection that rank 0 accepts."""
 
     def __init__(self, addresses: Sequence[str], port: int, token: str, rank: int) -> None:
         super().__init__()
@@ -187,14 +189,14 @@ class Client(Peers):
             try:
                 link.socket.connect((address, port))
             except BlockingIOError:
-                pass  # it is being made
+                pass  # being established
             except OSError:
                 link.socket.close()
                 continue
             link.send({"kind": "hello", "token": token, "rank": rank})
             self._add(link)
 
-    def _greet(self, link: Link, message: Message) -> bool:
+    def _handshake(self, link: Link, message: Message) -> bool:
         if message.get("kind") != "welcome":
             return False
         link.rank = 0
@@ -204,28 +206,28 @@ class Client(Peers):
 
 
 def connect(rank: int, size: int, exchange: Callable[[Any], list[Any]]) -> tuple[Peers, list[tuple[str, int]]]:
-    """Begin to connect the ranks, without waiting for it; returns the connections, and host and process id of every rank.
+    """Start to connect the ranks, without waiting; returns the connections, and host and process id of every rank.
 
     Args:
         exchange: collects one JSON-serialisable value of each rank, in the order of ranks.
     """
-    here: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    own: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
     peers, token = Peers(), secrets.token_hex(16)
     if rank == 0 and size > 1:
         try:
             peers = Server(size, token)
-            here |= {"port": peers.port, "addresses": _own_addresses(), "token": token}
+            own |= {"port": peers.port, "addresses": _own_addresses(), "token": token}
         except OSError as error:
-            logger.warning("the ranks cannot watch each other, each only itself: no port to listen on (%s)", error)
-    everyone = exchange(here)
-    root = everyone[0]
+            logger.warning("each rank's watchdog monitors only its own rank: no port to listen on (%s)", error)
+    ranks = exchange(own)
+    root = ranks[0]
     if rank > 0 and "port" in root:
-        local = ["127.0.0.1"] if root["host"] == here["host"] else []
+        local = ["127.0.0.1"] if root["host"] == own["host"] else []
         peers = Client([*local, *root["addresses"]], root["port"], root["token"], rank)
-    return peers, [(one["host"], one["pid"]) for one in everyone]
+    return peers, [(one["host"], one["pid"]) for one in ranks]
 
 
 def _own_addresses() -> list[str]:
-    """The IPv4 addresses at which other hosts may find this one."""
+    """The IPv4 addresses of this host that other hosts may reach."""
     found = [address for addresses in psutil.net_if_addrs().values() for address in addresses]
     return [a.address for a in found if a.family == socket.AF_INET and not a.address.startswith("127.")]

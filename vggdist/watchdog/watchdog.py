@@ -1,9 +1,9 @@
-"""Every rank watches that all ranks live and move, so that one that dies or hangs is named and ends the job everywhere.
+"""Detects a rank that dies or hangs, reports it on all ranks, and ends the job.
 
-Horovod alone does not: on Gloo it never notices a main thread that hangs or a process that is stopped, and where a rank was
-killed the others see ``Connection closed by peer``, or on MPI nothing. So a thread of each rank tells rank 0's each second how
-far its main thread has come. Rank 0 judges and tells all ranks the verdict; each watch then ends its process, unless the main
-thread does so itself in time.
+Horovod does not: on Gloo it never notices a main thread that hangs or a process that is stopped, and when a rank is killed
+the others get ``Connection closed by peer``, or on MPI nothing. So a thread of each rank sends a heartbeat with the progress
+of its main thread to rank 0, once per second. Rank 0 finds the failed rank and reports it to all ranks. Each watchdog then
+ends its process, unless the main thread does so itself in time.
 """
 
 from __future__ import annotations
@@ -20,65 +20,65 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from vggdist.processes.streams import say
+from vggdist.processes.streams import write_error
 from vggdist.watchdog.connection import Message
-from vggdist.watchdog.heartbeat import Roster, Verdict
+from vggdist.watchdog.heartbeat import HeartbeatMonitor, RankFailure
 from vggdist.watchdog.peers import Client, Peers, connect
 
 logger = logging.getLogger(__name__)
 
-# How a failure is known; the first one counts, but what a rank told of itself says more than that it is gone.
-_How = Literal["told", "gone", "stuck"]
+# How a failure was detected. The first one counts, but a rank's own report replaces the loss of its connection.
+_Cause = Literal["reported", "disconnected", "stalled"]
 
-_FIRST_PATIENCE = 5.0
-"""How many times the timeout a kind of phase may take the first two times: graphs are built, and files read, only then."""
-_MAIN_SPEAKS = 0.3
-"""Seconds until the watch announces a failure itself; mpirun leaves about a second between a death and killing all."""
-_STUCK_DELAY = 0.5
-"""Seconds until rank 0 ends a job that hangs: the rank that holds it up prints its stack before a launcher kills it."""
-_BEHIND_ROOT = 1.0
-"""Seconds that the other ranks stay longer than rank 0, which writes the record: a launcher kills all when one ends."""
-_MAIN_ENDS = 10.0
-"""Seconds more for a main thread that knows of the failure and is ending the process itself."""
+_FIRST_TIMEOUT_FACTOR = 5.0
+"""Multiple of the timeout for the first two phases of a kind, in which graphs are built and files are read."""
+_REPORT_DELAY = 0.3
+"""Seconds until the watchdog reports a failure itself; mpirun kills all ranks about a second after a rank has died."""
+_STALL_DELAY = 0.5
+"""Seconds until rank 0 ends a job that hangs: the rank at fault prints its stack before a launcher kills it."""
+_AFTER_ROOT = 1.0
+"""Seconds by which the other ranks end after rank 0, which writes the result: a launcher kills all when one ends."""
+_MAIN_THREAD_GRACE = 10.0
+"""Additional seconds for a main thread that knows of the failure and is ending the process itself."""
 
 
 class Watchdog:
-    """One rank's part of the watch; its methods are called by the main thread."""
+    """One rank's watchdog; its methods are called by the main thread."""
 
     def __init__(
         self,
         rank: int,
-        places: Sequence[tuple[str, int]],
+        processes: Sequence[tuple[str, int]],
         peers: Peers,
         timeout: float,
-        on_failure: Callable[[Verdict], None] | None,
+        on_failure: Callable[[RankFailure], None] | None,
         grace: float,
         elastic: bool = False,
     ) -> None:
-        """Start the thread. See :meth:`start` for what is not told here.
+        """Start the thread. The other arguments are those of :meth:`start`.
 
         Args:
-            places: host and process id of every rank.
-            peers: the connections, made or being made.
+            processes: host and process id of every rank.
+            peers: the connections, which may still be in progress.
         """
-        self._rank, self._places, self._peers = rank, places, peers
+        self._rank, self._processes, self._peers = rank, processes, peers
         self._timeout, self._grace, self._on_failure, self._elastic = timeout, grace, on_failure, elastic
-        self._roster = Roster(places, range(len(places)) if rank == 0 else (0, rank), timeout)
+        self._monitor = HeartbeatMonitor(processes, range(len(processes)) if rank == 0 else (0, rank), timeout)
         self._interval = min(1.0, timeout / 10)
         self._next_tick = 0.0
         self._late = False
         self._beat = (0, math.inf, "start", 1.0)
         self._kinds: Counter[str] = Counter()
-        self._told: deque[Verdict] = deque()
-        self._news = threading.Condition()
-        self._verdict: Verdict | None = None
-        self._how: _How = "stuck"
-        self._announce_at = self._end_at = math.inf
-        self._announced = False
-        self._main_ends = False
+        self._own_reports: deque[RankFailure] = deque()
+        self._changed = threading.Condition()
+        self._failure: RankFailure | None = None
+        self._cause: _Cause = "stalled"
+        self._report_at = self._end_at = math.inf
+        self._reported = False
+        self._main_thread_ends = False
         self._unconfirmed = isinstance(peers, Client)
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
 
     @classmethod
@@ -88,70 +88,69 @@ class Watchdog:
         size: int,
         exchange: Callable[[Any], list[Any]],
         timeout: float,
-        on_failure: Callable[[Verdict], None] | None = None,
+        on_failure: Callable[[RankFailure], None] | None = None,
         grace: float = 2.5,
         elastic: bool = False,
     ) -> Watchdog:
-        """Start watching; every rank must call this at the same place.
+        """Start the watchdog; every rank must call this at the same point.
 
         Args:
             exchange: collects one JSON-serialisable value of each rank, in the order of ranks (``World.gather``).
-            timeout: seconds without a beat, from the first one on, after which a rank hangs; longer than anything between
-                two beats, but for the first two of a kind of phase, which may take five times as long. ``math.inf`` watches
-                for deaths alone, and so does one rank, for which nobody waits.
-            on_failure: called once by the watch's thread before it ends this process; on rank 0, which may write the record
-                there, 0.3 s after the failure (elsewhere too when rank 0 is what failed). Not called where the main thread
-                has asked for the verdict by then and ends the process itself.
-            grace: seconds that the main thread has to end by itself when another rank is gone or failed.
-            elastic: the others go on when a rank fails: a verdict ends only the process that it names.
+            timeout: seconds without a beat, from the first one on, after which a rank counts as hanging. The first two phases
+                of a kind may take five times as long. With ``math.inf``, and with a single rank, only deaths are detected.
+            on_failure: called once by the watchdog's thread before it ends this process. On rank 0, which may write the result
+                there, it is called 0.3 s after the failure; on other ranks then only if rank 0 failed. It is not called if
+                the main thread has requested the failure by then and ends the process itself.
+            grace: seconds for the main thread to end by itself after another rank was lost or failed.
+            elastic: the other ranks continue after a failure: it ends only the process of the failed rank.
         """
-        peers, places = connect(rank, size, exchange)
-        return cls(rank, places, peers, timeout if size > 1 else math.inf, on_failure, grace, elastic)
+        peers, processes = connect(rank, size, exchange)
+        return cls(rank, processes, peers, timeout if size > 1 else math.inf, on_failure, grace, elastic)
 
     def beat(self, phase: str, alone: bool = False) -> None:
-        """Note that this rank moves, and into which phase (``"step 37"``, of the kind ``"step"``); costs a microsecond.
+        """Record progress of this rank, and its phase (``"step 37"``, of the kind ``"step"``); costs a microsecond.
 
-        The number of beats tells which rank is furthest behind, so every rank must beat at the same places. The more there
-        are, above all before each wait for the others, the surer a rank that hangs is told from those that wait for it.
+        The number of beats shows which rank is furthest behind, so all ranks must beat at the same points. More beats, above
+        all before each wait for the other ranks, separate a rank that hangs from those that wait for it more reliably.
 
         Args:
-            alone: the other ranks do not make this move (rank 0 writes a file): it is a sign of life that does not count.
+            alone: the other ranks do not reach this point (rank 0 writes a file): resets the timeout, but is not counted.
         """
-        rested = self._beat[1] == math.inf
+        was_paused = self._beat[1] == math.inf
         kind = phase.partition(" ")[0]
         self._kinds[kind] += 1
-        patience = _FIRST_PATIENCE if self._kinds[kind] <= 2 else 1.0
-        self._beat = (self._beat[0] + (not alone), time.monotonic(), phase, patience)
-        if rested:
-            self._arm_backstop()  # what comes next may keep Python's lock, before this rank's thread has had its turn
+        timeout_factor = _FIRST_TIMEOUT_FACTOR if self._kinds[kind] <= 2 else 1.0
+        self._beat = (self._beat[0] + (not alone), time.monotonic(), phase, timeout_factor)
+        if was_paused:
+            self._arm_backstop()  # the next phase may hold the GIL before the watchdog's thread runs
 
-    def rest(self) -> None:
-        """Stop the timer until the next beat: what follows may take any time. As at the start, only deaths are noticed."""
-        self._beat = (self._beat[0], math.inf, "rest", 1.0)
+    def pause(self) -> None:
+        """Stop the timeout until the next beat, for work that may take any time. Only deaths are detected, as at the start."""
+        self._beat = (self._beat[0], math.inf, "paused", 1.0)
 
     def report_failure(self, error: str, exit_code: int) -> None:
-        """Tell all ranks, by way of rank 0, that this rank fails and is about to end; waits at most 1 s until rank 0 has it.
+        """Report to all ranks, through rank 0, that this rank failed and will end; waits at most 1 s for rank 0's answer.
 
-        To be called before anything is torn down, and not for an error that all ranks agree on.
+        To be called before anything is torn down, and not for an error that all ranks share.
         """
-        self._told.append(Verdict(self._rank, f"rank {self._rank}: {error}"[:8000], exit_code))
-        self._main_ends = True
+        self._own_reports.append(RankFailure(self._rank, f"rank {self._rank}: {error}"[:8000], exit_code))
+        self._main_thread_ends = True
         self._peers.wake()
-        self.verdict(1.0)
+        self.failure(1.0)
 
-    def verdict(self, patience: float) -> Verdict | None:
-        """Ask who failed, after an error of communication; waits at most ``patience`` seconds for news.
+    def failure(self, timeout: float) -> RankFailure | None:
+        """The failure of a rank, after a communication error; waits for it at most ``timeout`` seconds.
 
-        The caller that gets a verdict is expected to end the process within about 10 s.
+        A caller that gets a failure must end the process within about 10 s.
         """
-        with self._news:
-            self._news.wait_for(lambda: self._verdict is not None, timeout=patience)
-        if self._verdict is not None:
-            self._main_ends = True
-        return self._verdict
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None, timeout=timeout)
+        if self._failure is not None:
+            self._main_thread_ends = True
+        return self._failure
 
     def close(self) -> None:
-        """Say goodbye and stop watching, within 1 s. Without it the end of this process counts as a death."""
+        """Report that this rank has finished, and stop, within 1 s. Without it the end of this process counts as a death."""
         self._closing = True
         self._peers.wake()
         self._thread.join(timeout=1)
@@ -159,136 +158,139 @@ class Watchdog:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._turn()
+                self._iterate()
         except Exception:
-            say(f"vggdist: rank {self._rank} goes on without its watch, which failed:\n{traceback.format_exc()}")
+            write_error(f"vggdist: rank {self._rank} continues without its watchdog, which failed:\n{traceback.format_exc()}")
         finally:
             faulthandler.cancel_dump_traceback_later()
-            self._peers.send({"kind": "bye"})
+            self._peers.send({"kind": "finished"})
             self._peers.drain(0.5)
             self._peers.close()
 
-    def _turn(self) -> None:
-        """Hear, tell, judge, and end the process when that is due."""
+    def _iterate(self) -> None:
+        """Receive and send messages, look for a stall, and end the process when that is due."""
         started = time.monotonic()
-        announce_at = math.inf if self._announced or self._main_ends else self._announce_at
-        wait = max(0.0, min(self._next_tick, announce_at, self._end_due) - started)
+        report_at = math.inf if self._reported or self._main_thread_ends else self._report_at
+        wait = max(0.0, min(self._next_tick, report_at, self._end_due) - started)
         for rank, message in self._peers.poll(wait):
-            self._take(rank, message)
-        while self._told:
-            self._take_told(self._told.popleft())
+            self._receive(rank, message)
+        while self._own_reports:
+            self._send_own_report(self._own_reports.popleft())
         now = time.monotonic()
         self._late = not self._late and now - started > wait + self._interval
         if self._late:
-            return  # this thread was kept from running: first hear what came meanwhile, lest a rank seem silent
+            return  # this thread could not run: first process the messages that arrived, or a live rank would seem silent
         if now >= self._next_tick:
             self._next_tick = now + self._interval
             self._tick(now)
-        if now >= announce_at and not self._main_ends:
-            self._announce()
+        if now >= report_at and not self._main_thread_ends:
+            self._report()
         if now >= self._end_due:
-            self._announce()
-            assert self._verdict is not None
-            os._exit(self._verdict.exit_code or 1)
+            self._report()
+            assert self._failure is not None
+            os._exit(self._failure.exit_code or 1)
 
     @property
     def _end_due(self) -> float:
-        return self._end_at + self._main_ends * _MAIN_ENDS
+        return self._end_at + self._main_thread_ends * _MAIN_THREAD_GRACE
 
-    def _take(self, rank: int, message: Message | None) -> None:
+    def _receive(self, rank: int, message: Message | None) -> None:
         now = time.monotonic()
         if message is None:
-            if self._roster.expects(rank):
-                self._fail(self._roster.gone(rank, now), "gone")
+            if self._monitor.expects(rank):
+                self._fail(self._monitor.disconnected(rank, now), "disconnected")
             return
         try:
             if message["kind"] in ("hello", "welcome"):
-                self._roster.hear(rank, 0, 0.0, "start", now)  # its first beat may never come
+                self._monitor.receive(rank, 0, 0.0, "start", now)  # its first beat may never come
             elif message["kind"] == "beat":
-                phase, patience = str(message["phase"]), float(message["patience"])
-                self._roster.hear(rank, int(message["count"]), float(message["age"]), phase, now, patience)
+                phase, factor = str(message["phase"]), float(message["timeout_factor"])
+                self._monitor.receive(rank, int(message["count"]), float(message["age"]), phase, now, factor)
             elif message["kind"] == "failed":
-                verdict = Verdict(int(message["rank"]), str(message["text"]), int(message["exit_code"]))
-                self._fail(verdict, message["how"], tuple(message["behind"]), tell=self._rank == 0)
-            elif message["kind"] == "bye":
-                self._roster.leave(rank, now)
+                failure = RankFailure(int(message["rank"]), str(message["text"]), int(message["exit_code"]))
+                self._fail(failure, message["cause"], tuple(message["behind"]), forward=self._rank == 0)
+            elif message["kind"] == "finished":
+                self._monitor.finish(rank, now)
                 self._peers.disconnect(rank)
         except (KeyError, TypeError, ValueError, OverflowError):
-            pass  # no rank of this version says this
+            pass  # not a message of this version
 
-    def _take_told(self, verdict: Verdict) -> None:
+    def _send_own_report(self, failure: RankFailure) -> None:
         if self._peers.ranks and self._rank > 0:
-            self._peers.send(_failed(verdict, "told", ()))  # rank 0 answers all with what failed first
+            self._peers.send(_failed(failure, "reported", ()))  # rank 0 answers all ranks with the first failure
         else:
-            self._fail(verdict, "told")
+            self._fail(failure, "reported")
 
     def _tick(self, now: float) -> None:
-        count, moved_at, phase, patience = self._beat
-        age = max(0.0, now - moved_at)  # at rest it counts as moving
-        self._roster.hear(self._rank, count, age, phase, now, patience)
-        self._peers.send({"kind": "beat", "count": count, "age": age, "phase": phase[:200], "patience": patience})
-        if self._unconfirmed and not self._peers.greeting:
+        count, progressed_at, phase, factor = self._beat
+        age = max(0.0, now - progressed_at)  # 0 while paused
+        self._monitor.receive(self._rank, count, age, phase, now, factor)
+        self._peers.send({"kind": "beat", "count": count, "age": age, "phase": phase[:200], "timeout_factor": factor})
+        if self._unconfirmed and not self._peers.connecting:
             self._unconfirmed = False
-            if not self._peers.ranks and self._roster.expects(0):
-                host, _ = self._places[0]
-                logger.warning("no connection to the watch of rank 0 on %s (a firewall?); this rank watches only itself", host)
-        if self._verdict is not None and not self._elastic or self._end_at < math.inf:
+            if not self._peers.ranks and self._monitor.expects(0):
+                host, _ = self._processes[0]
+                logger.warning(
+                    "no connection to the watchdog of rank 0 on %s (a firewall?); this one monitors only its own rank", host
+                )
+        if self._failure is not None and not self._elastic or self._end_at < math.inf:
             return
         if self._beat[1] == math.inf:
             faulthandler.cancel_dump_traceback_later()
-        if self._beat[1] < math.inf:  # read anew: a beat may have armed it since, and what follows keep Python's lock
+        if self._beat[1] < math.inf:  # read again: a beat may have armed the backstop since, and its phase may hold the GIL
             self._arm_backstop()
-        root_judges = self._rank > 0 and 0 in self._peers.ranks and self._roster.audible(0, now)
-        if not root_judges and (finding := self._roster.judge(now)):
-            self._fail(finding.verdict, "stuck", finding.behind)
+        root_decides = self._rank > 0 and 0 in self._peers.ranks and self._monitor.is_alive(0, now)
+        if not root_decides and (stall := self._monitor.find_stall(now)):
+            self._fail(stall.failure, "stalled", stall.behind)
 
-    def _fail(self, verdict: Verdict, how: _How, behind: Sequence[int] = (), tell: bool = True) -> None:
-        """Keep a verdict if it is the first, or says more than the first; tell the other ranks."""
-        former = self._verdict
-        more = former is not None and self._how == "gone" and how == "told" and former.rank == verdict.rank
-        own = self._elastic and verdict.rank == self._rank and self._end_at == math.inf
-        if former is not None and not (more or own):
+    def _fail(self, failure: RankFailure, cause: _Cause, behind: Sequence[int] = (), forward: bool = True) -> None:
+        """Store a failure if it is the first, or more specific than the first; send it to the other ranks."""
+        first = self._failure
+        specific = first is not None and self._cause == "disconnected" and cause == "reported" and first.rank == failure.rank
+        own = self._elastic and failure.rank == self._rank and self._end_at == math.inf
+        if first is not None and not (specific or own):
             return
-        if tell:
-            self._peers.send(_failed(verdict, how, behind))
-        with self._news:
-            self._verdict, self._how = verdict, how
-            self._news.notify_all()
-        if own or former is None and not self._elastic:
-            delay = (_STUCK_DELAY if how == "stuck" else self._grace) + (_BEHIND_ROOT if self._rank > 0 else 0)
+        if forward:
+            self._peers.send(_failed(failure, cause, behind))
+        with self._changed:
+            self._failure, self._cause = failure, cause
+            self._changed.notify_all()
+        if own or first is None and not self._elastic:
+            delay = (_STALL_DELAY if cause == "stalled" else self._grace) + (_AFTER_ROOT if self._rank > 0 else 0)
             self._end_at = time.monotonic() + delay
-            speaks = self._rank == 0 or verdict.rank == 0  # the others would all repeat what rank 0 says
-            self._announce_at = time.monotonic() + _MAIN_SPEAKS if speaks else self._end_at
-            self._arm(delay + _MAIN_ENDS + 5.0)  # should the record hang as well (a file system that is gone)
+            reports = self._rank == 0 or failure.rank == 0  # the others would repeat rank 0's message
+            self._report_at = time.monotonic() + _REPORT_DELAY if reports else self._end_at
+            self._arm(delay + _MAIN_THREAD_GRACE + 5.0)  # in case that writing the result hangs, too (a lost file system)
         if self._rank in behind:
             self._print_stack()
 
     def _print_stack(self) -> None:
-        _, moved_at, phase, _ = self._beat
-        say(f"rank {self._rank}: no progress for {max(0.0, time.monotonic() - moved_at):.0f} s in {phase}; the stack:")
+        _, progressed_at, phase, _ = self._beat
+        age = max(0.0, time.monotonic() - progressed_at)
+        write_error(f"rank {self._rank}: no progress for {age:.0f} s in {phase}; the stack:")
         faulthandler.dump_traceback(file=2)
 
-    def _announce(self) -> None:
-        """Say, once, what this process will end of."""
-        if self._announced or self._verdict is None:
+    def _report(self) -> None:
+        """Print, once, why this process will end."""
+        if self._reported or self._failure is None:
             return
-        self._announced = True
-        say(f"vggdist: {'' if self._rank == 0 else f'rank {self._rank} ends: '}{self._verdict.text}")
+        self._reported = True
+        write_error(f"vggdist: {'' if self._rank == 0 else f'rank {self._rank} ends: '}{self._failure.text}")
         if self._on_failure is not None:
             try:
-                self._on_failure(self._verdict)
+                self._on_failure(self._failure)
             except BaseException:
-                say(traceback.format_exc())
+                write_error(traceback.format_exc())
 
     def _arm_backstop(self) -> None:
-        """Should a thread keep Python's lock, this rank's own cannot run; the others then name it after the timeout."""
+        """End this process after the timeout even if a thread holds the GIL; the other ranks then report this rank."""
         if math.isfinite(self._timeout):
             self._arm(self._timeout * self._beat[3] + min(self._timeout / 2, 2.0))
 
     def _arm(self, seconds: float) -> None:
-        """End this process with its stacks after so many seconds, though no Python code may run; replaces what was armed."""
+        """Print the stacks and end this process after so many seconds, without Python code; replaces an earlier call."""
         faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
-def _failed(verdict: Verdict, how: _How, behind: Sequence[int]) -> Message:
-    return {"kind": "failed", "how": how, "behind": list(behind), **asdict(verdict)}
+def _failed(failure: RankFailure, cause: _Cause, behind: Sequence[int]) -> Message:
+    return {"kind": "failed", "cause": cause, "behind": list(behind), **asdict(failure)}

@@ -20,8 +20,8 @@ def series(*values: float) -> dict[str, Any]:
 
 
 def scaling(ranks: int, rate: float) -> dict[str, Any]:
-    told = {"images_per_s": series(rate, rate + 9), "efficiency(%)": series(80, 90), "shares": [SHARED] * ranks}
-    return {"ranks": ranks, "global_batch_size": 8 * ranks, "others(%)": 3.0, **told}
+    row = {"images_per_s": series(rate, rate + 9), "efficiency(%)": series(80, 90), "shares": [SHARED] * ranks}
+    return {"ranks": ranks, "global_batch_size": 8 * ranks, "others(%)": 3.0, **row}
 
 
 SHARED = {key: series(value) for key, value in zip(SHARES, (2, 70, 20, 10, -2))}
@@ -31,7 +31,7 @@ MEASURED: dict[str, dict[str, Any]] = {
     "scaling": {mode: [scaling(1, 100), scaling(2, 190)] for mode in ("weak", "strong")},
     "tune": {
         "trials": [
-            {"setting": "as it is", "images_per_s": series(9), "ratio": series(1), "others(%)": 2.0, "failed": None},
+            {"setting": "unchanged", "images_per_s": series(9), "ratio": series(1), "others(%)": 2.0, "failed": None},
             {
                 "setting": "A=1",
                 "images_per_s": series(0),
@@ -63,15 +63,15 @@ def test_a_plot_has_units_on_its_axes_and_bars_for_the_spread(kind: str) -> None
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_table_tells_every_row(kind: str) -> None:
     text = "\n".join(TABLES[kind]({"world_size": 2, **MEASURED[kind]}))
-    told = {
+    excerpts = {
         "step": "rank 1",
         "input": "\n      2",
         "scaling": "strong       2     16",
-        "tune": "A=1       it hung\n",
+        "tune": "A=1        it hung\n",
         "allreduce": "1,000,000",
         "profile": "Pool",
     }
-    assert told[kind] in text
+    assert excerpts[kind] in text
     assert kind not in ("step", "scaling") or all(name in text for name in SHARES.values())
 
 

@@ -1,10 +1,10 @@
-"""What MXNet's trace says of the operators."""
+"""Operator times from MXNet's trace."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vggdist.benchmarking.profile import number_anew, operator_times
+from vggdist.benchmarking.profile import operator_times, renumber
 
 
 def event(phase: str, name: str, at: float, category: str = "operator", **more: int) -> dict[str, Any]:
@@ -28,5 +28,5 @@ def test_the_time_of_an_operator_is_summed_over_its_spans() -> None:
 
 def test_numbers_of_64_bits_become_small_and_stay_apart() -> None:
     events = [{"pid": 2**63 + 1, "tid": 2**63}, {"pid": 2**63}, {"pid": 2**63 + 1, "tid": 5, "id": 2**62}]
-    number_anew(events)
+    renumber(events)
     assert events == [{"pid": 0, "tid": 0}, {"pid": 1}, {"pid": 0, "tid": 1, "id": 0}]

@@ -1,4 +1,4 @@
-"""Jobs on several numbers of ranks are compared with the smallest; one that fails is named, and nothing of it is left."""
+"""Jobs on several numbers of ranks are compared with the smallest; a failed one is reported and ended completely."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vggdist.config.bench import BenchConfig, BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.schema import RunConfig, TrainConfig
 
-# In the place of a launcher and its ranks: makes 100 images/s a rank on a rank alone, and 80 where there are several.
+# Replaces a launcher and its ranks: 100 images/s for a single rank, 80 for each of several.
 LAUNCHER = """#!{python}
 import json, os, pathlib, sys
 words = sys.argv
@@ -32,7 +32,7 @@ result = {{"exit_code": 0, "training": rate, "bare": rate, "shares": [shares] * 
 
 
 def request(folder: Path, launcher: str, ranks: tuple[int, ...] = (1, 2, 4), **options: Any) -> BenchRequest:
-    """For a launcher of this content."""
+    """A request with a launcher of this content."""
     script = folder / "launcher"
     script.write_text(launcher)
     script.chmod(0o755)
@@ -41,8 +41,8 @@ def request(folder: Path, launcher: str, ranks: tuple[int, ...] = (1, 2, 4), **o
 
 
 def test_weak_scaling_keeps_a_rank_s_batch_and_strong_scaling_the_global_batch() -> None:
-    asked = BenchRequest(train=TrainConfig(batch_size=8), bench=BenchConfig(ranks=(4, 2)))
-    assert sizes(asked) == ([Size(2, 16), Size(4, 32)], [Size(2, 16), Size(4, 16)])
+    request = BenchRequest(train=TrainConfig(batch_size=8), bench=BenchConfig(ranks=(4, 2)))
+    assert sizes(request) == ([Size(2, 16), Size(4, 32)], [Size(2, 16), Size(4, 16)])
 
 
 def test_ranks_that_cannot_share_the_batch_are_refused() -> None:
@@ -62,9 +62,9 @@ def test_efficiency_is_a_rank_s_speed_over_that_of_the_smallest_job(
         assert [row["images_per_s"]["repeats"] for row in rows] == [[100, 100], [160, 160], [320, 320]]
         assert [row["efficiency(%)"]["median"] for row in rows] == [100, 80, 80]
         assert [len(row["shares"]) for row in rows] == [1, 2, 4]
-    told = measured["environment"]
-    assert "vggdist.bench" in told and told[told.index("--model.name") + 1] == "vgg13"
-    assert len(capsys.readouterr().out.splitlines()) == 2 * 5  # one rank's job is weak and strong at once
+    words = measured["environment"]
+    assert "vggdist.bench" in words and words[words.index("--model.name") + 1] == "vgg13"
+    assert len(capsys.readouterr().out.splitlines()) == 2 * 5  # the job of one rank is both weak and strong
     assert not (tmp_path / "runs" / "quickstart" / "scaling").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_job_that_is_not_over_in_time_is_ended_with_all_that_it_started(
     monkeypatch.setattr("vggdist.benchmarking.jobs.GRACE_S", 0.2)
     lasting = f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n"
     started = time.monotonic()
-    with pytest.raises(RunError, match=r"was not over after 0.5 s \(bench.deadline\)"):
+    with pytest.raises(RunError, match=r"did not finish within 0.5 s \(bench.deadline\)"):
         measure(request(tmp_path, lasting, deadline=0.5), [])
     assert time.monotonic() - started < 30
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

@@ -1,4 +1,4 @@
-"""Repeats are taken in turn and told as they are."""
+"""Measurements are repeated in turn and reported unchanged."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def test_measurements_take_turns_in_changing_order() -> None:
         order.append(name)
         return float(len(order))
 
-    taken = in_turn({"a": lambda: measure("a"), "b": lambda: measure("b")}, 3)
+    measured = in_turn({"a": lambda: measure("a"), "b": lambda: measure("b")}, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
-    assert taken["a"].values == [1.0, 4.0, 5.0] and taken["b"].values == [2.0, 3.0, 6.0]
+    assert measured["a"].values == [1.0, 4.0, 5.0] and measured["b"].values == [2.0, 3.0, 6.0]
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 7])

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Fixtures of the tests in this folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vggdist.checkpoints.store import CheckpointStore
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, also after another test has started the package's own logging."""
+    """The log, also after another test has set up the package's logging."""
     monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
     return caplog
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three whole checkpoints: steps 10, 20 and 30."""
+    """Three intact checkpoints: steps 10, 20 and 30."""
     directory = tmp_path_factory.mktemp("original") / "checkpoints"
     for step in (10, 20, 30):
         save(CheckpointStore(directory), step)
@@ -30,5 +30,5 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(original: Path, tmp_path: Path) -> CheckpointStore:
-    """A copy of the three whole checkpoints."""
+    """A copy of the three intact checkpoints."""
     return CheckpointStore(shutil.copytree(original, tmp_path / "checkpoints"))

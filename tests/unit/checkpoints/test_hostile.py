@@ -1,4 +1,4 @@
-"""Damaged and forged checkpoints are found, named and passed over; nothing is unpickled, waited for or read without end."""
+"""Damaged and forged checkpoints are detected, logged and skipped; nothing is unpickled, blocks or is read endlessly."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from vggdist.config.errors import RequestError
 def test_no_damage_loads_wrongly_and_the_newest_whole_one_is_used(
     original: Path, tmp_path: Path, damage: Callable[[Path, random.Random], None]
 ) -> None:
-    for seed in range(100):  # with 6 kinds 600 damages
+    for seed in range(100):  # 600 cases with 6 kinds
         chance = random.Random(seed)
         store = CheckpointStore(shutil.copytree(original, tmp_path / str(seed)))
         struck = chance.choice([[30], [30], [20, 30], [20]])
@@ -87,11 +87,11 @@ def test_empty_folders_files_and_other_names_are_passed_over(store: CheckpointSt
     assert store.steps() == [10, 20, 30, 40, 50] and newest_step(store) == 30
 
 
-# Hostile files, signed with a manifest that fits
+# Hostile files with a matching manifest
 
 
 class Bomb:
-    """Leaves a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -133,7 +133,7 @@ def test_a_pickle_is_an_error_and_not_executed(
 
 
 def header(text: str, version: bytes = b"\x01\x00") -> bytes:
-    """The beginning of an npy file."""
+    """The header of an npy file."""
     size = len(text).to_bytes(2 if version == b"\x01\x00" else 4, "little")
     return b"\x93NUMPY" + version + size + text.encode()
 
@@ -269,12 +269,12 @@ def test_a_checkpoint_of_another_version_is_not_passed_over(store: CheckpointSto
 def test_an_array_of_anything_but_finite_numbers_is_damage(store: CheckpointStore, array: np.ndarray) -> None:
     np.savez(store.path(30) / "arrays.npz", **{"parameter/x": array})
     sign(store.path(30))
-    with pytest.raises(RequestError, match="arrays.npz is damaged: parameter/x.npy (holds|has values that are not finite)"):
+    with pytest.raises(RequestError, match="arrays.npz is damaged: parameter/x.npy (contains|has values that are not finite)"):
         store.load(30)
 
 
 def overlapping(path: Path, members: int) -> None:
-    """An archive whose directory names the same bytes many times."""
+    """An archive whose directory lists the same bytes many times."""
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("parameter/0.npy", "w") as member:
             np.lib.format.write_array(member, np.zeros(250_000, np.float32))
@@ -311,7 +311,7 @@ def test_a_name_that_occurs_twice_is_damage(store: CheckpointStore) -> None:
 def test_a_directory_of_more_entries_than_any_network_has_arrays_is_not_read(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zipfile, "ZipFile", full_disk)  # it would make objects of all entries
+    monkeypatch.setattr(zipfile, "ZipFile", full_disk)  # it would create objects for all entries
     with (store.path(30) / "arrays.npz").open("ab") as file:
         start = file.tell()
         file.write(bytes(5 * 2**20))
@@ -321,7 +321,7 @@ def test_a_directory_of_more_entries_than_any_network_has_arrays_is_not_read(
         store.load(30)
 
 
-# What is no regular file
+# Not regular files
 
 
 def fifo(path: Path) -> None:
@@ -352,7 +352,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
 ) -> None:
     (store.path(30) / name).unlink()
     make(store.path(30) / name)
-    assert newest_step(store) == 20 and store.whole_steps() == [10, 20]
+    assert newest_step(store) == 20 and store.complete_steps() == [10, 20]
     store.prune(keep_last=1, keep_every=0, best_step=None)
     assert store.steps() == [20, 30]
 

@@ -1,4 +1,4 @@
-"""A state that a run cannot continue from is found by one look, which names the key."""
+"""A state that a run cannot continue from is detected, and the message names the key."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_part_of_the_interval_is_named(key: str, values: Any, expected: str) -
 
 
 def mutations() -> Iterator[Any]:
-    """Each value of a state, also those within, replaced by each strange one, and each removed."""
+    """Each value of a state, also nested ones, replaced by each invalid one, and each removed."""
     paths = [[key] for key in state()] + [[key, name] for key in ("interval", "identity", "versions") for name in state()[key]]
     for path, value in itertools.product(paths, [*STRANGE, "remove"]):
         found = state()

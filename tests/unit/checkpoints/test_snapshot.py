@@ -1,4 +1,4 @@
-"""Where the copies for a checkpoint lie. What they hold is tested by the writer's tests."""
+"""The memory of a checkpoint's copies. Their content is tested by the writer's tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_copies_from_a_cpu_lie_in_plain_memory() -> None:
 
 
 def test_copies_from_a_gpu_lie_in_memory_that_is_pinned_for_that_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build for CPUs has plain memory under that name, so that the way through it can be shown here."""
+    """A CPU build uses plain memory for this context, so the code path can be tested here."""
     arrays = {"a": mx.nd.array(np.arange(6).reshape(2, 3)), "b": mx.nd.ones((4,))}
     with monkeypatch.context() as on_a_gpu:
         on_a_gpu.setattr(mx.nd.NDArray, "context", mx.gpu(3))

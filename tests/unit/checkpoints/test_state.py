@@ -1,4 +1,4 @@
-"""Parameters and optimizer states go to a checkpoint and back by name; what does not fit is named."""
+"""Parameters and optimizer states are stored and restored by name; a mismatch is named."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def device_arrays(start: float = 0.0) -> dict[str, mx.nd.NDArray]:
 
 
 def on_host(arrays: dict[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
-    """What a checkpoint stores of them."""
+    """The arrays in a checkpoint."""
     return {name: array.asnumpy() for name, array in arrays.items()}
 
 
 def same(arrays: np.ndarray) -> np.ndarray:
-    """The distribution of a single rank."""
+    """The broadcast of a single rank."""
     return arrays
 
 

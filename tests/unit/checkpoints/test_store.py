@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, whatever is killed or full; the newest whole one is used."""
+"""A checkpoint is intact or absent after any kill or on a full disk; the newest intact one is used."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vggdist.checkpoints.contents import Checkpoint
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.errors import RequestError
 
-# What comes back
+# Reading
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(store: CheckpointStore) -> None:
@@ -67,7 +67,7 @@ def test_arrays_are_taken_one_at_a_time(tmp_path: Path) -> None:
         for number in range(5):
             array = np.full(3, number).view(Counted)
             alive.append(1)
-            assert len(alive) <= 2  # this one, and the former until it is replaced
+            assert len(alive) <= 2  # this one, and the previous one until it is replaced
             yield f"parameter/{number}", array
             del array
 
@@ -146,7 +146,7 @@ def test_a_pointer_that_cannot_be_read_is_told_and_the_newest_used(
 def test_a_pointer_alone_is_a_trace_of_a_lost_checkpoint(store: CheckpointStore) -> None:
     for step in store.steps():
         shutil.rmtree(store.path(step))
-    with pytest.raises(RequestError, match=r"no checkpoint in .* is whole; start anew with --run\.resume never"):
+    with pytest.raises(RequestError, match=r"no checkpoint in .* is intact; start again with --run\.resume never"):
         store.newest()
 
 
@@ -159,11 +159,11 @@ def test_a_checkpoint_newer_than_the_pointer_is_used(store: CheckpointStore, log
 
 
 class Kill(BaseException):
-    """The process is gone: nothing handles it."""
+    """The process was killed: nothing handles this."""
 
 
 class Machine:
-    """Counts what a process does to the disk and ends it before the n-th action; a dead process does nothing more."""
+    """Counts the disk operations of a process and kills it before the n-th; a dead process does nothing more."""
 
     ACTIONS = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir")
 
@@ -183,7 +183,7 @@ class Machine:
 
 
 def kills(original: Path | None, tmp_path: Path, work: Callable[[CheckpointStore], object]) -> Iterator[CheckpointStore]:
-    """Do some work on a fresh copy, killed before its first action, its second, ...; yields what each kill leaves."""
+    """Do some work on a fresh copy, killed before its first operation, its second, ...; yields the store after each."""
     for last in count():
         directory = tmp_path / str(last) / "checkpoints"
         directory.parent.mkdir(parents=True)
@@ -203,7 +203,7 @@ def kills(original: Path | None, tmp_path: Path, work: Callable[[CheckpointStore
 
 
 def assert_tidy(store: CheckpointStore) -> None:
-    """After tidying nothing is hidden, and every folder is a whole checkpoint."""
+    """After tidying nothing is hidden, and every folder is an intact checkpoint."""
     store.tidy()
     assert not store.directory.exists() or not [name for name in names(store) if name.startswith(".")]
     assert all(equal(store.load(step), checkpoint(step, version_of(store.load(step)))) for step in store.steps())

@@ -1,4 +1,4 @@
-"""Which checkpoint a command means."""
+"""Which checkpoint a command uses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def saved(run: Path, *steps: int, best: int | None) -> CheckpointStore:
     return store
 
 
-@pytest.mark.parametrize(("asked", "step"), [(None, 10), ("best", 10), ("latest", 30), ("20", 20)])
-def test_the_best_the_newest_or_that_of_a_step(tmp_path: Path, asked: str | None, step: int) -> None:
+@pytest.mark.parametrize(("checkpoint", "step"), [(None, 10), ("best", 10), ("latest", 30), ("20", 20)])
+def test_the_best_the_newest_or_that_of_a_step(tmp_path: Path, checkpoint: str | None, step: int) -> None:
     saved(tmp_path, 10, 20, 30, best=10)
-    found = read(place(str(tmp_path), asked))
+    found = read(place(str(tmp_path), checkpoint))
     assert found.step == step and found.seed == 5 and list(found.parameters) == ["parameter/a"]
     assert found.parameters["parameter/a"].tolist() == [step] * 2 and len(found.sha256) == 64
 
@@ -49,7 +49,7 @@ def test_before_the_first_evaluation_the_newest_is_taken_and_it_is_logged(
 ) -> None:
     saved(tmp_path, 10, 20, best=None)
     assert read(place(str(tmp_path), None)).step == 20
-    assert "was measured yet: the newest is taken for the best" in caplog.text
+    assert "was evaluated yet: using the newest as the best" in caplog.text
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_for_its_best_step(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_its_best_step(tmp_path: 
     ("checkpoint", "message"),
     [
         ("15", "has no checkpoint of step 15; it has 20, 30"),
-        ("best", "the best checkpoint of .*, step 10, is gone; take --checkpoint latest"),
+        ("best", "the best checkpoint of .*, step 10, no longer exists; use --checkpoint latest"),
         ("newest", "--checkpoint newest is neither best, latest, a step nor the folder of a checkpoint"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Saving beside the training: what is written is the moment of the save, and what fails is told."""
+"""Saving in the background: the content is that at the time of the save, and failures are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vggdist.config.errors import RunError
 
 
 class GatedStore(CheckpointStore):
-    """Writes nothing before its gate is opened."""
+    """Blocks writes until its gate is opened."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -42,7 +42,7 @@ class GatedStore(CheckpointStore):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[GatedStore]:
-    """A store whose gate is open, unless a test shuts it."""
+    """A store with an open gate, which a test may close."""
     made = GatedStore(tmp_path / "checkpoints")
     made.gate.set()
     yield made
@@ -172,7 +172,7 @@ def test_weights_that_inference_has_laid_out_anew_are_saved_bit_for_bit(store: G
     expected = values(arrays)
     for step in (1, 2, 3):
         network(images).wait_to_read()
-        with pytest.raises(mx.MXNetError, match="MKLDNN"):  # they are laid out anew
+        with pytest.raises(mx.MXNetError, match="MKLDNN"):  # they are in oneDNN's layout
             arrays["parameter/network_conv1_weight"][:] = np.zeros((64, 64, 3, 3), np.float32)
         writer.save(training_state(step))
         for array in arrays.values():
@@ -252,7 +252,7 @@ def test_a_value_that_is_not_finite_replaces_and_prunes_nothing(
         )
     assert same(loaded(store, 1), good) and store.steps() == [1]
     assert "checkpoint of step 2 could not be written: optimizer/a/momentum is not finite" in log.text
-    assert "the newest checkpoint is step 1" in log.text and "the training goes on" not in log.text
+    assert "the newest checkpoint is step 1" in log.text and "the training continues" not in log.text
 
 
 def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
@@ -272,7 +272,7 @@ def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
     assert isinstance(writer.failure, OSError) and store.steps() == [1] and writer.seconds == seconds
     expected = (
         f"checkpoint of step 2 could not be written: [Errno 28] No space left on device ({store.path(2)}); "
-        "the training goes on, the newest checkpoint is step 1"
+        "the training continues, the newest checkpoint is step 1"
     )
     assert [record.getMessage() for record in log.records if record.levelno == logging.WARNING] == [expected]
     writer.save(training_state(3))
@@ -323,7 +323,7 @@ def test_an_operation_whose_failure_was_seen_elsewhere_leaves_no_former_values_i
     fail_later(arrays["parameter/a"])
     writer.save(training_state(2))
     with pytest.raises(mx.MXNetError):
-        mx.nd.waitall()  # the copy is left out
+        mx.nd.waitall()  # the copy is skipped
     for array in (*arrays.values(), *writer._snapshot.buffers.values()):
         with suppress(mx.MXNetError):
             array.wait_to_read()

@@ -1,4 +1,4 @@
-"""A wish is read one step after it was sent, by all ranks alike."""
+"""Flags are read one step after they were sent, with the same values on all ranks."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import pytest
 
 from vggdist.collectives.consensus import Consensus, Flags
 from vggdist.collectives.world import World
-from vggdist.training.trainer import _who_stopped
+from vggdist.training.trainer import _stop_reasons
 
 
-class Wanting:
-    """What this rank raised."""
+class Local:
+    """The flags of this rank."""
 
-    stop = trouble = False
-
-
-def consensus_of(wanting: Wanting) -> Consensus:
-    return Consensus(World(), mx.cpu(), lambda: wanting.stop, lambda: wanting.trouble)
+    stop = failed = False
 
 
-def test_a_wish_is_told_with_the_next_step_and_not_before() -> None:
-    wanting = Wanting()
-    asked = consensus_of(wanting)
-    told = []
+def consensus_of(local: Local) -> Consensus:
+    return Consensus(World(), mx.cpu(), lambda: local.stop, lambda: local.failed)
+
+
+def test_a_flag_is_read_with_the_next_step_and_not_before() -> None:
+    local = Local()
+    consensus = consensus_of(local)
+    flags = []
     for step in range(4):
-        wanting.stop, wanting.trouble = step == 1, step == 2
-        told.append(asked.read(asked.local_flags()))
-    assert told == [Flags(), Flags(), Flags(stop=True), Flags(trouble=True)]
+        local.stop, local.failed = step == 1, step == 2
+        flags.append(consensus.read(consensus.local_flags()))
+    assert flags == [Flags(), Flags(), Flags(stop=True), Flags(failed=True)]
 
 
-def test_a_wish_outside_a_step_is_told_with_the_next_exchange() -> None:
-    wanting = Wanting()
-    asked = consensus_of(wanting)
-    wanting.stop = True
-    assert [asked.exchange().stop, asked.exchange().stop] == [False, True]
+def test_a_flag_outside_a_step_is_read_with_the_next_exchange() -> None:
+    local = Local()
+    consensus = consensus_of(local)
+    local.stop = True
+    assert [consensus.exchange().stop, consensus.exchange().stop] == [False, True]
 
 
 @pytest.mark.parametrize(("total", "stop"), [(0, False), (1, True), (512, True), (float("inf"), True), (float("nan"), False)])
-def test_any_rank_s_wish_counts_and_a_sum_that_failed_is_none(total: float, stop: bool) -> None:
-    asked = consensus_of(Wanting())
-    asked.read(mx.nd.array([total, 0]))  # as the ranks' sum arrives; float16 overflows to inf for very many
-    assert asked.read(asked.local_flags()) == Flags(stop=stop)
+def test_any_rank_s_flag_counts_and_a_failed_sum_raises_none(total: float, stop: bool) -> None:
+    consensus = consensus_of(Local())
+    consensus.read(mx.nd.array([total, 0]))  # the sum over the ranks; float16 overflows to inf with very many
+    assert consensus.read(consensus.local_flags()) == Flags(stop=stop)
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_any_rank_s_wish_counts_and_a_sum_that_failed_is_none(total: float, stop
         (["SIGTERM", None, "SIGTERM", "SIGUSR1"], "SIGTERM on rank 0, 2 and SIGUSR1 on rank 3"),
     ],
 )
-def test_who_stopped_a_run_is_told_in_few_words(reasons: list[str | None], text: str) -> None:
-    assert _who_stopped(reasons) == text
+def test_the_reason_of_a_stop_is_short(reasons: list[str | None], text: str) -> None:
+    assert _stop_reasons(reasons) == text

@@ -1,4 +1,4 @@
-"""Gradients leave from the interface that was asked for, or the run is refused."""
+"""Gradients are sent from the requested interface, or the run ends with an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RANK = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_GLOO_RENDEZVOUS_ADDR"
 
 @pytest.fixture(autouse=True)
 def host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host with two networks, whose name has no address that others reach."""
+    """A host with two networks, whose name has an address that other hosts cannot reach."""
 
     ipv4, ipv6 = socket.AF_INET, socket.AF_INET6
     found = {
@@ -33,7 +33,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
         name: [SimpleNamespace(family=family, address=address) for family, address in every] for name, every in found.items()
     }
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces)
-    monkeypatch.setattr(gloo_address, "own_address", lambda: "127.0.1.1")
+    monkeypatch.setattr(gloo_address, "hostname_address", lambda: "127.0.1.1")
     monkeypatch.setattr(gloo_address, "interface_towards", lambda address: {"10.0.0.1": "eth0"}.get(address))
     monkeypatch.setattr(socket, "gethostname", lambda: "node1")
 
@@ -78,16 +78,14 @@ def test_gradients_leave_from_the_interface_that_was_asked_for(environment: Mapp
 def test_of_several_interfaces_that_horovodrun_found_it_is_that_of_the_host_s_name(
     own: str | None, found: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gloo_address, "own_address", lambda: own)
+    monkeypatch.setattr(gloo_address, "hostname_address", lambda: own)
     assert gloo_address.data_address({**RANK, "HOROVOD_GLOO_IFACE": "ib0", "NCCL_SOCKET_IFNAME": found}) == address
 
 
 @pytest.mark.parametrize("interface", ["eth9", "down0"])
 def test_an_interface_without_an_address_is_refused_with_those_that_there_are(interface: str) -> None:
-    told = (
-        rf"HOROVOD_GLOO_IFACE is {interface}, but node1 .* \(it has lo 127.0.0.1, eth0 10.0.0.2, ib0 2001:db8::2\); name one"
-    )
-    with pytest.raises(RequestError, match=told):
+    available = r"\(it has lo 127.0.0.1, eth0 10.0.0.2, ib0 2001:db8::2\); specify one"
+    with pytest.raises(RequestError, match=rf"HOROVOD_GLOO_IFACE is {interface}, but node1 .* {available}"):
         gloo_address.data_address({**RANK, "HOROVOD_GLOO_IFACE": interface})
 
 
@@ -96,15 +94,16 @@ def test_where_horovod_cannot_be_given_the_address_its_own_must_be_of_that_inter
     own: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gloo_address, "_pointers_to_gethostname", lambda: [])
-    monkeypatch.setattr(gloo_address, "own_address", lambda: own)
-    told = f"node1 should leave from eth0 .10.0.0.2., .* which is {own or 'unknown'}; put the line '10.0.0.2 node1' into /etc"
-    with pytest.raises(RequestError, match=told), gloo_address.on_requested_interface({**RANK, "HOROVOD_GLOO_IFACE": "eth0"}):
+    monkeypatch.setattr(gloo_address, "hostname_address", lambda: own)
+    expected = f"node1 must be sent from eth0 .10.0.0.2., .* which is {own or 'unknown'}; put the line '10.0.0.2 node1' into /"
+    requested = gloo_address.on_requested_interface({**RANK, "HOROVOD_GLOO_IFACE": "eth0"})
+    with pytest.raises(RequestError, match=expected), requested:
         pytest.fail("Horovod was started")
 
 
 @pytest.mark.parametrize(("wanted", "own"), [("10.0.0.2", "10.0.0.3"), ("127.0.0.1", "10.0.0.3"), ("127.0.0.1", None)])
 def test_any_address_of_that_interface_will_do_and_any_at_all_within_one_host(wanted: str, own: str | None) -> None:
-    gloo_address.require_own_name(wanted, own)
+    gloo_address.require_same_interface(wanted, own)
 
 
 def test_only_horovod_s_library_takes_the_address_for_the_host_s_name_and_only_meanwhile() -> None:

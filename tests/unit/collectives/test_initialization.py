@@ -1,4 +1,4 @@
-"""When the ranks do not meet, those that are missing are named. A rendezvous server is in this process, Horovod in none."""
+"""If the ranks do not connect, the missing ones are reported. With a rendezvous server in this process, without Horovod."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vggdist.config.errors import RunError
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Of rank 0 of three, with a server that answers."""
+    """The environment of rank 0 of three, with a running server."""
     monkeypatch.setattr(initialization, "_INTERVAL", 0.1)
-    monkeypatch.setattr(initialization, "_BEHIND_FIRST", 0.0)
+    monkeypatch.setattr(initialization, "_REPORT_DELAY", 0.0)
     server = RendezvousServer()
     port = server.start()
     server.init([])
@@ -30,66 +30,68 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     server.stop()
 
 
-def board_of(environment: dict[str, str]) -> RendezvousStore:
+def store_of(environment: dict[str, str]) -> RendezvousStore:
     found = RendezvousStore.of(environment)
     assert found is not None
     return found
 
 
-def in_vain() -> None:
-    """What Horovod does after its timeout."""
+def time_out() -> None:
+    """Fail as Horovod does after its timeout."""
     raise ValueError("Horovod initialization failed")
 
 
 def test_the_missing_ranks_are_named_with_what_is_known_of_them(environment: dict[str, str]) -> None:
     announce({**environment, "HOROVOD_RANK": "1"})
     with pytest.raises(RunError) as caught:
-        initialize(in_vain, environment)
+        initialize(time_out, environment)
     first, second = str(caught.value).split("; ")
-    assert "did not meet within HOROVOD_GLOO_TIMEOUT_SECONDS, 30 s: rank 1 (" in first
-    assert f"pid {os.getpid()}) has not come: it is still starting, or is stopped" in first
-    assert second == "rank 2 has not come, and nothing is known of it: it was not started, or hangs"
+    assert "did not connect within HOROVOD_GLOO_TIMEOUT_SECONDS, 30 s: rank 1 (" in first
+    assert f"pid {os.getpid()}) has not reached hvd.init(): it is still starting, or is stopped" in first
+    assert second == "rank 2 has not reached hvd.init(), and sent no status: it was not launched, or hangs"
 
 
 @contextmanager
-def noting(board: RendezvousStore, rank: int) -> Iterator[None]:
-    """Another rank is alive meanwhile."""
-    over = threading.Event()
+def running(store: RendezvousStore, rank: int) -> Iterator[None]:
+    """Context in which another rank writes its status."""
+    ended = threading.Event()
 
-    def note() -> None:
+    def write_status() -> None:
         for number in count(1):
-            board.write(rank, StartStatus(f"host{rank}", 10 + rank, number))
-            if over.wait(0.05):
+            store.write(rank, StartStatus(f"host{rank}", 10 + rank, number))
+            if ended.wait(0.05):
                 return
 
-    thread = threading.Thread(target=note)
+    thread = threading.Thread(target=write_status)
     thread.start()
     yield
-    over.set()
+    ended.set()
     thread.join()
 
 
-def test_a_rank_that_no_longer_moves_is_told_from_one_that_waits(environment: dict[str, str]) -> None:
-    board = board_of(environment)
-    board.write(1, StartStatus("host1", 11, 7))
-    expected = r", 5 s: rank 1 \(host1, pid 11\) gives no sign of life: it is stopped, or was killed$"
-    with noting(board, 2), pytest.raises(RunError, match=expected):
-        initialize(in_vain, {**environment, "HOROVOD_GLOO_TIMEOUT_SECONDS": "5"})
+def test_a_stopped_rank_is_reported_but_not_one_that_waits(environment: dict[str, str]) -> None:
+    store = store_of(environment)
+    store.write(1, StartStatus("host1", 11, 7))
+    expected = r", 5 s: rank 1 \(host1, pid 11\) sends no status any more: it is stopped, or was killed$"
+    with running(store, 2), pytest.raises(RunError, match=expected):
+        initialize(time_out, {**environment, "HOROVOD_GLOO_TIMEOUT_SECONDS": "5"})
 
 
-def test_when_all_are_there_the_network_is_named(environment: dict[str, str]) -> None:
-    board = board_of(environment)
-    with noting(board, 1), noting(board, 2), pytest.raises(RunError, match="all are there, but could not connect"):
-        initialize(in_vain, environment)
+def test_if_all_ranks_run_the_network_is_reported(environment: dict[str, str]) -> None:
+    store = store_of(environment)
+    with running(store, 1), running(store, 2), pytest.raises(RunError, match="all are running, but could not connect"):
+        initialize(time_out, environment)
 
 
-def test_ranks_that_meet_say_nothing_and_stop_to_note(environment: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
-    board = board_of(environment)
+def test_ranks_that_connect_print_nothing_and_stop_their_status(
+    environment: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(environment)
     initialize(lambda: time.sleep(0.3), environment)
-    noted = board.read(0)
-    assert noted is not None and noted.pid == os.getpid() and noted.count >= 1
+    status = store.read(0)
+    assert status is not None and status.pid == os.getpid() and status.count >= 1
     time.sleep(0.3)
-    assert board.read(0) == noted or board.read(0) == StartStatus(noted.host, noted.pid, noted.count + 1)
+    assert store.read(0) == status or store.read(0) == StartStatus(status.host, status.pid, status.count + 1)
     assert capfd.readouterr() == ("", "")
 
 
@@ -109,33 +111,33 @@ def test_an_error_of_another_kind_is_raised_as_it_is(environment: dict[str, str]
         {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2", "HOROVOD_ELASTIC": "1", "HOROVOD_GLOO_RENDEZVOUS_ADDR": "x"},
     ],
 )
-def test_one_rank_and_an_elastic_job_meet_as_horovod_does(environment_of: dict[str, str]) -> None:
+def test_one_rank_and_an_elastic_job_only_call_horovod(environment_of: dict[str, str]) -> None:
     announce(environment_of)
     called_by = []
     initialize(lambda: called_by.append(threading.current_thread()), environment_of)
     assert called_by == [threading.main_thread()]
 
 
-def test_without_a_server_a_rank_says_that_it_waits(
+def test_without_a_server_a_rank_prints_that_it_waits(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(initialization, "_REMINDER", 0.1)
     initialize(lambda: time.sleep(0.5), {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"})
-    said = capfd.readouterr().err.splitlines()
-    assert 1 <= len(said) <= 3 and all(line.startswith("vggdist: rank 3 (") for line in said)
-    assert "s for the others to start; one that does not say so is missing" in said[0]
+    lines = capfd.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 3 and all(line.startswith("vggdist: rank 3 (") for line in lines)
+    assert "s for the other ranks to start; a rank that does not print this line is missing" in lines[0]
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[]", b"7", b"{}", b'{"host": 1}', b"[" * 9999, b"\xff", b'{"host":"a","pid":"x"}']
 )
-def test_what_others_leave_on_the_board_is_no_error(environment: dict[str, str], content: bytes) -> None:
-    board = board_of(environment)
-    board._request("PUT", 1, content)
-    assert board.read(1) is None
+def test_a_status_that_cannot_be_read_is_no_error(environment: dict[str, str], content: bytes) -> None:
+    store = store_of(environment)
+    store._request("PUT", 1, content)
+    assert store.read(1) is None
 
 
-def test_a_server_that_is_gone_is_no_error() -> None:
-    board = RendezvousStore("127.0.0.1", 9)
-    board.write(0, StartStatus("host", 1, 1))
-    assert board.read(0) is None
+def test_a_server_that_does_not_answer_is_no_error() -> None:
+    store = RendezvousStore("127.0.0.1", 9)
+    store.write(0, StartStatus("host", 1, 1))
+    assert store.read(0) is None

@@ -1,4 +1,4 @@
-"""An exception that C++ does not catch is an answer, and the process lives on."""
+"""An uncaught C++ exception becomes a return value, and the process continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_action_that_ends_well() -> None:
     assert completes(lambda: None)
 
 
-def test_an_action_that_says_that_it_failed() -> None:
+def test_an_action_that_reports_its_failure() -> None:
     def fail() -> None:
         raise ValueError("initialization failed")
 
@@ -38,7 +38,7 @@ def test_an_uncaught_exception_in_a_thread_of_cpp_does_not_end_the_process() -> 
     assert (done.returncode, done.stdout) == (3, "False\n"), done.stderr
 
 
-def test_afterwards_the_former_handler_is_back() -> None:
+def test_afterwards_the_previous_handler_is_restored() -> None:
     get_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13get_terminatev"]
     get_terminate.restype = ctypes.c_void_p
     before, during = get_terminate(), []

@@ -1,4 +1,4 @@
-"""The device of a rank, and what a person reads whose Horovod has no MXNet binding."""
+"""The device of a rank, and the error of a Horovod without MXNet support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vggdist.config.errors import RequestError
 from vggdist.environment import gpus
 
 
-def test_horovod_without_mxnet_is_told_with_the_commands_that_mend_it(tmp_path: Path) -> None:
+def test_horovod_without_mxnet_is_reported_with_the_commands_that_install_it(tmp_path: Path) -> None:
     binding = tmp_path / "horovod"
     binding.mkdir()
     (binding / "__init__.py").write_text("")
@@ -61,7 +61,7 @@ def test_auto_takes_the_cpu_instead_of_a_gpu_that_mxnet_cannot_use(
     two_gpus(monkeypatch, refused="is a Hopper")
     with caplog.at_level(logging.WARNING, logger="vggdist"):
         assert choose_device("auto", local_rank=0) == mx.cpu()
-    assert caplog.messages == ["run.device auto takes the CPU: GPU 0 is a Hopper"]
+    assert caplog.messages == ["run.device auto uses the CPU: GPU 0 is a Hopper"]
 
 
 @pytest.mark.parametrize(("wanted", "visible"), [("cpu", 2), ("auto", 0)])
@@ -73,7 +73,7 @@ def test_the_cpu_is_taken_without_asking_about_gpus(wanted: str, visible: int, m
 
 def test_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
-    with pytest.raises(RequestError, match="MXNet sees none"):
+    with pytest.raises(RequestError, match="MXNet finds no GPU"):
         choose_device("gpu", local_rank=0)
 
 

@@ -1,4 +1,4 @@
-"""GPUs on which a run would fail or be slow are found before its first step, each with its remedy."""
+"""GPU problems that would make a run fail or slow are reported before its first step, each with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from vggdist.config.errors import RequestError
 from vggdist.diagnosis import gpu_stack
-from vggdist.diagnosis.gpu_stack import Build, Card, judge, require_sound
+from vggdist.diagnosis.gpu_stack import Build, Card, check, require_compatible
 from vggdist.environment import gpus
 
 ONE = Card("n1", "boot-1", "0000:3b:00.0", (8, 0), (12, 2), (11, 8), True)
@@ -21,7 +21,7 @@ WHOLE = Build(cuda=True, nccl=True)
 
 
 def found(ranks: Sequence[Card | None], build: Build = WHOLE, elastic: bool = False) -> list[tuple[str, str]]:
-    findings = list(judge(ranks, build, elastic))
+    findings = list(check(ranks, build, elastic))
     assert all(one.cure for one in findings)
     return [(one.level, one.what) for one in findings]
 
@@ -41,7 +41,7 @@ def test_one_rank_needs_nothing_of_horovod() -> None:
 
 def test_ranks_that_share_a_card_are_refused_in_containers_too() -> None:
     assert found([ONE, replace(TWO[1]), replace(ONE, host="pod-2")]) == [
-        ("error", "ranks 0, 2 share the GPU 0000:3b:00.0 of n1, which NCCL refuses")
+        ("error", "ranks 0, 2 share the GPU 0000:3b:00.0 of n1, which NCCL does not support")
     ]
 
 
@@ -53,10 +53,10 @@ def test_a_driver_that_horovod_does_not_find_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"driver": (11, 4)}, "rank 0, 1: the driver is for CUDA 11.4, and cannot load what NVRTC 11.8 compiles"),
+        ({"driver": (11, 4)}, "rank 0, 1: the driver is for CUDA 11.4, and cannot load code of NVRTC 11.8"),
         (
             {"capability": (8, 9), "compiler": (11, 2)},
-            "rank 0, 1: NVRTC of CUDA 11.2 does not compile for compute capability 8.9",
+            "rank 0, 1: NVRTC of CUDA 11.2 does not support compute capability 8.9",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_without_fusion_nothing_is_compiled(change: dict[str, Any]) -> None:
 
 
 def test_a_horovod_without_cuda_is_an_error_and_one_without_nccl_a_warning() -> None:
-    assert found(TWO, Build(False, False)) == [("error", "Horovod was built without CUDA, and cannot sum what lies on a GPU")]
+    assert found(TWO, Build(False, False)) == [("error", "Horovod was built without CUDA, and cannot reduce arrays on a GPU")]
     ((level, what),) = found(TWO, Build(True, False))
     assert level == "warning" and "HOROVOD_GPU_OPERATIONS=NCCL" in what
 
@@ -82,7 +82,7 @@ def test_an_elastic_run_on_nccl_is_an_error() -> None:
 
 
 class Ranks:
-    """A world of two ranks, of which the other one reports what it was given."""
+    """A world of two ranks, in which rank 1 has a given card."""
 
     def __init__(self, other: Card | None) -> None:
         self.other = other
@@ -92,7 +92,7 @@ class Ranks:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def rank_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 has a GPU, and Horovod has NCCL."""
     import horovod.mxnet as hvd
 
@@ -105,26 +105,26 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "horovod_finds_driver", lambda: True)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 def test_a_start_is_refused_on_every_rank_with_the_remedy() -> None:
     mine = gpu_stack.examine(mx.gpu(3))
     assert mine is not None and (mine.address, mine.compiler) == ("0000:3b:00.0", (11, 8))
     with pytest.raises(RequestError, match="ranks 0, 1 share the GPU 0000:3b:00.0 .*; start one rank for each GPU") as error:
-        require_sound(Ranks(replace(mine, host="pod-2")), mx.gpu(3), elastic=False)  # type: ignore[arg-type]
+        require_compatible(Ranks(replace(mine, host="pod-2")), mx.gpu(3), elastic=False)  # type: ignore[arg-type]
     assert error.value.agreed
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 def test_a_start_that_would_be_slow_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     import horovod.mxnet as hvd
 
     monkeypatch.setattr(hvd, "nccl_built", lambda: 0)
     with caplog.at_level(logging.WARNING):
-        require_sound(Ranks(None), mx.gpu(3), elastic=False)  # type: ignore[arg-type]
+        require_compatible(Ranks(None), mx.gpu(3), elastic=False)  # type: ignore[arg-type]
     assert "HOROVOD_GPU_OPERATIONS=NCCL" in caplog.text
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("rank_on_gpu")
 @pytest.mark.parametrize("value", ["0", "False"])
 def test_fusion_that_is_turned_off_compiles_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MXNET_USE_FUSION", value)
@@ -134,4 +134,4 @@ def test_fusion_that_is_turned_off_compiles_nothing(value: str, monkeypatch: pyt
 
 def test_a_rank_on_the_cpu_has_no_card() -> None:
     assert gpu_stack.examine(mx.cpu()) is None
-    require_sound(Ranks(None), mx.cpu(), elastic=True)  # type: ignore[arg-type]
+    require_compatible(Ranks(None), mx.cpu(), elastic=True)  # type: ignore[arg-type]

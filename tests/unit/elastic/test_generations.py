@@ -1,4 +1,4 @@
-"""What a process keeps in memory is whole and of one moment, and the ranks agree on the newest."""
+"""Commits are complete and of one step, and the ranks agree on the newest."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.elastic import generations
-from vggdist.elastic.generations import RanksChange, run_elastic
+from vggdist.elastic.generations import HostsChanged, run_elastic
 from vggdist.elastic.state import ElasticState
 
 
 class Ranks:
-    """A world, seen from rank 0, in which the other ranks hold commits of these steps."""
+    """A world of rank 0, in which the other ranks have commits of these steps."""
 
     rank = 0
 
@@ -32,9 +32,6 @@ class Ranks:
     def barrier(self) -> None:
         pass
 
-    def disconnect(self) -> None:
-        pass
-
 
 ALONE: Any = Ranks()
 
@@ -44,7 +41,7 @@ def arrays() -> dict[str, mx.nd.NDArray]:
     return {"parameter/a": mx.nd.zeros((3, 2)), "optimizer/b": mx.nd.zeros(4)}
 
 
-def held(memory: ElasticState) -> tuple[int, dict[str, list[float]]] | None:
+def newest(memory: ElasticState) -> tuple[int, dict[str, list[float]]] | None:
     """Step and values of the newest commit."""
     start = memory.newest(ALONE)
     if start is None or start.state is None:
@@ -53,7 +50,7 @@ def held(memory: ElasticState) -> tuple[int, dict[str, list[float]]] | None:
 
 
 def at(step: int, arrays: dict[str, mx.nd.NDArray]) -> dict[str, Any]:
-    """Let the arrays be those of a step."""
+    """Set the arrays to those of a step."""
     for array in arrays.values():
         array[:] = step
     return {"step": step}
@@ -64,28 +61,28 @@ def both(value: float) -> dict[str, list[float]]:
 
 
 def test_without_a_commit_there_is_nothing_to_start_from() -> None:
-    assert held(ElasticState()) is None
+    assert newest(ElasticState()) is None
 
 
 def test_a_commit_counts_when_the_reduction_of_the_step_after_it_has_arrived(arrays: dict[str, mx.nd.NDArray]) -> None:
     memory = ElasticState()
     memory.commit(arrays, at(5, arrays))
     memory.confirm(6)
-    assert held(memory) is None, "and what is asked for after a failure gives up what is under way"
+    assert newest(memory) is None, "reading the newest commit after a failure discards the pending one"
     memory.commit(arrays, at(10, arrays))
     at(11, arrays)
     memory.confirm(12)
-    assert held(memory) == (10, both(10))
+    assert newest(memory) == (10, both(10))
 
 
-def test_the_former_commit_stays_until_the_next_one_counts(arrays: dict[str, mx.nd.NDArray]) -> None:
+def test_the_previous_commit_stays_until_the_next_one_is_confirmed(arrays: dict[str, mx.nd.NDArray]) -> None:
     memory = ElasticState()
     for step in (5, 10, 15):
         memory.commit(arrays, at(step, arrays))
         memory.confirm(step + 2)
     memory.commit(arrays, at(20, arrays))
-    memory.commit(arrays, at(21, arrays))  # one is under way: this one is left out
-    assert held(memory) == (15, both(15))
+    memory.commit(arrays, at(21, arrays))  # skipped: a commit is pending
+    assert newest(memory) == (15, both(15))
 
 
 def test_with_a_commit_at_each_step_every_other_one_is_kept(arrays: dict[str, mx.nd.NDArray]) -> None:
@@ -93,7 +90,7 @@ def test_with_a_commit_at_each_step_every_other_one_is_kept(arrays: dict[str, mx
     for step in range(1, 9):
         memory.confirm(step)
         memory.commit(arrays, at(step, arrays))
-    assert held(memory) == (5, both(5))
+    assert newest(memory) == (5, both(5))
 
 
 def test_a_copy_that_an_error_left_out_is_no_commit(arrays: dict[str, mx.nd.NDArray]) -> None:
@@ -105,14 +102,14 @@ def test_a_copy_that_an_error_left_out_is_no_commit(arrays: dict[str, mx.nd.NDAr
     memory.commit(arrays, state)
     generations._drain()
     memory.confirm(12)
-    assert held(memory) == (5, both(5))
+    assert newest(memory) == (5, both(5))
 
 
-def test_a_sure_commit_takes_the_place_of_one_under_way(arrays: dict[str, mx.nd.NDArray]) -> None:
+def test_a_commit_that_is_waited_for_replaces_a_pending_one(arrays: dict[str, mx.nd.NDArray]) -> None:
     memory = ElasticState()
     memory.commit(arrays, at(5, arrays))
     memory.commit_and_wait(arrays, at(6, arrays), ALONE)
-    assert held(memory) == (6, both(6))
+    assert newest(memory) == (6, both(6))
 
 
 def test_the_root_is_the_rank_with_the_newest_commit(arrays: dict[str, mx.nd.NDArray]) -> None:
@@ -127,23 +124,24 @@ def test_the_root_is_the_rank_with_the_newest_commit(arrays: dict[str, mx.nd.NDA
 def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generations, "_launcher_is_elastic", lambda: True)
     monkeypatch.setattr(generations, "_listen", lambda memory: None)
-    monkeypatch.setattr(World, "again", classmethod(lambda cls: ALONE))
+    monkeypatch.setattr(generations, "disconnect", lambda world: None)
+    monkeypatch.setattr(generations, "reinitialize", lambda: ALONE)
 
 
-@pytest.mark.parametrize("error", [RanksChange(), mx.MXNetError("Connection closed by peer")])
+@pytest.mark.parametrize("error", [HostsChanged(), mx.MXNetError("Connection closed by peer")])
 def test_after_a_change_the_training_is_begun_again(error: Exception, launcher: None) -> None:
-    begun: list[str | None] = []
+    changes: list[str | None] = []
     memory = ElasticState()
 
     def train(world: World) -> str:
-        begun.append(memory.change)
+        changes.append(memory.change)
         memory.hosts_changed = True
-        if len(begun) == 1:
+        if len(changes) == 1:
             raise error
         return "finished"
 
-    assert run_elastic(train, ALONE, memory, lambda: "rank 1 is gone") == "finished"
-    assert begun == [None, "rank 1 is gone"]
+    assert run_elastic(train, ALONE, memory, lambda: "rank 1 is lost") == "finished"
+    assert changes == [None, "rank 1 is lost"]
 
 
 def test_an_error_of_its_own_ends_a_process(launcher: None) -> None:

@@ -1,4 +1,4 @@
-"""Each rank of a host keeps to cores of its own, but only where they are certainly free to be divided."""
+"""Each rank of a host is bound to its own cores, unless the host may be shared with other jobs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 import pytest
 
 from vggdist.environment import binding
-from vggdist.environment.binding import bind, bind_near, neighbours, numbers, part
+from vggdist.environment.binding import bind, bind_near, core_share, sorted_by_locality
 from vggdist.environment.cores import Cores
 from vggdist.launcher.topology import Topology
 
 
 @pytest.mark.parametrize(("local_size", "each"), [(2, 4), (4, 2), (8, 1)])
 def test_the_parts_of_all_ranks_are_all_cores_once(local_size: int, each: int) -> None:
-    parts = [part(range(10, 18), rank, local_size) for rank in range(local_size)]
-    assert [len(mine or ()) for mine in parts] == [each] * local_size
-    assert [core for mine in parts for core in mine or ()] == list(range(10, 18))
+    shares = [core_share(range(10, 18), rank, local_size) for rank in range(local_size)]
+    assert [len(share or ()) for share in shares] == [each] * local_size
+    assert [core for share in shares for core in share or ()] == list(range(10, 18))
 
 
 @pytest.mark.parametrize("local_size", [1, 3, 16])
 def test_cores_that_do_not_divide_are_not_divided(local_size: int) -> None:
-    assert part(range(8), 0, local_size) is None
+    assert core_share(range(8), 0, local_size) is None
 
 
-def machine(root: Path, positions: list[tuple[int, int, int]]) -> Path:
-    """What the kernel tells of cores, each with socket, memory node and physical core."""
-    for number, (socket, node, core) in enumerate(positions):
+def machine(root: Path, locations: list[tuple[int, int, int]]) -> Path:
+    """The kernel's files about cores, each with socket, NUMA node and physical core."""
+    for number, (socket, node, core) in enumerate(locations):
         (root / f"cpu{number}" / f"node{node}").mkdir(parents=True)
         (root / f"cpu{number}" / "topology").mkdir()
         (root / f"cpu{number}" / "topology" / "physical_package_id").write_text(f"{socket}\n")
@@ -39,16 +39,16 @@ def machine(root: Path, positions: list[tuple[int, int, int]]) -> Path:
 
 def test_the_threads_of_a_physical_core_stay_together(tmp_path: Path) -> None:
     root = machine(tmp_path, [(0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 1)])
-    assert neighbours({0, 1, 2, 3}, root) == [0, 2, 1, 3]
+    assert sorted_by_locality({0, 1, 2, 3}, root) == [0, 2, 1, 3]
 
 
 def test_the_cores_of_a_memory_node_and_of_a_socket_stay_together(tmp_path: Path) -> None:
     root = machine(tmp_path, [(socket, 2 * socket + node, 0) for _ in range(2) for node in (0, 1) for socket in (0, 1)])
-    assert neighbours(range(8), root) == [0, 4, 2, 6, 1, 5, 3, 7]
+    assert sorted_by_locality(range(8), root) == [0, 4, 2, 6, 1, 5, 3, 7]
 
 
-def test_where_the_kernel_tells_nothing_their_numbers_count(tmp_path: Path) -> None:
-    assert neighbours({11, 3, 7}, tmp_path) == [3, 7, 11]
+def test_without_the_kernel_s_files_cores_are_sorted_by_number(tmp_path: Path) -> None:
+    assert sorted_by_locality({11, 3, 7}, tmp_path) == [3, 7, 11]
 
 
 ALL, RANK = Cores(4, 4), Topology(1, 2, 1, 2)
@@ -56,12 +56,12 @@ ALL, RANK = Cores(4, 4), Topology(1, 2, 1, 2)
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The cores to which something was bound, on a machine of four."""
-    places: list[list[int]] = []
+    """The cores to which threads were bound, on a machine with four cores."""
+    calls: list[list[int]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: places.append(list(cores)))
-    monkeypatch.setattr(binding, "neighbours", sorted)
-    return places
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: calls.append(list(cores)))
+    monkeypatch.setattr(binding, "sorted_by_locality", sorted)
+    return calls
 
 
 def test_a_rank_is_bound_to_its_part(bound: list[list[int]]) -> None:
@@ -91,7 +91,7 @@ GPU = "0000:3b:00.0"
 
 
 def make_gpu(devices: Path, cores: str) -> Path:
-    """What Linux describes of a GPU on the PCI bus."""
+    """Linux's files about a GPU on the PCI bus."""
     (devices / GPU).mkdir()
     (devices / GPU / "local_cpulist").write_text(f"{cores}\n")
     return devices
@@ -125,10 +125,6 @@ def test_a_rank_whose_gpu_has_no_near_cores_or_that_was_placed_is_left_alone(
 def test_a_gpu_that_linux_does_not_describe_leaves_a_rank_alone(bound: list[list[int]], tmp_path: Path) -> None:
     bind_near(GPU, ALL, {}, tmp_path)
     assert bound == []
-
-
-def test_lists_of_the_kernel_are_read() -> None:
-    assert numbers("0-2,5,8-9\n") == {0, 1, 2, 5, 8, 9}
 
 
 def test_a_sandbox_that_forbids_it_is_no_error(monkeypatch: pytest.MonkeyPatch, bound: list[list[int]]) -> None:

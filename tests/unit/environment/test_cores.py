@@ -1,4 +1,4 @@
-"""A rank takes the cores that are its own: not those of the other ranks, nor those that a container withholds."""
+"""The number of cores of a rank, without those of other ranks and those beyond a container's limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.launching import command_line, execute
-from vggdist.environment.cores import Cores, cgroup_quota, find_cores, own_cores
+from vggdist.environment.cores import Cores, cgroup_quota, find_cores, format_cpu_list, own_cores, parse_cpu_list
 
 
 @pytest.mark.parametrize(("local_size", "cores"), [(1, 16), (2, 8), (3, 5), (4, 4), (32, 1)])
@@ -67,18 +67,27 @@ def test_this_process_is_counted_by_its_affinity() -> None:
     program = (
         "import os; os.sched_setaffinity(0, {0}); from vggdist.environment.cores import find_cores; print(find_cores({}))"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("Cores(mask=1, launcher_mask=1")
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.startswith("Cores(mask=1, launcher_mask=1")
     assert find_cores({"SLURM_CPUS_PER_TASK": "3"}).per_task == 3
+
+
+def test_lists_of_the_kernel_are_read() -> None:
+    assert parse_cpu_list("0-2,5,8-9\n") == {0, 1, 2, 5, 8, 9}
+
+
+@pytest.mark.parametrize(("cores", "text"), [([0], "0"), ([3, 0, 1, 2], "0-3"), ([0, 2, 3, 7], "0,2-3,7")])
+def test_cores_are_written_as_the_kernel_does(cores: list[int], text: str) -> None:
+    assert format_cpu_list(cores) == text
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be divided")
 def test_what_mpirun_has_bound_is_recognised(tmp_path: Path) -> None:
     program = (
         "import os; from vggdist.environment.cores import find_cores; cores = find_cores({});"
-        "os.write(1, b'bound: %r;' % (cores.mask < cores.launcher_mask))"  # in one piece, beside the other rank's
+        "os.write(1, b'bound: %r;' % (cores.mask < cores.launcher_mask))"  # one write: the other rank writes, too
     )
-    for binding, told in (("core", "bound: True"), ("none", "bound: False")):
+    for binding, expected in (("core", "bound: True"), ("none", "bound: False")):
         command = [binding if word == "none" else word for word in command_line("mpirun", 2)]
         finished = execute([*command, "-c", program], tmp_path, 240)
-        assert finished.code == 0 and finished.output.count(told) == 2
+        assert finished.code == 0 and finished.output.count(expected) == 2

@@ -1,4 +1,4 @@
-"""A GPU for which MXNet has no code is told before it is used; any other is left alone."""
+"""A GPU for which MXNet has no code is reported before it is used; other GPUs are accepted."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def make_compiler(folder: Path) -> None:
 
 
 def pretend_to_install(folder: Path, name: str) -> None:
-    """Leave in a folder of Python's path what an installed distribution leaves beside its modules."""
+    """Write the metadata of an installed distribution into a folder of Python's path."""
     information = folder / f"{name.replace('-', '_')}-1.9.1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.9.1\n")
 
 
-def test_the_driver_tells_name_and_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_reports_name_and_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_DRIVER", str(make_driver(tmp_path, (8, 6))))
     assert gpus.describe(0) == gpus.Gpu("NVIDIA Made-up", (8, 6))
     assert gpus.describe(1) is None  # there is one device only
@@ -71,12 +71,12 @@ def test_nvrtc_reports_its_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert gpus.compiler_cuda() == (11, 8)
 
 
-def test_a_driver_that_does_not_start_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_does_not_start_reports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_DRIVER", str(make_driver(tmp_path, (9, 0), init=100)))
     assert gpus.describe(0) is None and gpus.addresses() == [] and gpus.driver_cuda() is None
 
 
-def test_a_missing_driver_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_reports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "_DRIVER", str(tmp_path / "libcuda.so.1"))
     assert gpus.describe(0) is None
 
@@ -97,17 +97,17 @@ def test_maxwell_to_ada_are_taken(capability: tuple[int, int], monkeypatch: pyte
 @pytest.mark.parametrize("capability", [(3, 7), (9, 0), (10, 0), (12, 1)])
 def test_kepler_and_hopper_and_newer_are_refused(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "describe", lambda index: gpus.Gpu("NVIDIA H200", capability))
-    told = "{}.{}".format(*capability)
+    version = "{}.{}".format(*capability)
     message = gpus.refusal(3)
     assert message is not None and message.startswith(
-        f"GPU 3 (NVIDIA H200) has compute capability {told}, and mxnet-cu112 1.9.1"
+        f"GPU 3 (NVIDIA H200) has compute capability {version}, which mxnet-cu112 1.9.1 does not support"
     )
-    for advice in ("5.0 to 8.6", "no PTX", "--run.device cpu", "5.0 to 8.9", f"an MXNet built for {told}"):
+    for advice in ("5.0 to 8.6", "no PTX", "--run.device cpu", "5.0 to 8.9", f"an MXNet built for {version}"):
         assert advice in message
 
 
 @pytest.mark.usefixtures("wheel")
-def test_a_gpu_of_which_the_driver_tells_nothing_is_left_to_mxnet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_the_driver_does_not_report_is_left_to_mxnet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "describe", lambda index: None)
     assert gpus.refusal(0) is None
 
@@ -140,7 +140,7 @@ def test_a_gpu_is_usable_where_mxnet_is_built_for_cuda_and_has_code_for_it(
     assert gpus.usable() == usable
 
 
-def test_the_library_of_this_mxnet_tells_whether_it_was_built_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_of_this_mxnet_shows_whether_it_was_built_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     import mxnet as mx
 
     monkeypatch.setattr(gpus, "describe", lambda index: gpus.Gpu("NVIDIA L4", (8, 6)))
@@ -163,7 +163,7 @@ def test_asking_imports_neither_mxnet_nor_horovod() -> None:
 def _run_on_a_made_up_gpu(
     folder: Path, capability: tuple[int, int], device: str, version: int = 12020, command: str = "train"
 ) -> subprocess.CompletedProcess[str]:
-    """Train for one step with the CUDA wheel and a GPU pretended: MXNet counts it, and the driver describes it."""
+    """Train for one step with a fake CUDA wheel and a fake GPU, which MXNet counts and the driver reports."""
     make_driver(folder, capability, version=version)
     make_compiler(folder)
     pretend_to_install(folder, "mxnet-cu112")
@@ -190,7 +190,7 @@ def test_a_run_that_takes_what_there_is_takes_the_cpu_instead_of_a_hopper_gpu_an
     finished = _run_on_a_made_up_gpu(tmp_path, (9, 0), "auto")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     log = (tmp_path / "runs/quickstart/log.txt").read_text()
-    assert "WARNING run.device auto takes the CPU: GPU 0 (NVIDIA Made-up) has compute capability 9.0" in log
+    assert "WARNING run.device auto uses the CPU: GPU 0 (NVIDIA Made-up) has compute capability 9.0" in log
     assert json.loads((tmp_path / "runs/quickstart/result.json").read_text())["device"] == "cpu(0)"
 
 
@@ -201,5 +201,5 @@ def test_a_driver_that_cannot_load_compiled_code_is_reported_by_a_run_and_by_the
     finished = _run_on_a_made_up_gpu(tmp_path, (8, 6), "gpu", version=11040, command=command)
     assert finished.returncode == code and "Traceback" not in finished.stderr, finished.stderr
     output = finished.stdout + finished.stderr
-    assert "rank 0: the driver is for CUDA 11.4, and cannot load what NVRTC 11.8 compiles" in output
+    assert "rank 0: the driver is for CUDA 11.4, and cannot load code of NVRTC 11.8" in output
     assert "install a newer driver (CUDA 11.8: 520), or set MXNET_USE_FUSION=0" in output

@@ -1,4 +1,4 @@
-"""The environment suits the place, and what the user has set stays."""
+"""The environment variables suit the rank, and the user's own values are kept."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vggdist.config.errors import RequestError
 from vggdist.config.load import load
 from vggdist.config.schema import Config
 from vggdist.environment import gpus, variables
-from vggdist.environment.cores import Cores
-from vggdist.environment.presets import NAMES, PRESETS, RECORDED, Place
+from vggdist.environment.cores import Cores, parse_cpu_list
+from vggdist.environment.presets import NAMES, PRESETS, RECORDED, RankContext
 from vggdist.launcher.topology import Topology
 
 
@@ -25,11 +25,11 @@ from vggdist.launcher.topology import Topology
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores, all of which this process may use, and no GPU."""
     monkeypatch.setattr(variables, "find_cores", lambda environment: Cores(16, 16))
-    monkeypatch.setattr(variables, "bind", lambda *place: None)
+    monkeypatch.setattr(variables, "bind", lambda *arguments: None)
     monkeypatch.setattr(gpus, "usable", lambda: False)
 
 
-def asked(*flags: str) -> Config:
+def config_of(*flags: str) -> Config:
     return load("train", ["--data.name", "digits", *flags])
 
 
@@ -43,19 +43,19 @@ def test_ranks_on_different_hosts_do_not_share_cores() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_everything_of_the_preset_is_set_and_told_and_nothing_else(preset: str) -> None:
+def test_everything_of_the_preset_is_set_and_reported_and_nothing_else(preset: str) -> None:
     environment = four_ranks()
-    settings = variables.apply(asked("--world.preset", preset), environment)
-    values = PRESETS[preset](Place(Topology(1, 4, 1, 4), 4))
+    settings = variables.apply(config_of("--world.preset", preset), environment)
+    values = PRESETS[preset](RankContext(Topology(1, 4, 1, 4), 4))
     assert settings.preset == preset and environment == four_ranks() | values
     assert settings.values == values | ({"NVIDIA_TF32_OVERRIDE": "unset"} if preset == "gpu" else {})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_user_s_value_wins_and_is_told(preset: str) -> None:
+def test_the_user_s_value_wins_and_is_reported(preset: str) -> None:
     names = (*NAMES, *RECORDED)
     environment = four_ranks() | dict.fromkeys(names, "17")
-    assert variables.apply(asked("--world.preset", preset), environment).values == dict.fromkeys(names, "17")
+    assert variables.apply(config_of("--world.preset", preset), environment).values == dict.fromkeys(names, "17")
     assert environment == four_ranks() | dict.fromkeys(names, "17")
 
 
@@ -74,7 +74,7 @@ def test_where_there_is_a_gpu_to_run_on_the_settings_are_for_it(
     arguments: list[str], usable: bool, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "usable", lambda: usable)
-    assert variables.apply(asked(*arguments), {}).preset == preset
+    assert variables.apply(config_of(*arguments), {}).preset == preset
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_variable_that_would_end_the_process_in_a_library_is_named(name: str, 
 
 @pytest.mark.parametrize(("deterministic", "autotune"), [("true", "0"), ("false", "1"), ("no", "1")])
 def test_cudnn_s_algorithms_are_not_timed_where_a_run_must_repeat(deterministic: str, autotune: str) -> None:
-    values = variables.apply(asked("--world.preset", "gpu", "--run.deterministic", deterministic), {}).values
+    values = variables.apply(config_of("--world.preset", "gpu", "--run.deterministic", deterministic), {}).values
     assert values["MXNET_CUDNN_AUTOTUNE_DEFAULT"] == autotune
     assert ("MXNET_ENFORCE_DETERMINISM" in values) == (autotune == "0")
 
@@ -109,7 +109,7 @@ def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
 ) -> None:
     places: list[object] = []
     monkeypatch.setattr(variables, "bind", lambda cores, topology, environment: places.append((cores, topology)))
-    variables.apply(asked(*arguments), four_ranks())
+    variables.apply(config_of(*arguments), four_ranks())
     assert places == [(Cores(16, 16), Topology(1, 4, 1, 4))] * bound
 
 
@@ -124,11 +124,11 @@ def test_ranks_are_bound_with_the_preset_cpu_unless_that_is_declined(
 def test_ranks_are_bound_near_the_gpu_that_they_take(
     arguments: list[str], bound: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Local rank 1 of four, of which two GPUs are seen."""
+    """Local rank 1 of four; two GPUs are visible."""
     places: list[str] = []
     monkeypatch.setattr(gpus, "addresses", lambda: ["0000:3b:00.0", "0000:b1:00.0"])
     monkeypatch.setattr(variables, "bind_near", lambda gpu, cores, environment: places.append(gpu))
-    variables.apply(asked(*arguments), four_ranks())
+    variables.apply(config_of(*arguments), four_ranks())
     assert places == bound
 
 
@@ -142,12 +142,12 @@ def test_the_fusion_buffer_is_left_where_ranks_that_start_later_would_choose_ano
     assert "HOROVOD_FUSION_THRESHOLD" not in variables.apply(environment=four_ranks() | {"HOROVOD_ELASTIC": "1"}).values
 
 
-def test_the_cores_of_each_rank_are_told() -> None:
+def test_the_cores_of_each_rank_are_reported() -> None:
     settings = variables.apply(environment=four_ranks())
-    assert settings.as_json(lambda mine: [mine, "5"])["cores"] == [settings.cores, "5"]
+    assert settings.as_json(lambda cores: [cores, "5"])["cores"] == [settings.cores, "5"]
 
 
-def test_the_knobs_are_set_before_mxnet_is_imported() -> None:
+def test_the_variables_are_set_before_mxnet_is_imported() -> None:
     program = "import sys, vggdist.environment.variables; sys.exit('mxnet' in sys.modules or 'horovod' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -172,20 +172,14 @@ def test_a_library_reads_the_variable(name: str) -> None:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) % 2 == 1, reason="the cores cannot be divided by two")
-def test_a_run_tells_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None:
+def test_a_run_reports_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None:
     flags = ["--config", "quick.yaml", "--data.name", "synthetic", "--model.width_divisor", "8"]
     (tmp_path / "quick.yaml").write_text(
         "train: {steps: 1}\nmodel: {hidden: []}\ndata: {image_size: 32, synthetic_samples: 64}\n"
     )
     done = train("horovodrun --gloo", 2, tmp_path, *flags, HOROVOD_CYCLE_TIME="3")
-    told = result_of(tmp_path, "quick")["environment"]
+    reported = result_of(tmp_path, "quick")["environment"]
     assert done.code == 0 and done.output.count("environment: preset cpu, OMP_NUM_THREADS 1, ") == 1, done.output
-    assert (told["preset"], told["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
-    cores = [cores_of(text) for text in told["cores"]]
+    assert (reported["preset"], reported["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
+    cores = [parse_cpu_list(text) for text in reported["cores"]]
     assert len(cores) == 2 and cores[0] | cores[1] == os.sched_getaffinity(0) and not cores[0] & cores[1]
-
-
-def cores_of(text: str) -> set[int]:
-    """``"0-2,5"`` as ``{0, 1, 2, 5}``."""
-    ends = [part.split("-") for part in text.split(",")]
-    return {core for end in ends for core in range(int(end[0]), int(end[-1]) + 1)}

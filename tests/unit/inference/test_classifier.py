@@ -1,4 +1,4 @@
-"""Images in memory get the probabilities that an evaluation gives them."""
+"""Images in memory get the same probabilities as in an evaluation."""
 
 from __future__ import annotations
 

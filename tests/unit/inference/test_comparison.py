@@ -1,4 +1,4 @@
-"""What an export is refused for."""
+"""Differences for which an export is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs in docs/inference.md run, and see an image as vggdist predict does."""
+"""The programs in docs/inference.md run, and preprocess an image as vggdist predict does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPEC = replace(
 )
 
 
-@pytest.mark.filterwarnings("ignore:Cannot decide type")  # Gluon says it of every symbol without types
+@pytest.mark.filterwarnings("ignore:Cannot decide type")  # Gluon warns about every symbol without types
 def test_programs_that_use_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""What is exported computes what the network computes, and otherwise is not there."""
+"""An export computes the same as the network, or is not written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_kind_of_network_for_any_number_of_images(
         ours, theirs = probabilities(model, images[:number]), exported(images[:number])
         assert theirs.shape == (number, len(spec.class_names)) and theirs.dtype == np.float32
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
-    assert probabilities(model, images).std(axis=0).min() > 0.1  # the images are not all alike to the network
+    assert probabilities(model, images).std(axis=0).min() > 0.1  # the network distinguishes the images
 
 
 EXPECTED = {
@@ -113,7 +113,7 @@ import numpy as np
 folder = sys.argv[1]
 symbol, arguments, states = mx.model.load_checkpoint(folder + "/net", 0)
 images = np.load(folder + "/images.npy")
-for count in (len(images), 1):  # the batch size is free
+for count in (len(images), 1):  # the batch size is variable
     executor = symbol.bind(mx.cpu(), {**arguments, "images": mx.nd.array(images[:count], dtype="uint8")}, aux_states=states)
     found = executor.forward(is_train=False)[0].asnumpy()
     if count > 1:
@@ -179,7 +179,7 @@ def test_another_result_is_removed_and_what_was_there_stays(form: str, tmp_path:
     other = SimpleNamespace(
         SUFFIX=written.SUFFIX, paths=written.paths, load=written.load, write=_writes_another_network(written.write)
     )
-    with pytest.raises(RunError, match="computes something else and is removed: 6 images, largest difference"):
+    with pytest.raises(RunError, match="computes something else and was removed: 6 images, largest difference"):
         exporting.export(found, other, folder / "net", [noise(6, 8, 8, 3)])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -216,7 +216,7 @@ def test_a_network_that_no_onnx_file_holds_is_refused(tmp_path: Path, monkeypatc
     from vggdist.inference import onnx_file
 
     monkeypatch.setattr(onnx_file, "_LARGEST", 100)
-    with pytest.raises(RequestError, match="GiB of weights, an ONNX file holds 2; take --format symbol"):
+    with pytest.raises(RequestError, match="GiB of weights, an ONNX file can have 2; use --format symbol"):
         _export(store(tmp_path, SPEC), "onnx", tmp_path / "net.onnx")
 
 
@@ -239,7 +239,7 @@ def test_images_to_compare_on_are_seen_as_an_evaluation_sees_them(tmp_path: Path
 
 
 PLAIN = ("--world.bind", "false", "--world.preset", "none")
-"""Nothing is changed in the process of the tests."""
+"""In a separate process, so that nothing changes in that of the tests."""
 
 
 def test_the_command_writes_beside_its_run_and_prints_the_comparison(

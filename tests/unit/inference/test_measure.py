@@ -1,4 +1,4 @@
-"""Every image is measured once, and those of which the network is least right come first."""
+"""Every image is scored once, and those with the least probable true class come first."""
 
 from __future__ import annotations
 

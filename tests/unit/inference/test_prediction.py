@@ -1,4 +1,4 @@
-"""Each file is seen as an evaluation sees it, and one that cannot be read takes none of the others with it."""
+"""Each file is preprocessed as in an evaluation, and one that cannot be read does not affect the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPEC = replace(
     std=(0.2, 0.25, 0.3),
 )
 PLAIN = ("--world.bind", "false", "--world.preset", "none", "--run.device", "cpu")
-"""Nothing is changed in the process of the tests."""
+"""In a separate process, so that nothing changes in that of the tests."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def _model() -> Model:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Grey, RGBA, a palette, 16 bits, CMYK, turned by EXIF, long, tiny; JPEG and PNG."""
+    """Grey, RGBA, a palette, 16 bits, CMYK, rotated by EXIF, long, tiny; JPEG and PNG."""
     folder, exif = tmp_path_factory.mktemp("odd"), Image.Exif()
     exif[0x0112] = 6
     images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
@@ -107,7 +107,7 @@ def test_probabilities_are_those_of_an_evaluation(model: Model, odd: list[Path],
     _, expected = measure(model, EvaluationView(source, 10, 8, crops), World(), 100, ReadingConfig())
     np.testing.assert_allclose(values[:, 0], expected.probability_of_true, atol=1e-6)
     np.testing.assert_allclose(values.sum(axis=1), 1)
-    assert values[:, 0].std() > 0.1  # the images are not all alike to the network
+    assert values[:, 0].std() > 0.1  # the network distinguishes the images
 
 
 def test_the_size_of_the_batches_changes_nothing(model: Model, odd: list[Path]) -> None:
@@ -123,8 +123,8 @@ def test_what_is_no_image_is_reported_in_its_place_and_the_rest_goes_on(
 ) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     nothing = RequestError("folder holds no image")
-    asked = [odd[0], damaged, nothing, odd[1], tmp_path / "text.jpg", tmp_path / "gone.png", tmp_path, odd[2]]
-    found, failures = _all(model, asked, at_once=2)
+    paths = [odd[0], damaged, nothing, odd[1], tmp_path / "text.jpg", tmp_path / "gone.png", tmp_path, odd[2]]
+    found, failures = _all(model, paths, at_once=2)
     assert [path for path, _ in found] == odd[:3]
     expected = ("half.png .* does not decode", "folder holds", "neither JPEG nor PNG", "gone.png", "cannot be read")
     assert len(failures) == 5
@@ -133,17 +133,17 @@ def test_what_is_no_image_is_reported_in_its_place_and_the_rest_goes_on(
 
 
 def test_files_are_taken_as_they_are_needed(model: Model, odd: list[Path]) -> None:
-    taken = 0
+    consumed = 0
 
     def endless() -> Iterator[Path]:
-        nonlocal taken
+        nonlocal consumed
         while True:
-            taken += 1
+            consumed += 1
             yield odd[0]
 
     measuring, reading = MeasuringConfig(batch_size=2), ReadingConfig(prefetch=3)
     batches = predictions(model, endless(), measuring, reading, failed=lambda error: pytest.fail(str(error)))
-    assert len(next(batches)) == 2 and taken <= 2 + 3 * 2 + 1
+    assert len(next(batches)) == 2 and consumed <= 2 + 3 * 2 + 1
     batches.close()  # type: ignore[attr-defined]
 
 
@@ -222,7 +222,7 @@ def test_output_that_ends_ends_the_command(
     [
         (("nothing", "a.png"), "nothing is not a folder"),
         ((), "the following arguments are required: PATH"),
-        (("a.png", "--top", "0"), "'0' is no positive number"),
+        (("a.png", "--top", "0"), "'0' is not a positive number"),
         (("a.png", "--format", "xml"), "invalid choice: 'xml'"),
         (("a.png", "--data.root", "x"), "unknown key data.root"),
         (("a.png", "--evaluation.crops", "3"), "evaluation.crops"),

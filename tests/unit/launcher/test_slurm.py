@@ -1,4 +1,4 @@
-"""What SLURM's variables say of a task, of its job, and of the way to Horovod's rendezvous."""
+"""SLURM's variables: position of a task, its job, and Horovod's rendezvous server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_tasks_of_each_node_are_read(text: str, counts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2(x", "two", "2;2"])
-def test_what_does_not_tell_the_tasks_is_refused(text: str) -> None:
+def test_another_format_of_the_tasks_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="tasks of each node"):
         slurm.tasks_per_node(text)
 
@@ -60,9 +60,9 @@ def test_a_task_that_found_its_rendezvous_is_still_srun_s() -> None:
     assert launcher(found) == "srun" and from_environment(found) == Topology(3, 5, 1, 2)
 
 
-def cross(places: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
-    told = [slurm.rendezvous({**place, **PORT}, lambda address: "eth0") for place in places]
-    return [(found["HOROVOD_CROSS_RANK"], found["HOROVOD_CROSS_SIZE"]) for found in told]
+def cross(tasks: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
+    variables = [slurm.rendezvous({**task, **PORT}, lambda address: "eth0") for task in tasks]
+    return [(found["HOROVOD_CROSS_RANK"], found["HOROVOD_CROSS_SIZE"]) for found in variables]
 
 
 def test_tasks_of_a_rendezvous_become_ranks_of_horovod() -> None:
@@ -96,15 +96,15 @@ def test_without_a_rendezvous_nothing_is_set(environment: dict[str, str]) -> Non
 
 @pytest.mark.parametrize("own", [{"PMIX_RANK": "0"}, {"PMI_RANK": "0"}, {"SLURM_MPI_TYPE": "pmix"}, {"HOROVOD_RANK": "0"}])
 def test_tasks_with_a_way_to_each_other_are_connected(own: dict[str, str]) -> None:
-    assert slurm.connects({**task(0, 0, 0), **own})
+    assert slurm.can_connect({**task(0, 0, 0), **own})
 
 
 def test_tasks_without_any_are_not() -> None:
-    assert not slurm.connects(task(0, 0, 0)) and not slurm.connects({**task(0, 0, 0), "SLURM_MPI_TYPE": "none"})
-    assert slurm.connects(task(0, 0, 0, counts="1", size=1)) and slurm.connects({})
+    assert not slurm.can_connect(task(0, 0, 0)) and not slurm.can_connect({**task(0, 0, 0), "SLURM_MPI_TYPE": "none"})
+    assert slurm.can_connect(task(0, 0, 0, counts="1", size=1)) and slurm.can_connect({})
 
 
-def test_the_job_is_told_with_its_restarts() -> None:
+def test_the_job_is_reported_with_its_restarts() -> None:
     assert slurm.job(BATCH) == {"job": "7", "nodes": "n[1-3]", "restarts": 0}
     array = {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "1", "SLURM_RESTART_COUNT": "2"}
     assert slurm.job({**BATCH, **array}) == {"job": "7", "array_task": "6_1", "nodes": "n[1-3]", "restarts": 2}

@@ -1,4 +1,4 @@
-"""Each launcher's variables tell the same place."""
+"""Rank and size from each launcher's variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def environment(launcher: str, rank: int, size: int, local_rank: int, local_size
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_each_launcher_tells_the_place(launcher: str) -> None:
+def test_each_launcher_s_variables_are_read(launcher: str) -> None:
     assert from_environment({"PATH": "/bin", **environment(launcher, 5, 8, 1, 4)}) == Topology(5, 8, 1, 4)
 
 
@@ -27,9 +27,9 @@ def test_without_a_launcher_this_process_is_the_only_one() -> None:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_launcher_that_tells_no_local_place_has_one_rank_on_each_host(launcher: str) -> None:
-    told = dict(list(environment(launcher, 3, 4, 0, 1).items())[:2])
-    assert from_environment(told) == Topology(3, 4, 0, 1)
+def test_a_launcher_without_local_ranks_has_one_rank_on_each_host(launcher: str) -> None:
+    global_only = dict(list(environment(launcher, 3, 4, 0, 1).items())[:2])
+    assert from_environment(global_only) == Topology(3, 4, 0, 1)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -1,4 +1,4 @@
-"""The convolution of four pixels is the same as a matrix product, and where it pays it is one."""
+"""The convolution of four pixels equals a matrix product, which is used if it is faster."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build(model: ModelConfig, size: int, onednn: bool, samples: int = 64) -> VGG
 
 
 def products(network: VGG) -> list[str]:
-    """The names of the layers that are products."""
+    """The names of the layers that are computed as products."""
     blocks: list[mx.gluon.Block] = []
     network.apply(blocks.append)
     return [block.prefix for block in blocks if isinstance(block, MatrixConv2D)]

@@ -1,4 +1,4 @@
-"""A fully connected layer gives the factors of its weight's gradient, and is else Gluon's."""
+"""A fully connected layer outputs the factors of its weight's gradient, and otherwise equals Gluon's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims about the arithmetic of the VGG family."""
+"""Arithmetic of the VGG family."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A network takes a checkpoint's parameters whole or not at all."""
+"""A network loads all parameters of a checkpoint, or none."""
 
 from __future__ import annotations
 

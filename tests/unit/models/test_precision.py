@@ -1,4 +1,4 @@
-"""A type of 16 bits reaches the convolutions, and only where MXNet has it; the loss and the parameters stay float32."""
+"""16-bit types are used by the convolutions, if MXNet supports them; the loss and the parameters stay float32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ print(*scores.astype("float32").asnumpy().ravel())
 
 
 def compare(precision: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # In a process of its own: MXNet cannot take it back.
+    # In a separate process: MXNet cannot undo it.
     command = [sys.executable, "-c", COMPARE, precision]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
 
@@ -52,19 +52,19 @@ def test_bfloat16_changes_the_scores_in_their_last_digits() -> None:
 
 
 def test_a_gpu_is_refused() -> None:
-    with pytest.raises(RequestError, match="train.precision is bfloat16, which MXNet has on the CPU only"):
+    with pytest.raises(RequestError, match="train.precision is bfloat16, which MXNet supports on the CPU only"):
         use_precision("bfloat16", mx.gpu())
 
 
 def test_a_cpu_without_avx512_is_refused() -> None:
     ended = compare("bfloat16", DNNL_MAX_CPU_ISA="AVX2")
-    assert "train.precision is bfloat16, which MXNet has on CPUs with AVX-512 only; use float32" in ended.stderr
+    assert "train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32" in ended.stderr
 
 
 def test_a_cpu_without_the_instructions_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vggdist.models.precision.amp.init", lambda target_dtype: None)  # the convolution is float32's then
+    monkeypatch.setattr("vggdist.models.precision.amp.init", lambda target_dtype: None)  # the convolution is then in float32
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2 avx512f")
     with caplog.at_level(logging.WARNING):
         use_precision("bfloat16", mx.cpu(), tmp_path / "cpuinfo")
@@ -99,7 +99,7 @@ print(json.dumps({"float16": sorted(found["float16"]), "float32": sorted(found["
 
 
 def test_what_is_cast_to_float16_and_what_stays_float32() -> None:
-    """From the graph of a step, as docs/gpu.md has it; to compute it takes a GPU."""
+    """The types in the graph of a step, as in docs/gpu.md; computing it needs a GPU."""
     ended = subprocess.run([sys.executable, "-c", TYPES], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
@@ -110,7 +110,7 @@ def test_what_is_cast_to_float16_and_what_stays_float32() -> None:
 
 
 def test_float16_is_refused_where_it_is_not_or_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match="train.precision is float16, which MXNet has on GPUs only; use float32"):
+    with pytest.raises(RequestError, match="train.precision is float16, which MXNet supports on GPUs only; use float32"):
         use_precision("float16", mx.cpu())
     monkeypatch.setattr("vggdist.models.precision.gpus.describe", lambda index: Gpu("Tesla P100", (6, 0)))
     with pytest.raises(RequestError, match=r"GPU 1 \(Tesla P100\) of compute capability 6.0 has no fast arithmetic"):

@@ -1,4 +1,4 @@
-"""A checkpoint's description of its network is read back as it was, and refused where it makes no sense."""
+"""A checkpoint's description of its network is restored exactly, and refused if it is invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims about the network as it is built."""
+"""Properties of the built network."""
 
 import json
 
@@ -144,7 +144,7 @@ def test_the_fused_normalisation_gives_the_same_bits_in_both_modes_and_the_same_
 
 
 def test_dropout_draws_from_the_generators_that_are_seeded_on_a_gpu_too() -> None:
-    """cuDNN's dropout, MXNet's choice on a GPU unless it is turned off, follows no seed."""
+    """cuDNN's dropout, MXNet's default on a GPU, cannot be seeded."""
     symbol = build(ModelConfig(name="custom", stages=((1, 4),), hidden=(8, 8)))(mx.sym.var("images"))
     dropouts = [node for node in json.loads(symbol.tojson())["nodes"] if node["op"] == "Dropout"]
     assert [node["attrs"]["cudnn_off"] for node in dropouts] == ["True", "True"]

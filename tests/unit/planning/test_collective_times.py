@@ -1,4 +1,4 @@
-"""The time of an allreduce is what the formulas say, counted by hand."""
+"""The time of an allreduce follows the formulas, computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What feeds a GPU: the measured cost of an image, the published rates, and the advice that follows."""
+"""Input rate of a GPU: the measured cost of an image, the published rates, and the resulting advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory estimate, counted by hand; docs/plan.md has what was measured."""
+"""The memory estimate, computed by hand; docs/plan.md has the measurements."""
 
 from __future__ import annotations
 

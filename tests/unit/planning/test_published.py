@@ -1,4 +1,4 @@
-"""What the model says of published runs is what docs/plan.md says that it says."""
+"""The model's predictions of published runs equal those in docs/plan.md."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -112,6 +113,21 @@ def test_buckets_cost_no_more_than_their_latencies(ranks: int, cap: float) -> No
 def test_in_one_bucket_a_step_is_computation_and_one_reduction() -> None:
     expected = 0.5 + CLUSTER.seconds("ring", 16, 4 * 138_357_544)
     assert step_seconds(workload(inf), CLUSTER, "ring", 16) == pytest.approx(expected)
+
+
+def test_a_byte_that_is_sent_costs_computation_which_a_slow_network_hides() -> None:
+    unlimited, sent = Link(0, math.inf), 2 * 15 / 16 * 4 * 138_357_544
+    step = replace(workload(0), byte_cost=2e-9)
+    assert step_seconds(step, Cluster(4, unlimited, unlimited), "ring", 16) == pytest.approx(0.5 + 2e-9 * sent)
+    assert step_seconds(replace(workload(inf), byte_cost=1e-12), CLUSTER, "ring", 16) == pytest.approx(
+        step_seconds(workload(inf), CLUSTER, "ring", 16)
+    )
+    factored = replace(workload(0, factored=HIDDEN), byte_cost=2e-9)
+    rows = 15 * 4 * 64 * (4096 + 25088 + 4096 + 4096)
+    rest = 2 * 15 / 16 * sum(4 * layer.parameters for layer in VGG16 if layer.name not in HIDDEN)
+    at_no_cost = step_seconds(workload(0, factored=HIDDEN), Cluster(4, unlimited, unlimited), "ring", 16)
+    costs = step_seconds(factored, Cluster(4, unlimited, unlimited), "ring", 16) - at_no_cost
+    assert costs == pytest.approx(2e-9 * (rows + rest))
 
 
 def test_factors_are_gathered_early_and_cost_the_product_over_the_other_ranks_samples() -> None:

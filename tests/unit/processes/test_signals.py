@@ -1,4 +1,4 @@
-"""A signal is known at once, wherever the main thread is; the second Ctrl-C does not wait."""
+"""A signal is received at once, also while the main thread is in C; the second Ctrl-C ends the process at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print("left", flush=True)
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log reaches ``caplog`` though an earlier test has set up a console."""
+    """Send the log to ``caplog``, even if an earlier test has set up a console."""
     monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
     monkeypatch.setattr(logging.getLogger("vggdist"), "handlers", [])
 
@@ -90,7 +90,7 @@ def test_a_second_interrupt_ends_the_process_at_once(rank: int, size: int, name:
     assert errors.endswith(f"vggdist: {name}interrupted twice; ending without a checkpoint\n")
 
 
-def test_signals_are_told_once_and_the_first_counts(caplog: pytest.LogCaptureFixture) -> None:
+def test_signals_are_reported_once_and_the_first_counts(caplog: pytest.LogCaptureFixture) -> None:
     with StopRequests(0, 1) as stop:
         assert stop.reason is None
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -99,7 +99,7 @@ def test_signals_are_told_once_and_the_first_counts(caplog: pytest.LogCaptureFix
             os.kill(os.getpid(), number)
     assert stop.reason == "SIGUSR1"
     assert [record.message for record in caplog.records] == ["SIGUSR1: stopping at the next step boundary"]
-    assert caplog.records[0].levelno == logging.WARNING  # the console of any rank shows it, with the rank
+    assert caplog.records[0].levelno == logging.WARNING  # printed on every rank
 
 
 def test_an_interrupt_does_not_break_into_the_code() -> None:
@@ -115,22 +115,22 @@ def test_a_signal_just_before_the_end_is_not_lost() -> None:
 
 
 def test_other_signals_are_no_requests() -> None:
-    former = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    previous = signal.signal(signal.SIGUSR2, lambda number, frame: None)
     try:
         with StopRequests(0, 1) as stop:
             signal.raise_signal(signal.SIGUSR2)
         assert stop.reason is None
     finally:
-        signal.signal(signal.SIGUSR2, former)
+        signal.signal(signal.SIGUSR2, previous)
 
 
-def test_the_former_handlers_come_back_and_no_thread_stays() -> None:
-    former = [signal.getsignal(number) for number in SIGNALS]
+def test_the_previous_handlers_are_restored_and_no_thread_remains() -> None:
+    previous = [signal.getsignal(number) for number in SIGNALS]
     threads = threading.active_count()
     with pytest.raises(RuntimeError), StopRequests(0, 1):
-        assert all(signal.getsignal(number) not in former for number in SIGNALS)
+        assert all(signal.getsignal(number) not in previous for number in SIGNALS)
         raise RuntimeError
-    assert [signal.getsignal(number) for number in SIGNALS] == former
+    assert [signal.getsignal(number) for number in SIGNALS] == previous
     assert signal.set_wakeup_fd(-1) == -1
     assert threading.active_count() == threads
 

@@ -1,4 +1,4 @@
-"""A process ends as its work ends, whatever becomes of its standard output and error."""
+"""A process ends with its own exit code, whatever happens to its standard output and error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ streams.protect()
 for number in range(2000):
     print(f"line {number}", flush=True)
     print(f"error {number}", file=sys.stderr)
-streams.say("said")
+streams.write_error("written")
 opened = os.open("file", os.O_WRONLY | os.O_CREAT)
 assert opened > 2, opened
 os.write(opened, b"done")
@@ -55,13 +55,13 @@ def test_a_process_ends_with_its_own_exit_code(redirection: str, tmp_path: Path)
 def test_all_that_is_printed_arrives(tmp_path: Path) -> None:
     finished = shell("$PROGRAM", tmp_path)
     assert finished.stdout.decode().splitlines() == [f"line {number}" for number in range(2000)]
-    assert finished.stderr.decode().splitlines() == [*(f"error {number}" for number in range(2000)), "said"]
+    assert finished.stderr.decode().splitlines() == [*(f"error {number}" for number in range(2000)), "written"]
 
 
 @pytest.mark.parametrize("setting", ["", "utf-8:strict", "latin-1", "ascii:strict"])
 def test_all_that_is_printed_is_utf8(setting: str, tmp_path: Path) -> None:
     print_name = "import sys; from vggdist.processes import streams; streams.protect(); name = 'Müller caf\\udce9'\n"
-    print_name += "print(name); print(name, file=sys.stderr); streams.say(name)"
+    print_name += "print(name); print(name, file=sys.stderr); streams.write_error(name)"
     variables = {"PYTHONIOENCODING": setting, "LC_ALL": "C"}
     found = subprocess.run(
         [sys.executable, "-c", print_name], env={**os.environ, **variables}, capture_output=True, timeout=60, check=True
@@ -71,10 +71,10 @@ def test_all_that_is_printed_is_utf8(setting: str, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_does_not_read_holds_up_only_once(tmp_path: Path) -> None:
-    """As ``less`` that nobody scrolls, or a launcher whose reading thread has ended."""
+    """A reader such as ``less`` without input, or a launcher whose reading thread has ended."""
     reading, writing = os.pipe()
     program = (
-        "from vggdist.processes import streams; streams._PATIENCE = 0.2; streams._error._patience = 0.2; streams.protect()\n"
+        "from vggdist.processes import streams; streams._TIMEOUT = 0.2; streams._error._timeout = 0.2; streams.protect()\n"
     )
     program += "for number in range(20_000): print(f'line {number}')"
     started = time.monotonic()
@@ -91,7 +91,7 @@ def test_a_reader_that_does_not_read_holds_up_only_once(tmp_path: Path) -> None:
 _RESULTS = """
 import sys
 from vggdist.processes import streams
-streams._PATIENCE = 0.05  # of what is only reported
+streams._TIMEOUT = 0.05  # of the output that may be dropped
 streams.protect()
 output = streams.results()
 try:

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Fixtures of the tests in this folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, also after another test has started the package's own logging."""
+    """The log, also after another test has set up the package's logging."""
     monkeypatch.setattr(logging.getLogger("vggdist"), "propagate", True)
     return caplog

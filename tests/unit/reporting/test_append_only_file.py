@@ -1,4 +1,4 @@
-"""A file whose disk is full for a while has all records in their order when there is room again."""
+"""After its disk was full for a while, a file has all records in order."""
 
 from __future__ import annotations
 

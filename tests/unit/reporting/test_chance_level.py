@@ -1,4 +1,4 @@
-"""A network that does not look at its images is told from one that has begun to learn."""
+"""A network at chance level is distinguished from one that has started to learn."""
 
 from __future__ import annotations
 

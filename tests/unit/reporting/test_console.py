@@ -1,4 +1,4 @@
-"""What a person sees of the training: lines with an estimate of the end, or a bar that stays one."""
+"""Console output of the training: lines with an estimate of the remaining time, or a progress bar."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS = {
 
 @pytest.fixture(autouse=True)
 def logger() -> Iterator[logging.Logger]:
-    """The package's logger, put back as it was."""
+    """The package's logger, restored afterwards."""
     found = logging.getLogger("vggdist")
     former = found.handlers[:], found.level, found.propagate
     yield found
@@ -39,7 +39,7 @@ def logger() -> Iterator[logging.Logger]:
 
 
 class Clock:
-    """Stands where a test puts it."""
+    """A clock that a test sets."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -56,7 +56,7 @@ def test_a_line_has_the_loss_of_its_interval(capsys: pytest.CaptureFixture[str])
 def test_lines_estimate_the_end_from_all_that_was_done_since_the_first(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also from evaluations and checkpoints: a step takes 1 s, the time between two reports of ten steps 15 s."""
+    """Evaluations and checkpoints count: a step takes 1 s, ten steps from report to report 15 s."""
     clock = Clock(monkeypatch)
     start_logging(rank=0)
     console = Console(100, 5000, bar=False)
@@ -87,7 +87,7 @@ def test_on_a_terminal_of_80_columns_the_bar_stays_a_bar_and_the_log_has_the_lin
         console.advance(10_000)
         console._bar.refresh()
         received = b""
-        while not re.search(rb" 50%.*images/s", received):  # what a terminal shows comes in pieces
+        while not re.search(rb" 50%.*images/s", received):  # terminal output arrives in pieces
             received += os.read(output, 10_000)
         shown = received.decode().split("\r")[-1]
         assert re.fullmatch(r" 50%\|[█▏▎▍▌▋▊▉ ]{10,}\| 10000/20000 \[\S+\], loss 0.4812  3103 images/s", shown), shown

@@ -1,4 +1,4 @@
-"""What the pictures of an evaluation show."""
+"""The pictures of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_right_predictions_are_blue_and_mistakes_are_red() -> None:
 
 
 def test_a_rare_mistake_is_still_seen() -> None:
-    """One image in a thousand: its share alone would be white."""
+    """One image in a thousand: by its share alone the cell would be white."""
     counts = np.array([[999, 1], [0, 1000]])
     rare, none = (pixels(confusion_matrix(one, ("a", "b"), "")).astype(int) for one in (counts, np.diag([1000, 1000])))
     reddish = [int(((one[:, 0] - one[:, 1] > 20) & (one[:, 0] > 230)).sum()) for one in (rare, none)]

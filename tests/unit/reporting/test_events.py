@@ -1,4 +1,4 @@
-"""TensorBoard finds text, pictures and hyper-parameters in our event files, under the run's own name."""
+"""TensorBoard reads text, pictures and hyper-parameters from our event files, with the run's own name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_run_stands_under_its_own_name(tmp_path: Path) -> None:
 
 def test_the_configuration_is_text_as_it_stands_in_its_file(tmp_path: Path) -> None:
     with RunReport(tmp_path, 0, 10) as report:
-        report.introduce("run:\n  name: a_b*c\n", {})
+        report.record_configuration("run:\n  name: a_b*c\n", {})
     found = events_of(tmp_path)
     assert found.summary_metadata["configuration"].plugin_data.plugin_name == "text"
     (event,) = found.Tensors("configuration")
@@ -66,7 +66,7 @@ def test_the_configuration_is_text_as_it_stands_in_its_file(tmp_path: Path) -> N
 
 def test_the_hparams_page_has_each_value_with_its_type(tmp_path: Path) -> None:
     with RunReport(tmp_path, 0, 10) as report:
-        report.introduce("", HYPER_PARAMETERS)
+        report.record_configuration("", HYPER_PARAMETERS)
     found = events_of(tmp_path)
     assert found.summary_metadata[metadata.SESSION_START_INFO_TAG].plugin_data.plugin_name == metadata.PLUGIN_NAME
     values = {name: plain(value) for name, value in session(found, metadata.SESSION_START_INFO_TAG).hparams.items()}

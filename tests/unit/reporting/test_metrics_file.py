@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a run that continues: whatever happened to the file, its good lines up to the step stay."""
+"""``metrics.jsonl`` of a run that continues: the valid lines up to the step are kept, however the file was damaged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_damaged_line_is_left_out_and_told(tmp_path: Path, log: pytest.LogCapt
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(lines(1)[: before and None] + DAMAGED[damage] + lines(3, 4, 9))
     MetricsFile(path, 4).record(5, 1.0, {})
-    assert content(path) == [1, 3, 4, 5][1 - before :] and "damaged line(s) left out" in log.text
+    assert content(path) == [1, 3, 4, 5][1 - before :] and "damaged line(s) removed" in log.text
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 

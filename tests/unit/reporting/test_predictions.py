@@ -1,4 +1,4 @@
-"""A prediction is one line, whatever the name of the image is made of."""
+"""A prediction is one line, for any name of the image."""
 
 from __future__ import annotations
 

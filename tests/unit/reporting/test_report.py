@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.disks import Disk
 from vggdist.config.errors import RequestError
 from vggdist.reporting.console import open_log, start_logging
-from vggdist.reporting.report import Report, SilentReport, require_usable
+from vggdist.reporting.report import Report, RunReport, require_usable
 
 CONFUSION = np.array([[3, 1], [0, 4]])
 
@@ -34,8 +34,8 @@ def training_metrics(value: float) -> dict[str, float]:
 
 
 def run(directory: Path, first_step: int, last_step: int, sign: int = 1) -> None:
-    """A process that reports each step, with its loss the step times the sign, and evaluates at the end."""
-    with Report(directory, first_step, total_steps=10) as report:
+    """A process that reports each step, with the loss step * sign, and evaluates at the end."""
+    with RunReport(directory, first_step, total_steps=10) as report:
         for step in range(first_step + 1, last_step + 1):
             report.advance(step)
             report.training(step, step / 4, training_metrics(sign * step))
@@ -51,7 +51,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: (step, value) of each curve."""
+    """The curves in TensorBoard: (step, value) of each."""
     events = EventAccumulator(str(directory))
     events.Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -74,13 +74,13 @@ def test_metrics_lines_hold_step_epoch_and_metrics(tmp_path: Path) -> None:
 
 
 def test_a_line_is_on_the_disk_when_it_was_reported(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.training(1, 0.25, training_metrics(1))
         assert len(lines(tmp_path)) == 1
 
 
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.evaluation(1, 1, "test", {"eval/auc": math.nan, "eval/loss": math.inf, "eval/f1": 0.5}, CONFUSION)
     assert lines(tmp_path) == [{"step": 1, "epoch": 1, "eval/auc": None, "eval/loss": None, "eval/f1": 0.5}]
 
@@ -114,9 +114,9 @@ def test_a_run_that_starts_again_without_a_checkpoint_takes_everything_back(tmp_
 
 
 def test_curves_and_lines_have_no_gap_after_a_disk_that_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full in the midst of a record of each file, from the third step to the sixth."""
+    """The disk is full within a record of each file, from the third step to the sixth."""
     disk = Disk(monkeypatch, 10**6)
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         for step in range(1, 11):
             disk.room = {3: 100, 6: 10**6}.get(step, disk.room)
             report.training(step, step / 4, training_metrics(step))
@@ -127,10 +127,10 @@ def test_curves_and_lines_have_no_gap_after_a_disk_that_was_full(tmp_path: Path,
 
 def test_what_could_not_be_written_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Disk(monkeypatch, 100)
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         for step in range(1, 4):
             report.training(step, step / 4, training_metrics(step))
-    assert report.lost == {"metrics.jsonl": 3, "events.out.tfevents": 4}  # one says that the run has finished
+    assert report.lost == {"metrics.jsonl": 3, "events.out.tfevents": 4}  # one records that the run has finished
 
 
 def test_a_confusion_matrix_is_whole_or_the_former_one(
@@ -139,7 +139,7 @@ def test_a_confusion_matrix_is_whole_or_the_former_one(
     def full_disk(self: Path, target: Path) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.evaluation(1, 1, "eval", {"eval/loss": 0.5}, CONFUSION)
         with monkeypatch.context() as broken:
             broken.setattr(Path, "replace", full_disk)
@@ -182,7 +182,7 @@ def test_what_a_kill_left_of_a_confusion_matrix_is_replaced(tmp_path: Path) -> N
 def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     guesses = np.zeros((10, 10), int)
     guesses[:, 3] = 36
-    with Report(tmp_path, 0, 10) as report:
+    with RunReport(tmp_path, 0, 10) as report:
         report.evaluation(1, 0.5, "eval", {"eval/loss": math.log(10)}, guesses)
         assert "guessing" not in log.text
         for step in (2, 3):
@@ -192,7 +192,7 @@ def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCapt
 
 def test_a_silent_report_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with SilentReport() as report:
+    with Report() as report:
         report.advance(1)
         report.training(1, 0.25, training_metrics(1))
         report.evaluation(1, 1, "test", {"eval/loss": 1.0}, CONFUSION)
@@ -228,7 +228,7 @@ def test_a_console_that_is_gone_or_a_full_disk_does_not_end_the_logging(
 
 @pytest.fixture
 def logger() -> Any:
-    """The package's logger, put back as it was."""
+    """The package's logger, restored afterwards."""
     found = logging.getLogger("vggdist")
     former = found.handlers[:], found.level, found.propagate
     yield found

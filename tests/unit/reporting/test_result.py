@@ -1,4 +1,4 @@
-"""``result.json`` says how a run ended and which job wrote it, and is whole or absent; an outcome reaches who asked for it."""
+"""``result.json`` has the end of a run and its job, and is written atomically; an outcome reaches the parent process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_result_of_an_earlier_job_is_not_taken_for_that_of_one_that_was_kill
     earlier = ResultFile(tmp_path / "result.json", JOB)
     earlier.end(0, None, {"step": 3})
     ended = read_json(tmp_path / "result.json")
-    for process in (8, 9):  # the second after the first was killed
+    for process in (8, 9):  # the second starts after the first was killed
         ResultFile(tmp_path / "result.json", {"process": process}).begin()
         found = contents(tmp_path / "result.json")
         assert (found["state"], found["exit_code"], found["job"]["process"]) == ("running", None, process)

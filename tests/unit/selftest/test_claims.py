@@ -27,12 +27,12 @@ def bench() -> Bench:
     return Bench(World(), mx.cpu(), TINY)
 
 
-def as_on_the_cpu(bench: Bench) -> Measured:
-    return claims.as_on_the_cpu(bench, TINY.small.changed(dropout=0.0), 2)
+def same_as_on_cpu(bench: Bench) -> Measured:
+    return claims.same_as_on_cpu(bench, TINY.small.changed(dropout=0.0), 2)
 
 
 CLAIMS: list[Measure] = [
-    as_on_the_cpu,
+    same_as_on_cpu,
     claims.dropout_follows_the_seed,
     claims.training_repeats,
     claims.continues_from_a_snapshot,
@@ -44,7 +44,7 @@ def test_a_check_holds_on_a_cpu(claim: Measure, bench: Bench) -> None:
     assert claim(bench).value == 0
 
 
-@pytest.mark.parametrize("claim", [as_on_the_cpu, claims.training_repeats, claims.continues_from_a_snapshot])
+@pytest.mark.parametrize("claim", [same_as_on_cpu, claims.training_repeats, claims.continues_from_a_snapshot])
 def test_a_device_that_computes_otherwise_the_second_time_is_found(
     claim: Measure, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_device_that_computes_otherwise_the_second_time_is_found(
 
 def test_dropout_that_follows_no_seed_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     class Unseeded(nn.HybridBlock):
-        """As cuDNN's: a generator that goes on."""
+        """Dropout as in cuDNN, whose generator is not reset by the seed."""
 
         generator = np.random.default_rng(0)
 
@@ -89,7 +89,7 @@ def test_a_snapshot_that_leaves_an_array_out_is_found(bench: Bench, monkeypatch:
 
 
 class TwoRanks:
-    """Rank 0 of two, whose other one adds what it should, but for ``wrong`` of it."""
+    """Rank 0 of two; rank 1 adds correct values, plus ``wrong`` to three of them."""
 
     rank, size = 0, 2
 
@@ -121,7 +121,7 @@ def test_the_distance_is_a_share_of_the_way() -> None:
 
 
 def test_a_gpu_is_timed_with_sixty_four_images_and_a_cpu_with_few() -> None:
-    gpu, cpu = Scale.suiting(mx.gpu(0)), Scale.suiting(mx.cpu())
+    gpu, cpu = Scale.of(mx.gpu(0)), Scale.of(mx.cpu())
     assert (gpu.fast.model.name, gpu.fast.image_size, gpu.fast.batch_size) == ("vgg16", 224, 64)
     assert cpu.fast.model == gpu.fast.model and cpu.fast.batch_size == 4 and cpu.full == gpu.full
 

@@ -1,4 +1,4 @@
-"""The report of the self test: the worst rank counts, and what is no number fails."""
+"""The report of the self test: the worst rank counts, and nan fails."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def test_a_check_that_fails_is_an_error_for_the_doctor_with_what_to_do() -> None
     assert failed.level == "error" and failed.what == "selftest: bits: 2 ms (limit 1); of 2" and "docs/gpu.md" in failed.cure
 
 
-@pytest.mark.parametrize(("values", "verdict"), [((0.5, 0.25), "2 checks, none failed"), ((0.5, NAN), "1 of 2 checks failed")])
-def test_both_files_have_place_checks_and_verdict(values: tuple[float, ...], verdict: str) -> None:
-    outcomes, place = [outcome(value) for value in values], {"ranks": 1, "devices": ["n1 gpu(0) A100 8.0"]}
-    text = as_text(place, outcomes, complete=True)
-    assert text.startswith("ranks: 1\n") and text.rstrip().endswith(verdict) and str(outcomes[1]) in text
+@pytest.mark.parametrize(("values", "summary"), [((0.5, 0.25), "2 checks, none failed"), ((0.5, NAN), "1 of 2 checks failed")])
+def test_both_files_have_environment_checks_and_summary(values: tuple[float, ...], summary: str) -> None:
+    outcomes, environment = [outcome(value) for value in values], {"ranks": 1, "devices": ["n1 gpu(0) A100 8.0"]}
+    text = as_text(environment, outcomes, complete=True)
+    assert text.startswith("ranks: 1\n") and text.rstrip().endswith(summary) and str(outcomes[1]) in text
 
     def refuse(constant: str) -> Any:
         raise ValueError(constant)
 
-    data = json.loads(json.dumps(as_json(place, outcomes, complete=True)), parse_constant=refuse)
-    assert data["passed"] == ("none" in verdict) and data["devices"] == place["devices"]
+    data = json.loads(json.dumps(as_json(environment, outcomes, complete=True)), parse_constant=refuse)
+    assert data["passed"] == ("none" in summary) and data["devices"] == environment["devices"]
     assert [one["passed"] for one in data["checks"]] == [value == value for value in values]
 
 
-def test_a_test_that_did_not_come_to_its_end_has_not_passed() -> None:
+def test_an_incomplete_test_has_not_passed() -> None:
     outcomes = [outcome(0.5)]
-    assert as_text({}, outcomes, complete=False).rstrip().endswith("1 checks, none failed; the test has not come to its end")
+    assert as_text({}, outcomes, complete=False).rstrip().endswith("1 checks, none failed; the test did not complete")
     data = as_json({}, outcomes, complete=False)
     assert not data["passed"] and not data["complete"] and as_json({}, outcomes, complete=True)["passed"]

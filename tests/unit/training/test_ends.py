@@ -1,4 +1,4 @@
-"""By which part of the data a run goes, when it ends, and that the test set is measured once then; one rank alone."""
+"""Which part selects the best checkpoint, when a run ends, and that the test set is then evaluated once; one rank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vggdist.config.load import load
 from vggdist.processes.signals import StopRequests
 from vggdist.reporting.evaluation_images import Mistake
 from vggdist.reporting.report import Report
-from vggdist.training.run import how_to_go_on
+from vggdist.training.run import how_to_continue
 from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
 
@@ -26,11 +26,11 @@ SMALL = [*NETWORK, "--train.global_batch_size", "100", "--run.name", "a", "--run
 STILL = ["--optimizer.learning_rate", "1e-12"]  # no evaluation is better than the first
 HELD_OUT = ["--data.validation", "0.1"]
 STEPS = 13
-"""Of an epoch of the 1,295 images that are left to train on."""
+"""Steps of an epoch of the 1,295 training images."""
 
 
 class Noted(Report):
-    """Keeps what is reported."""
+    """Stores the reports."""
 
     def __init__(self) -> None:
         self.evaluations: list[tuple[int, str, dict[str, float]]] = []
@@ -47,12 +47,12 @@ class Noted(Report):
     def best(self, step: int, metric: str, value: float | None) -> None:
         self.best_values.append(value)
 
-    def mistakes(self, step: int, found: Any) -> None:
-        assert all(isinstance(one, Mistake) for one in found)
-        self.worst.append((step, len(found)))
+    def mistakes(self, step: int, worst: Any) -> None:
+        assert all(isinstance(one, Mistake) for one in worst)
+        self.worst.append((step, len(worst)))
 
     def of(self, part: str) -> list[int]:
-        """The steps after which a part was measured."""
+        """The steps after which a part was evaluated."""
         return [step for step, name, _ in self.evaluations if name == part]
 
 
@@ -85,8 +85,8 @@ def test_the_best_checkpoint_goes_by_the_validation_set_and_the_test_set_is_meas
 def test_without_a_validation_set_the_test_set_takes_its_place_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         training, report = trained("--train.epochs", "2")
-    assert report.of("eval") == [15, 30] and report.of("validation") == [] and training.inputs.chosen_by == "eval"
-    assert caplog.text.count("no validation set (data.validation): the best checkpoint is chosen by the test set") == 1
+    assert report.of("eval") == [15, 30] and report.of("validation") == [] and training.inputs.selection_part == "eval"
+    assert caplog.text.count("no validation set (data.validation): the test set selects the best checkpoint") == 1
     caplog.clear()
     with caplog.at_level(logging.INFO):
         prepared(*HELD_OUT, "--run.name", "b")
@@ -103,7 +103,7 @@ def test_a_run_ends_when_its_patience_does_and_measures_the_test_set_then() -> N
     assert training.state.progress.best_step == STEPS and training.state.progress.step == 3 * STEPS
     assert report.of("validation") == [STEPS, 2 * STEPS, 3 * STEPS] and report.of("eval") == [3 * STEPS]
     assert training.state.is_out_of_patience and training.is_finished
-    assert training.store.whole_steps()[-1] == 3 * STEPS
+    assert training.store.complete_steps()[-1] == 3 * STEPS
 
 
 def test_with_more_patience_it_goes_on_and_forgets_the_earlier_end() -> None:
@@ -123,7 +123,7 @@ def test_with_more_patience_it_goes_on_and_forgets_the_earlier_end() -> None:
 )
 def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(length: list[str], shorter: list[str]) -> None:
     ended, _ = trained(*HELD_OUT, *STILL, *length)
-    ended.state.progress.forget(["eval"])  # now it is as after a stop at this step
+    ended.state.progress.drop_metrics(["eval"])  # as after a stop at this step
     start = Start({name: array.asnumpy() for name, array in ended.state.arrays.items()}, ended.checkpoint_state())
     training, report = trained(*HELD_OUT, *STILL, *shorter, start=start)
     assert report.of("eval") == [ended.state.progress.step] and not report.trained and training.is_finished
@@ -134,7 +134,7 @@ def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(le
 )
 def test_a_run_that_came_to_its_end_names_the_setting_of_its_length(length: list[str], key: str) -> None:
     training, _ = trained(*length)
-    assert training.is_finished and how_to_go_on(training.state) == f"; raise {key} to train longer"
+    assert training.is_finished and how_to_continue(training.state) == f"; raise {key} to train longer"
 
 
 def test_patience_without_evaluations_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""An image that is seen in several crops counts once, with the mean of their softmax, on any number of ranks."""
+"""An image with several crops counts once, with the mean of their softmax, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.images import MixedSizes, noise
 from vggdist.config.errors import RequestError
 from vggdist.config.images import ReadingConfig
 from vggdist.data.augment import EvaluationView
-from vggdist.training.evaluation import evaluate, mean_over_crops, rehearse
+from vggdist.training.evaluation import evaluate, mean_over_crops, reserve_memory
 from vggdist.training.metrics import EvaluationSums
 
 _CLASSES = 7
@@ -24,7 +24,7 @@ _WEIGHTS = np.random.default_rng(0).normal(size=(8 * 8 * 3, _CLASSES)).astype(np
 
 @dataclass
 class OneOfSeveral:
-    """A rank whose sums are added up by the test."""
+    """A rank whose sums the test adds up."""
 
     rank: int = 0
     size: int = 1
@@ -111,7 +111,7 @@ def test_a_rehearsal_is_one_pass_of_an_evaluation_s_shape() -> None:
         shapes.append((images.shape, images.dtype))
         return images
 
-    rehearse(forward, (4, 8, 8, 3), mx.cpu())
+    reserve_memory(forward, (4, 8, 8, 3), mx.cpu())
     assert shapes == [((4, 8, 8, 3), np.uint8)]
 
 
@@ -128,7 +128,7 @@ def test_a_rehearsal_without_memory_names_the_setting_and_other_errors_stay(mess
         raise mx.MXNetError(message)
 
     with pytest.raises(kind) as error:
-        rehearse(forward, (128, 8, 8, 3), mx.cpu())
+        reserve_memory(forward, (128, 8, 8, 3), mx.cpu())
     if kind is RequestError:
         expected = "an evaluation of 128 images at once does not fit into the memory of cpu(0); lower evaluation.batch_size"
         assert str(error.value) == expected

@@ -1,4 +1,4 @@
-"""From the factors of all ranks comes the gradient of the global batch, whoever has which of its samples."""
+"""The factors of all ranks give the gradient of the global batch, however its samples are distributed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INPUTS = [random.randn(SAMPLES, inputs).astype(np.float32) for _, inputs in WIDT
 
 
 class Ranks(World):
-    """Ranks within this process; what all of them hand over is gathered when one of them asks."""
+    """Ranks within this process; their rows are gathered when one of them calls."""
 
     def __init__(self, size: int) -> None:
         self.size, self.rank = size, 0
@@ -41,7 +41,7 @@ def layers() -> list[FactoredDense]:
 
 
 def summed(ranks: int, accumulation: int = 1, compressed: bool = False) -> dict[str, np.ndarray]:
-    """The gradients that the last of some ranks computes."""
+    """The gradients that the last of several ranks computes."""
     world, share = Ranks(ranks), SAMPLES // ranks
     for rank in range(ranks):
         factors = Factors(world, layers(), share, accumulation, compressed)
@@ -49,7 +49,7 @@ def summed(ranks: int, accumulation: int = 1, compressed: bool = False) -> dict[
         for start in range(rank * share, (rank + 1) * share, part):
             for offset, gradient in zip(factors.offsets, GRADIENTS):
                 offset.grad[:] = gradient[start : start + part]
-            factors.keep([mx.nd.array(seen[start : start + part]) for seen in INPUTS])
+            factors.store([mx.nd.array(seen[start : start + part]) for seen in INPUTS])
         factors.gather()
     factors.multiply()
     return {name: gradient.asnumpy() for name, gradient in factors.gradients.items()}
@@ -93,7 +93,7 @@ def test_weights_and_biases_lose_their_own_gradients() -> None:
 
 def test_without_layers_there_is_nothing_to_do() -> None:
     factors = Factors(Ranks(2), [], 4, 1, compressed=False)
-    factors.keep([])
+    factors.store([])
     factors.gather()
     factors.multiply()
     assert not factors.gradients and not factors.offsets

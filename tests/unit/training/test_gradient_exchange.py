@@ -1,4 +1,4 @@
-"""What the ranks send each other follows from sizes, batch and ranks."""
+"""What the ranks send each other, computed from sizes, batch and ranks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_bucket_is_full_from_its_cap_on_and_the_last_layer_s_comes_first(cap: 
 
 
 @pytest.mark.parametrize(
-    ("asked", "several_hosts", "on_gpu", "mib"),
+    ("cap", "several_hosts", "on_gpu", "mib"),
     [
         (None, False, False, inf),
         (None, True, False, 1),
@@ -55,9 +55,9 @@ def test_a_bucket_is_full_from_its_cap_on_and_the_last_layer_s_comes_first(cap: 
     ],
 )
 def test_gradients_overlap_between_hosts_and_on_gpus_unless_something_else_is_asked_for(
-    asked: float | None, several_hosts: bool, on_gpu: bool, mib: float
+    cap: float | None, several_hosts: bool, on_gpu: bool, mib: float
 ) -> None:
-    assert bucket_cap(TrainConfig(bucket_cap_mb=asked), several_hosts, on_gpu) == mib * 2**20
+    assert bucket_cap(TrainConfig(bucket_cap_mb=cap), several_hosts, on_gpu) == mib * 2**20
 
 
 @pytest.mark.parametrize(("ranks", "reduced", "gathered"), [(1, 0, 0), (2, 100, 100), (4, 150, 300), (50, 196, 4900)])
@@ -99,7 +99,7 @@ def chosen(ranks: int = 2, hosts: int = 2, gigabits: float = 1, flops: float = 6
 
 def test_factors_are_chosen_where_the_network_costs_more_than_the_longer_product() -> None:
     assert chosen() == ["hidden1", "hidden2", "output"]
-    assert chosen(gigabits=100) == [] == chosen(flops=1e9)  # a slow rank multiplies longer than it would send
+    assert chosen(gigabits=100) == [] == chosen(flops=1e9)  # on a slow rank the product takes longer than sending
     assert chosen(gigabits=100, flops=10e12) == ["hidden1", "hidden2", "output"]
     assert chosen(ranks=64, hosts=16) == []  # the rows of 63 others
     assert chosen(ranks=64, hosts=16, flops=10e12) == ["hidden1"]  # of which few columns are as many as a smaller gradient

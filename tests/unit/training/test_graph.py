@@ -1,4 +1,4 @@
-"""The graph of a step makes the gradients of the last layers first."""
+"""The graph of a step computes the gradients of the last layers first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MATRICES = ModelConfig(name="custom", stages=((1, 8), (1, 256), (1, 256)), batch
 
 
 def test_the_graph_names_the_weights_of_the_last_layer_first() -> None:
-    """In its own order MXNet would make the gradient of a convolution that is a matrix product last of all."""
+    """By default MXNet would compute the gradient of a convolution that is a matrix product last."""
     spec = ModelSpec(MATRICES, ("a", "b"), channels=3, image_size=8, resize=8, mean=(0.5,) * 3, std=(0.2,) * 3)
     objective = Objective(Model(spec, mx.cpu(), seed=0, onednn=True, samples=64), 0, None)
     outputs = objective(*map(mx.sym.var, ("images", "labels", "partners", "weights", "mask")))

@@ -1,4 +1,4 @@
-"""Arrays come back bit for bit after a step that is left out, and stay as they are after another; the device decides."""
+"""A skipped step restores the arrays bit for bit, another step does not change them; the device decides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_arrays_are_restored_only_after_a_step_that_is_left_out(finite: int)
     arrays = [mx.nd.array(values) for values in before]
     guard = Guard(arrays)
     for _ in range(2):
-        guard.keep()
+        guard.save()
         for array in arrays:
             array[:] = np.nan if finite == 0 else array + 1
         guard.restore_unless(mx.nd.array([finite]))

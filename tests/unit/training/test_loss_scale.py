@@ -1,4 +1,4 @@
-"""The scale is halved after an overflow, doubled after long without one, and goes on where a checkpoint left it."""
+"""The scale is halved after an overflow, doubled after many steps without one, and continues from a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def dynamic() -> LossScale:
 
 
 def course(scale: LossScale, steps: str) -> list[float]:
-    """The scale with which each step was made: ``.`` is one without overflow, ``x`` one with."""
-    found = []
+    """The scale of each step: ``.`` is a step without overflow, ``x`` one with."""
+    scales = []
     for step in steps:
-        found.append(scale.value)
+        scales.append(scale.value)
         scale.note(mx.nd.array([step == "."]))
-    return found
+    return scales
 
 
 def test_a_fixed_scale_stays() -> None:
@@ -61,7 +61,7 @@ def test_gradients_that_are_never_finite_end_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "value", "is_dynamic"),
+    ("options", "value", "is_dynamic"),
     [
         ({}, 1, False),
         ({"precision": "float16"}, FIRST, True),
@@ -71,7 +71,7 @@ def test_gradients_that_are_never_finite_end_the_run() -> None:
         ({"compression": "fp16", "precision": "float16"}, COMPRESSED, True),
     ],
 )
-def test_what_travels_as_float16_shares_the_scale(asked: dict[str, Any], value: float, is_dynamic: bool) -> None:
-    scale = LossScale(TrainConfig(**asked))
+def test_what_travels_as_float16_shares_the_scale(options: dict[str, Any], value: float, is_dynamic: bool) -> None:
+    scale = LossScale(TrainConfig(**options))
     assert (scale.value, scale.is_dynamic) == (value, is_dynamic)
     assert scale.metrics() == ({"optim/loss_scale": value} if is_dynamic else {})

@@ -1,4 +1,4 @@
-"""What is read of the steps between two reports."""
+"""Metrics of the steps between two reports."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_an_interval_that_is_cut_in_two_by_a_checkpoint_has_the_metrics_of_the_w
     whole, parts = MovingAverage(0.3), MovingAverage(0.3)
     expected = interval_of(*losses, 4.7).metrics(0.1, whole, False, mx.cpu())
     state = json.loads(json.dumps(interval_of(*losses[:cut]).as_state(stop_at_nonfinite=False), allow_nan=False))
-    found = interval_of(*losses[cut:], 4.7, earlier=state).metrics(0.1, parts, False, mx.cpu())
+    continued = interval_of(*losses[cut:], 4.7, earlier=state).metrics(0.1, parts, False, mx.cpu())
     same = ["train/loss", "train/loss_moving_average", "train/top1(%)", "train/skipped_steps", "optim/learning_rate"]
-    assert [found[name] for name in same] == [expected[name] for name in same] and whole.value == parts.value
+    assert [continued[name] for name in same] == [expected[name] for name in same] and whole.value == parts.value
 
 
 def test_a_checkpoint_within_an_interval_is_refused_when_a_loss_is_not_finite() -> None:

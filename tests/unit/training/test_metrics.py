@@ -1,4 +1,4 @@
-"""The sums of an evaluation are exact in any order, and the metrics are those of scikit-learn."""
+"""The sums of an evaluation are exact in any order, and the metrics equal those of scikit-learn."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The worst mistakes are found among all ranks' images, each once, the worst first."""
+"""The worst mistakes among all ranks' images, each once, the worst first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPEC: ModelSpec = replace(MODEL, class_names=CLASSES)
 
 
 class Ranks:
-    """What each of several ranks calls in its turn; the sum and the gathering are complete when the last has called."""
+    """Collectives of several ranks that call one after the other; complete when the last rank has called."""
 
     def __init__(self, mistakes: list[Mistakes]) -> None:
         self._all = [[candidate[:-1] for candidate in one._worst] for one in mistakes]

@@ -1,4 +1,4 @@
-"""Each optimizer does what its paper says, written down again in numpy."""
+"""Each optimizer computes what its paper defines, implemented in numpy here."""
 
 import mxnet as mx
 import numpy as np
@@ -25,7 +25,7 @@ def adam_rule(config, w, g, state, step, rate):
 
 
 def reference(config, name, w, g, state, step, rate):
-    """One update in float64 of a parameter that decays as the configuration says."""
+    """One update in float64 of a parameter with the configuration's weight decay."""
     one_dimensional = not name.endswith("_weight")
     decay = 0 if one_dimensional and not config.decay_all else config.weight_decay
     if config.name == "adamw":

@@ -1,4 +1,4 @@
-"""A training that begins with known weights: what it takes, what it keeps, and how it continues."""
+"""A training with pretrained weights: what it loads, what it freezes, and how it continues."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checkpoint(one: Training) -> Path:
 
 @pytest.fixture
 def earlier(folder: Path) -> Path:
-    """A run of which one checkpoint was saved, in which nothing has its initial value."""
+    """A run with one checkpoint, in which no array has its initial value."""
     one = training("--run.name", "earlier", "--run.seed", "5", "--augment.normalize", "computed", "--data.held_out", "0.5")
     steps(one)
     checkpoint(one)
@@ -58,7 +58,7 @@ def earlier(folder: Path) -> Path:
 
 @pytest.fixture
 def params(folder: Path) -> Path:
-    """A file of Gluon, of a network for images of three channels and nine classes."""
+    """A Gluon file of a network for images of three channels and nine classes."""
     flags = ["--run.name", "file", "--run.seed", "6", "--data.name", "synthetic", "--data.synthetic_classes", "9"]
     one = training(*flags, "--data.image_size", "8")
     one.model.network.save_parameters(str(folder / "file.params"))
@@ -75,7 +75,7 @@ def test_a_run_of_ours_gives_all_layers_its_normalisation_and_its_head(
     assert one.model.spec.mean != DATA_SETS["digits"].mean and one.model.spec.mean[0] == pytest.approx(0.305, abs=0.01)
     rows = "stage1.conv1, stage2.conv1, hidden1, output"
     assert f"from {earlier}/checkpoints/step-00000000: {rows}" in caplog.text
-    assert "images are normalised as these weights expect it: mean (0.3" in caplog.text and "not used" not in caplog.text
+    assert "images are normalised as for these weights: mean (0.3" in caplog.text and "not used" not in caplog.text
     assert list(one.state.loaded) == rows.split(", ")
 
 
@@ -83,7 +83,7 @@ def test_other_classes_of_the_same_number_get_a_new_head(earlier: Path) -> None:
     flags = ["--data.name", "synthetic", "--data.channels", "1", "--data.image_size", "8"]
     one = training("--model.pretrained", str(earlier), *flags)
     assert list(one.state.loaded) == ["stage1.conv1", "stage2.conv1", "hidden1"]
-    assert one.model.spec.architecture.pretrained is None  # of no use to who has the checkpoint
+    assert one.model.spec.architecture.pretrained is None  # the checkpoint has the weights
 
 
 def test_a_file_gives_imagenet_s_normalisation_and_the_rest_begins_as_without(
@@ -95,8 +95,8 @@ def test_a_file_gives_imagenet_s_normalisation_and_the_rest_begins_as_without(
     new, initial = values(found), values(plain)
     assert np.array_equal(new["vgg_output_weight"], initial["vgg_output_weight"]) and new["vgg_output_weight"].shape == (10, 8)
     assert not np.array_equal(new["vgg_hidden1_weight"], initial["vgg_hidden1_weight"])
-    assert "not from there, but initialised: output (" in caplog.text
-    assert "the shape (9, 8), but output has (10, 8)" in caplog.text and "not used of it: " in caplog.text
+    assert "initialised, not pretrained: output (" in caplog.text
+    assert "the shape (9, 8), but output has (10, 8)" in caplog.text and "not used from the file: " in caplog.text
 
 
 def test_frozen_stages_keep_every_bit_and_take_no_part_in_the_step(earlier: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_run_continues_without_the_file_with_the_same_layers_at_the_same_rates
         ),
         (
             ["--data.channels", "3", "--model.stages", "[[1, 4], [2, 6]]", "--model.freeze", "2"],
-            r"model\.freeze keeps stage2\.conv2 as it is, which \S+file\.params does not have: the file has another number of",
+            r"model\.freeze freezes stage2\.conv2, which \S+file\.params does not have: the file has another number of",
         ),
         (["--data.channels", "3", "--model.freeze", "3"], r"model\.freeze is 3, and the network has 2 stages"),
     ],

@@ -1,4 +1,4 @@
-"""How far a run has come, and which evaluation was its best."""
+"""Progress of a run, and its best evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def progress(**values: float) -> Progress:
 
 
 def evaluated(metric: str, course: list[float]) -> tuple[Progress, list[bool]]:
-    """Progress after a course of evaluations, one in each step, and which of them were the best so far."""
+    """Progress after evaluations, one in each step, and which of them were the best so far."""
     run, better = progress(), []
     for run.step, value in enumerate(course, start=1):
         run.evaluation_metrics = {metric_name("eval", metric): value}
-        better.append(run.note_best("eval", metric))
+        better.append(run.update_best("eval", metric))
     return run, better
 
 
@@ -56,7 +56,7 @@ def test_a_number_is_better_than_a_first_value_that_is_none() -> None:
 def test_metrics_of_an_earlier_end_are_forgotten_and_others_stay() -> None:
     run = progress(top1=81.5)
     run.evaluation_metrics |= {"eval_train/top1(%)": 99.0, "validation/loss": 0.5}
-    run.forget(["eval"])
+    run.drop_metrics(["eval"])
     assert run.evaluation_metrics == {"eval_train/top1(%)": 99.0, "validation/loss": 0.5}
 
 
@@ -64,7 +64,7 @@ def test_progress_survives_its_checkpoint() -> None:
     run = progress(top1=81.5, loss=0.3)
     run.step, run.training_metrics = 12, {"train/loss": 1 / 3}
     run.moving_average.update(2.5)
-    run.note_best("eval", "top1")
+    run.update_best("eval", "top1")
     again = Progress(MovingAverage(0.1))
     again.restore(json.loads(json.dumps(run.as_state())))
     assert again == run

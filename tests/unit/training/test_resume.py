@@ -1,4 +1,4 @@
-"""A run continues only what is the same training, and keeps its global batch on another number of ranks."""
+"""A run continues only the same training, and keeps its global batch on another number of ranks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def small(**sections: Any) -> Config:
 
 
 def state_of(config: Config, data: DataSet | None = None, **values: Any) -> CheckpointState:
-    """What a checkpoint at the beginning of a run on digits would hold."""
+    """The checkpoint state at the start of a run on digits."""
     data = data or load(config.data, config.run.seed)
     kept = {
         "model": model_spec(config, data, World()).as_json(),

@@ -1,4 +1,4 @@
-"""One process trains a run, a refused request leaves no trace, and what is not the run's is never removed."""
+"""Only one process trains a run, a refused request leaves no trace, and only the run's own files are removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from vggdist.config.schema import Config
 from vggdist.training.run_directory import RunDirectory
 directory = RunDirectory(Path(sys.argv[1]))
-directory.hold(Config())
+directory.lock(Config())
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -32,14 +32,14 @@ PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
 def opened(path: Path, config: Config, continues: bool = False) -> None:
     with RunDirectory(path) as directory:
-        directory.hold(config, continues)
+        directory.lock(config, continues)
         directory.open(config, continues)
     directory.release()
 
 
 def refused(path: Path, config: Config = PLAIN) -> str:
     with pytest.raises(RequestError) as error, RunDirectory(path) as directory:
-        directory.hold(config)
+        directory.lock(config)
     return str(error.value)
 
 
@@ -64,7 +64,7 @@ def test_a_second_process_is_refused_while_the_first_trains_and_admitted_after_i
 def test_what_is_refused_after_the_folder_was_held_leaves_nothing_new(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     with pytest.raises(RequestError, match="no such data"), RunDirectory(tmp_path / "runs" / "a" / "b") as directory:
-        directory.hold(Config())
+        directory.lock(Config())
         assert tree(tmp_path) == {"runs", "runs/a", "runs/a/b", "runs/a/b/.lock"}
         raise RequestError("no such data")
     assert tree(tmp_path) == {"runs"}
@@ -74,10 +74,10 @@ def test_what_is_refused_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> None
     opened(tmp_path, Config(run=RunConfig(seed=1)))
     before = {name: (tmp_path / name).read_text() for name in tree(tmp_path) if name != ".lock"}
     with pytest.raises(RequestError), RunDirectory(tmp_path) as directory:
-        directory.hold(Config(run=RunConfig(seed=2)))
+        directory.lock(Config(run=RunConfig(seed=2)))
         raise RequestError("another network")
     assert {name: (tmp_path / name).read_text() for name in tree(tmp_path) if name != ".lock"} == before
-    opened(tmp_path, Config())  # and the folder is free again
+    opened(tmp_path, Config())  # the folder is unlocked again
 
 
 def test_starting_anew_is_refused_where_checkpoints_would_be_lost(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_it_says_whether_the_configuration_is_another_than_before(tmp_path: Path
     found = []
     for config in configs:
         directory = RunDirectory(tmp_path)
-        directory.hold(config)
+        directory.lock(config)
         found.append(directory.open(config))
         directory.release()
     assert found == [True, False, True, False]
     (tmp_path / "config.yaml").write_bytes(b"\xff")
     directory = RunDirectory(tmp_path)
-    directory.hold(Config())
+    directory.lock(Config())
     assert directory.open(Config()) is True
     directory.release()
 
@@ -116,7 +116,7 @@ def test_it_says_whether_the_configuration_is_another_than_before(tmp_path: Path
 def test_overwriting_removes_nothing_before_it_is_sure_to_train(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-00000010").mkdir(parents=True)
     with pytest.raises(RequestError), RunDirectory(tmp_path) as directory:
-        directory.hold(ANEW)
+        directory.lock(ANEW)
         raise RequestError("no such data")
     assert (tmp_path / "checkpoints" / "step-00000010").is_dir()
 
@@ -150,7 +150,7 @@ def test_an_elastic_run_that_continues_removes_nothing_and_waits_for_the_former_
 def test_a_process_may_hold_again_what_it_holds(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     for _ in range(2):
-        directory.hold(Config())
+        directory.lock(Config())
 
 
 def test_the_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run does on a GPU before its first step; the CPU stands for the GPU."""
+"""Set-up of a run on a GPU before its first step; the CPU stands in for the GPU."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vggdist.training import setup
 class Pretended(mx.Context):
     device_type = "gpu"
 
-def rehearse(forward, shape, device):
+def reserve_memory(forward, shape, device):
     raise RequestError(f"no memory for {shape} on {device.device_type}")
 
 setup.choose_device = lambda wanted, local_rank: Pretended("cpu", 0)
-setup.rehearse = rehearse
+setup.reserve_memory = reserve_memory
 sys.exit(main(["--evaluation.batch_size", "50", "--evaluation.crops", "1"]))
 """
 

@@ -1,4 +1,4 @@
-"""The loss scale and the steps that are left out change nothing else."""
+"""The loss scale and skipped steps change nothing else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def overflow(training: Training, monkeypatch: pytest.MonkeyPatch, value: float) 
         monkeypatch.setattr(training.step, "_reduction", reduction)
         return gradients
 
-    reduce.offsets, reduce.keep, reduce.clear = reduction.offsets, reduction.keep, reduction.clear  # type: ignore[attr-defined]
+    reduce.offsets, reduce.store_factors, reduce.clear = reduction.offsets, reduction.store_factors, reduction.clear  # type: ignore[attr-defined]
     monkeypatch.setattr(training.step, "_reduction", reduce)
 
 
@@ -80,7 +80,7 @@ def test_a_step_that_overflows_leaves_every_array_as_it_was(
     overflow(training, monkeypatch, value)
     assert step(training, 1).finite.asscalar() == 0  # type: ignore[union-attr]
     after = arrays(training)
-    for name, values in before.items():  # batch normalisation's statistics and Adam's moments are among them
+    for name, values in before.items():  # including batch normalisation's statistics and Adam's moments
         np.testing.assert_array_equal(after[name], values, err_msg=name)
     assert step(training, 2).finite.asscalar() == 1  # type: ignore[union-attr]
     changed = arrays(training)

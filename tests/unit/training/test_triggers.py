@@ -1,4 +1,4 @@
-"""What is due after which step."""
+"""Triggers: what is due after which step."""
 
 from __future__ import annotations
 

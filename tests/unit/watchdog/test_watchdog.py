@@ -1,4 +1,4 @@
-"""Whatever happens to a rank, the others name it and end; and nothing happens when nothing is wrong.
+"""When a rank fails, the others report it and end; without a failure nothing happens.
 
 Each test starts real processes of ``watched_rank.py`` on localhost.
 """
@@ -27,7 +27,7 @@ _RANK = Path(__file__).parent / "watched_rank.py"
 
 
 class Ranks:
-    """Processes that each do one of the behaviours below."""
+    """Processes, each with a behaviour of ``watched_rank.py``."""
 
     def __init__(self, directory: Path, behaviours: tuple[str, ...], timeout: float) -> None:
         self.directory, self.size = directory, len(behaviours)
@@ -47,7 +47,7 @@ class Ranks:
             os.kill(self.pids[rank], number)
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Kill the remaining processes."""
         for rank in range(len(self.pids)):
             self.signal(rank, signal.SIGKILL)
         self.parent.communicate(timeout=DEADLINE)
@@ -56,14 +56,14 @@ class Ranks:
         """Wait until the ranks have written these files."""
         until = time.monotonic() + DEADLINE
         while not all((self.directory / file).exists() for file in files):
-            assert time.monotonic() < until, f"{files} did not come"
+            assert time.monotonic() < until, f"{files} are missing"
             time.sleep(0.01)
 
     def wait_for_output(self, rank: int) -> None:
-        """Wait until a rank has said something."""
+        """Wait until a rank has printed something."""
         until = time.monotonic() + DEADLINE
         while not (self.directory / f"output-{rank}").read_text():
-            assert time.monotonic() < until, f"rank {rank} said nothing"
+            assert time.monotonic() < until, f"rank {rank} printed nothing"
             time.sleep(0.01)
 
     def running(self) -> None:
@@ -85,8 +85,8 @@ class Ranks:
         return f"rank {rank} ({socket.gethostname()}, pid {self.pids[rank]})"
 
     def recorded(self, rank: int) -> dict[str, Any]:
-        """What the rank's callback, or its main thread, wrote of the verdict."""
-        return json.loads((self.directory / f"verdict-{rank}").read_text())
+        """The failure that the rank's callback, or its main thread, wrote."""
+        return json.loads((self.directory / f"failure-{rank}").read_text())
 
 
 def seconds(output: str, text: str) -> int:
@@ -119,17 +119,17 @@ def test_a_killed_rank_is_named_by_all_others(start: Any, victim: int) -> None:
     survivors = [rank for rank in range(3) if rank != victim]
     assert [codes[rank] for rank in survivors] == [1, 1]
     for rank in survivors:
-        assert f"{ranks.name(victim)} is gone: it was killed, or its machine failed" in ranks.outputs[rank]
+        assert f"{ranks.name(victim)} is lost: its process was killed, or its host failed" in ranks.outputs[rank]
         assert ranks.recorded(rank)["rank"] == victim
-    assert victim == 0 or ranks.recorded(0)["time"] < ranks.recorded(2)["time"]  # the record comes before all end
+    assert victim == 0 or ranks.recorded(0)["time"] < ranks.recorded(2)["time"]  # recorded before the other ranks end
 
 
-def test_a_main_thread_that_meets_an_error_learns_who_was_killed(start: Any) -> None:
+def test_a_main_thread_with_an_error_gets_the_rank_that_was_killed(start: Any) -> None:
     ranks = start("ask", "wait", "ask")
     ranks.running()
     ranks.signal(1, signal.SIGKILL)
     assert ranks.codes() == [7, -signal.SIGKILL, 7]
-    assert all(f"{ranks.name(1)} is gone" in ranks.recorded(rank)["text"] for rank in (0, 2))
+    assert all(f"{ranks.name(1)} is lost" in ranks.recorded(rank)["text"] for rank in (0, 2))
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -139,12 +139,12 @@ def test_a_stopped_rank_is_named_after_the_timeout_and_ends_when_it_goes_on(star
     other = 1 - victim
     stopped = time.time()
     ranks.signal(victim, signal.SIGSTOP)
-    ranks.wait_for(f"verdict-{other}")
+    ranks.wait_for(f"failure-{other}")
     assert ranks.recorded(other)["time"] - stopped > 1
     assert ranks.code(other) == 1
     ranks.signal(victim, signal.SIGCONT)
     assert ranks.codes() == [1, 1]
-    assert seconds(ranks.outputs[other], f"{ranks.name(victim)} has given no sign of life for # s; its last was: ") >= 2
+    assert seconds(ranks.outputs[other], f"{ranks.name(victim)} has sent no heartbeat for # s; its last phase: ") >= 2
 
 
 def test_a_rank_that_is_stopped_for_less_than_the_timeout_is_no_failure(start: Any) -> None:
@@ -158,34 +158,34 @@ def test_a_rank_that_is_stopped_for_less_than_the_timeout_is_no_failure(start: A
     assert ranks.codes() == [0, 0] and ranks.outputs == ["", ""]
 
 
-@pytest.mark.parametrize(("hang", "culprit"), [("sleep", 0), ("sleep", 1), ("sleep_in_c", 1)])
-def test_a_hung_rank_is_named_with_its_phase_and_shows_its_stack(start: Any, hang: str, culprit: int) -> None:
+@pytest.mark.parametrize(("hang", "at_fault"), [("sleep", 0), ("sleep", 1), ("sleep_in_c", 1)])
+def test_a_hung_rank_is_named_with_its_phase_and_shows_its_stack(start: Any, hang: str, at_fault: int) -> None:
     behaviours = ["wait", "wait"]
-    behaviours[culprit] = hang
+    behaviours[at_fault] = hang
     ranks = start(*behaviours, timeout=1)
     assert ranks.codes() == [1, 1]
     for output in ranks.outputs:
-        assert seconds(output, f"{ranks.name(culprit)} has not moved for # s: {hang}") >= 1
-    assert seconds(ranks.outputs[culprit], f"rank {culprit}: no progress for # s in {hang}; the stack:") >= 1
-    assert f" in {hang}\n" in ranks.outputs[culprit]
-    assert "the stack" not in ranks.outputs[1 - culprit]
-    assert [ranks.recorded(rank)["rank"] for rank in (0, 1)] == [culprit, culprit]
+        assert seconds(output, f"{ranks.name(at_fault)} has made no progress for # s in {hang}") >= 1
+    assert seconds(ranks.outputs[at_fault], f"rank {at_fault}: no progress for # s in {hang}; the stack:") >= 1
+    assert f" in {hang}\n" in ranks.outputs[at_fault]
+    assert "the stack" not in ranks.outputs[1 - at_fault]
+    assert [ranks.recorded(rank)["rank"] for rank in (0, 1)] == [at_fault, at_fault]
 
 
-@pytest.mark.parametrize("culprit", [0, 1])
-def test_a_rank_that_keeps_python_s_lock_is_named_and_shows_its_stack(start: Any, culprit: int) -> None:
+@pytest.mark.parametrize("at_fault", [0, 1])
+def test_a_rank_that_keeps_python_s_lock_is_named_and_shows_its_stack(start: Any, at_fault: int) -> None:
     behaviours = ["wait", "wait"]
-    behaviours[culprit] = "keep_the_lock"
+    behaviours[at_fault] = "keep_the_lock"
     ranks = start(*behaviours, timeout=1)
     assert ranks.codes() == [1, 1]
-    assert seconds(ranks.outputs[1 - culprit], f"{ranks.name(culprit)} has given no sign of life for # s") >= 1
-    assert "Timeout (0:00:01.5" in ranks.outputs[culprit] and " in keep_the_lock\n" in ranks.outputs[culprit]
+    assert seconds(ranks.outputs[1 - at_fault], f"{ranks.name(at_fault)} has sent no heartbeat for # s") >= 1
+    assert "Timeout (0:00:01.5" in ranks.outputs[at_fault] and " in keep_the_lock\n" in ranks.outputs[at_fault]
 
 
 def test_a_rank_ends_though_its_callback_fails(start: Any) -> None:
     ranks = start("fail_to_record", "wait", timeout=1)
     assert ranks.codes() == [1, 1]
-    assert seconds(ranks.outputs[0], f"{ranks.name(0)} has not moved for # s: sleep") >= 1
+    assert seconds(ranks.outputs[0], f"{ranks.name(0)} has made no progress for # s in sleep") >= 1
     assert "OSError: no space left" in ranks.outputs[0]
 
 
@@ -198,28 +198,28 @@ def test_one_rank_alone_may_take_any_time(start: Any) -> None:
     assert ranks.codes() == [0] and ranks.outputs == [""]
 
 
-def test_the_first_two_phases_of_a_kind_have_more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Watchdog.start(0, 1, lambda value: [value], timeout=60)
-    patience = []
+def test_the_first_two_phases_of_a_kind_have_a_longer_timeout() -> None:
+    watchdog = Watchdog.start(0, 1, lambda value: [value], timeout=60)
+    factors = []
     try:
         for phase in ("step 1", "step 2", "step 3", "evaluation after step 3", "step 4", "checkpoint of step 4"):
-            watch.beat(phase)
-            patience.append(watch._beat[3])
+            watchdog.beat(phase)
+            factors.append(watchdog._beat[3])
     finally:
-        watch.close()
-    assert patience == [5, 5, 1, 5, 1, 5]
+        watchdog.close()
+    assert factors == [5, 5, 1, 5, 1, 5]
 
 
-def test_ranks_that_rest_may_take_any_time_but_not_die(start: Any) -> None:
-    ranks = start("rest", "rest", timeout=1)
+def test_paused_ranks_may_take_any_time_but_not_die(start: Any) -> None:
+    ranks = start("pause", "pause", timeout=1)
     ranks.running()
     time.sleep(1.8)
     ranks.signal(1, signal.SIGKILL)
     assert ranks.codes() == [1, -signal.SIGKILL]
-    assert ranks.outputs[0] == f"vggdist: {ranks.name(1)} is gone: it was killed, or its machine failed\n"
+    assert ranks.outputs[0] == f"vggdist: {ranks.name(1)} is lost: its process was killed, or its host failed\n"
 
 
-def test_a_slow_rank_that_moves_is_waited_for(start: Any) -> None:
+def test_a_slow_rank_with_progress_is_waited_for(start: Any) -> None:
     ranks = start("wait_for_the_stop", "move_alone", timeout=2)
     ranks.running()
     time.sleep(3)
@@ -237,24 +237,24 @@ def test_ranks_that_end_in_any_order_raise_nothing(start: Any, order: tuple[int,
     assert ranks.codes() == [0, 0, 0] and ranks.outputs == ["", "", ""]
 
 
-@pytest.mark.parametrize("teller", [0, 1])
-def test_what_a_rank_tells_reaches_all_before_its_end_does(start: Any, teller: int) -> None:
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_rank_s_own_report_reaches_all_ranks_before_its_end(start: Any, failed: int) -> None:
     behaviours = ["ask", "ask", "wait"]
-    behaviours[teller] = "tell"
+    behaviours[failed] = "report"
     ranks = start(*behaviours)
     codes = ranks.codes()
-    assert codes == [3 if rank == teller else 7 if rank < 2 else 3 for rank in range(3)]
-    for rank in {0, 1, 2} - {teller}:
-        assert ranks.recorded(rank)["text"] == f"rank {teller}: the disk is full"
+    assert codes == [3 if rank == failed else 7 if rank < 2 else 3 for rank in range(3)]
+    for rank in {0, 1, 2} - {failed}:
+        assert ranks.recorded(rank)["text"] == f"rank {failed}: the disk is full"
         assert ranks.recorded(rank)["exit_code"] == 3
-    assert "told and confirmed" in ranks.outputs[teller]
+    assert "reported and confirmed" in ranks.outputs[failed]
 
 
 def test_garbage_and_a_wrong_token_are_refused(start: Any) -> None:
     ranks = start("show_the_port", "start_late")
     ranks.wait_for("port")
     address = ("127.0.0.1", int((ranks.directory / "port").read_text()))
-    failed = {"kind": "failed", "how": "told", "rank": 1, "text": "forged", "exit_code": 2, "behind": []}
+    failed = {"kind": "failed", "cause": "reported", "rank": 1, "text": "forged", "exit_code": 2, "behind": []}
     strangers = []
     for words in (
         b"GET / HTTP/1.1\r\n\r\n",
@@ -275,30 +275,30 @@ def test_garbage_and_a_wrong_token_are_refused(start: Any) -> None:
             pass
     (ranks.directory / "start-1").touch()
     ranks.running()
-    ranks.signal(1, signal.SIGKILL)  # the rank itself is connected, and watched
+    ranks.signal(1, signal.SIGKILL)  # the rank itself is connected and monitored
     assert ranks.codes() == [1, -signal.SIGKILL]
-    assert f"{ranks.name(1)} is gone" in ranks.outputs[0] and "forged" not in ranks.outputs[0]
+    assert f"{ranks.name(1)} is lost" in ranks.outputs[0] and "forged" not in ranks.outputs[0]
     for stranger in strangers:
         stranger.close()
 
 
-def test_who_cannot_connect_warns_once_and_watches_itself(start: Any) -> None:
+def test_a_rank_that_cannot_connect_warns_once_and_monitors_itself(start: Any) -> None:
     ranks = start("move", "move_unconnected", timeout=3)
     ranks.wait_for("working-1")
     ranks.wait_for_output(1)
     (ranks.directory / "stop").touch()
     assert ranks.codes() == [0, 0] and ranks.outputs[0] == ""
-    assert ranks.outputs[1].count("no connection to the watch of rank 0") == 1
+    assert ranks.outputs[1].count("no connection to the watchdog of rank 0") == 1
     assert ranks.outputs[1].count("\n") == 1
 
 
 def test_a_beat_costs_less_than_a_few_microseconds() -> None:
-    watch = Watchdog.start(0, 1, lambda value: [value], timeout=60)
+    watchdog = Watchdog.start(0, 1, lambda value: [value], timeout=60)
     try:
         started = time.thread_time()  # of this thread alone: the machine may be busy
         for _ in range(10_000):
-            watch.beat("step 37")
+            watchdog.beat("step 37")
         assert time.thread_time() - started < 0.1
     finally:
-        watch.close()
-    assert watch.verdict(0) is None
+        watchdog.close()
+    assert watchdog.failure(0) is None

@@ -1,4 +1,4 @@
-"""What a rank does in ``test_watch.py``. Without pytest, so that it starts fast."""
+"""The ranks of ``test_watchdog.py``. Without pytest, so that they start fast."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vggdist.watchdog import watchdog as watch_module
-from vggdist.watchdog.watchdog import Verdict, Watchdog
+from vggdist.watchdog import watchdog as module
+from vggdist.watchdog.heartbeat import RankFailure
+from vggdist.watchdog.watchdog import Watchdog
 
 DEADLINE = 60.0
 """Seconds after which a rank ends by itself."""
 GRACE = 0.3
-watch_module._STUCK_DELAY, watch_module._BEHIND_ROOT = 0.2, 0.6
-watch_module._FIRST_PATIENCE = 1.0  # these ranks do everything once
+module._STALL_DELAY, module._AFTER_ROOT = 0.2, 0.6
+module._FIRST_TIMEOUT_FACTOR = 1.0  # these ranks do everything once
 
 
 class Rank:
-    """What a behaviour has at hand."""
+    """The behaviours, and what they use."""
 
     def __init__(self, rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> None:
         self.rank, self.size, self.directory = rank, size, directory
         exchanges = {"move_unconnected": self.exchange_a_closed_port, "start_late": self.exchange_and_wait}
         exchange = exchanges.get(behaviour, self.exchange)
-        self.watch = Watchdog.start(rank, size, exchange, timeout, self.record, GRACE)
-        self.watch.beat("started")
+        self.watchdog = Watchdog.start(rank, size, exchange, timeout, self.record, GRACE)
+        self.watchdog.beat("started")
         until = time.monotonic() + DEADLINE
         while behaviour != "move_unconnected" and not self.connected() and time.monotonic() < until:
             time.sleep(0.01)
@@ -38,13 +39,13 @@ class Rank:
         self.wait_for(*(f"working-{rank}" for rank in range(size)))
 
     def connected(self) -> bool:
-        """Whether this rank's connections are made."""
+        """Whether this rank's connections are established."""
         unreachable = {1} if (self.directory / "unconnected").exists() else set()
         wanted = set(range(1, self.size)) - unreachable if self.rank == 0 else {0}
-        return wanted <= self.watch._peers.ranks
+        return wanted <= self.watchdog._peers.ranks
 
     def exchange(self, value: Any) -> list[Any]:
-        """``World.gather`` by way of files."""
+        """``World.gather`` through files."""
         if self.rank == 0 and "port" in value:
             self.write("port", str(value["port"]))
         self.write(f"place-{self.rank}", json.dumps(value))
@@ -52,22 +53,22 @@ class Rank:
         return [json.loads((self.directory / f"place-{rank}").read_text()) for rank in range(self.size)]
 
     def exchange_a_closed_port(self, value: Any) -> list[Any]:
-        """As behind a firewall: the port of rank 0 refuses."""
+        """Return a closed port of rank 0, as behind a firewall."""
         (self.directory / "unconnected").touch()
-        everyone = self.exchange(value)
+        ranks = self.exchange(value)
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
-            return [{**everyone[0], "port": closed.getsockname()[1]}, *everyone[1:]]
+            return [{**ranks[0], "port": closed.getsockname()[1]}, *ranks[1:]]
 
     def exchange_and_wait(self, value: Any) -> list[Any]:
-        """Connect only when the test says so."""
-        everyone = self.exchange(value)
+        """Connect on request of the test."""
+        ranks = self.exchange(value)
         self.wait_for("start-1")
-        return everyone
+        return ranks
 
-    def record(self, verdict: Verdict) -> None:
-        told = {"rank": verdict.rank, "text": verdict.text, "exit_code": verdict.exit_code, "time": time.time()}
-        self.write(f"verdict-{self.rank}", json.dumps(told))
+    def record(self, failure: RankFailure) -> None:
+        record = {"rank": failure.rank, "text": failure.text, "exit_code": failure.exit_code, "time": time.time()}
+        self.write(f"failure-{self.rank}", json.dumps(record))
 
     def write(self, file: str, text: str) -> None:
         (self.directory / f"{file}.{self.rank}").write_text(text)
@@ -78,69 +79,69 @@ class Rank:
             time.sleep(0.01)
 
     def wait(self) -> None:
-        """As in a collective that never ends."""
-        self.watch.beat("step")
+        """Wait as in a collective that never ends."""
+        self.watchdog.beat("step")
         time.sleep(0.05)
-        self.watch.beat("collective")
+        self.watchdog.beat("collective")
         time.sleep(DEADLINE)
 
     def wait_for_the_stop(self) -> None:
-        self.watch.beat("collective")
+        self.watchdog.beat("collective")
         self.wait_for("stop")
 
     def move(self) -> None:
         while not (self.directory / "stop").exists():
-            self.watch.beat("step")
+            self.watchdog.beat("step")
             time.sleep(0.02)
 
     move_unconnected = move
 
     def move_alone(self) -> None:
-        self.watch.beat("collective")
+        self.watchdog.beat("collective")
         while not (self.directory / "stop").exists():
-            self.watch.beat("checkpoint", alone=True)
+            self.watchdog.beat("checkpoint", alone=True)
             time.sleep(0.02)
 
-    def rest(self) -> None:
-        self.watch.rest()
+    def pause(self) -> None:
+        self.watchdog.pause()
         time.sleep(DEADLINE)
 
     def sleep(self) -> None:
-        self.watch.beat("sleep")
+        self.watchdog.beat("sleep")
         time.sleep(DEADLINE)
 
     def sleep_in_c(self) -> None:
-        self.watch.beat("sleep_in_c")
+        self.watchdog.beat("sleep_in_c")
         ctypes.CDLL(None).sleep(int(DEADLINE))
 
     def keep_the_lock(self) -> None:
-        self.watch.beat("keep_the_lock")
+        self.watchdog.beat("keep_the_lock")
         ctypes.PyDLL(None).sleep(int(DEADLINE))
 
     def end_on_request(self) -> None:
         self.wait_for(f"end-{self.rank}")
 
     def ask(self) -> None:
-        """As after an error of Horovod that does not say who failed."""
-        verdict = self.watch.verdict(DEADLINE)
-        assert verdict is not None
-        self.record(verdict)
-        time.sleep(1)  # the watch leaves the end to a main thread that knows
+        """Ask for the failure, as after a communication error of Horovod."""
+        failure = self.watchdog.failure(DEADLINE)
+        assert failure is not None
+        self.record(failure)
+        time.sleep(1)  # the watchdog does not end the process of a main thread that knows the failure
         os._exit(7)
 
-    def tell(self) -> None:
-        self.watch.report_failure("the disk is full", 3)
-        print("told and confirmed" if self.watch.verdict(0) else "told", flush=True)
+    def report(self) -> None:
+        self.watchdog.report_failure("the disk is full", 3)
+        print("reported and confirmed" if self.watchdog.failure(0) else "reported", flush=True)
         os._exit(3)
 
     def fail_to_record(self) -> None:
-        self.watch._on_failure = no_space
+        self.watchdog._on_failure = no_space
         self.sleep()
 
     show_the_port = start_late = wait
 
 
-def no_space(verdict: Verdict) -> None:
+def no_space(failure: RankFailure) -> None:
     raise OSError("no space left")
 
 
@@ -148,7 +149,7 @@ def main(rank: int, size: int, behaviour: str, directory: Path, timeout: float) 
     this = Rank(rank, size, behaviour, directory, timeout)
     getattr(this, behaviour)()
     closing = time.monotonic()
-    this.watch.close()
+    this.watchdog.close()
     assert time.monotonic() - closing < 5
 
 
@@ -169,7 +170,7 @@ def fork(rank: int, size: int, behaviour: str, directory: Path, timeout: float) 
 
 
 def launch(directory: Path, timeout: float, behaviours: list[str]) -> None:
-    """Import once, then be the ranks' parent: print their process ids, and keep their exit codes in files."""
+    """Fork the ranks, print their process ids, and write their exit codes to files."""
     ranks = {fork(rank, len(behaviours), name, directory, timeout): rank for rank, name in enumerate(behaviours)}
     print(*ranks, flush=True)
     for _ in behaviours:
