@@ -137,7 +137,7 @@ def fresh_buffers(epoch: Epoch) -> Epoch:
     """The same without :class:`~vggdist.data.buffer_pool.BufferPool`."""
 
     def patched(number: int) -> int:
-        with patch.object(BufferPool, "take", lambda pool, shape: np.empty(shape, np.uint8)):
+        with patch.object(BufferPool, "acquire", lambda pool, shape: np.empty(shape, np.uint8)):
             return epoch(number)
 
     return patched
