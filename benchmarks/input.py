@@ -112,7 +112,7 @@ def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
 
     def epoch(number: int) -> int:
         steps = range(number * plan.steps_per_epoch, (number + 1) * plan.steps_per_epoch)
-        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.give_back)
+        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.release)
         return sum(len(batch.images) for batch in batches)
 
     return epoch
@@ -137,7 +137,7 @@ def fresh_buffers(epoch: Epoch) -> Epoch:
     """The same without :class:`~vggdist.data.buffer_pool.BufferPool`."""
 
     def patched(number: int) -> int:
-        with patch.object(BufferPool, "take", lambda pool, shape: np.empty(shape, np.uint8)):
+        with patch.object(BufferPool, "acquire", lambda pool, shape: np.empty(shape, np.uint8)):
             return epoch(number)
 
     return patched

@@ -1,4 +1,4 @@
-"""Disks that are full for a while."""
+"""Simulation of full disks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 class Disk:
-    """Takes ``room`` bytes by ``os.write``, the last of them in part, and refuses all others."""
+    """Accepts ``room`` bytes by ``os.write``, the last write in part, and fails afterwards."""
 
     def __init__(self, patch: pytest.MonkeyPatch, room: int, error: int = errno.ENOSPC) -> None:
         self.room, self.error = room, error

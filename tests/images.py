@@ -1,4 +1,4 @@
-"""Images to test with, and sources of them."""
+"""Test images and sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vggdist.data.dataset import ArraySource, DataSet
 
 @dataclass
 class MixedSizes:
-    """A source in which each image has a size of its own, as a folder of photographs has."""
+    """A source of images of different sizes."""
 
     images: list[np.ndarray]
     labels: np.ndarray
@@ -50,13 +50,13 @@ def mixed_sizes(samples: int = 12, channels: int = 3) -> MixedSizes:
 
 
 def photograph(side: int, channels: int = 3) -> np.ndarray:
-    """``(side, side, C) uint8`` out of a photograph that comes with scikit-learn."""
+    """``(side, side, C) uint8`` of a photograph in scikit-learn."""
     image = load_sample_image("flower.jpg")[100 : 100 + side, 150 : 150 + side]
     return np.ascontiguousarray(image if channels == 3 else image[..., :1])
 
 
 def content_digest(data: DataSet) -> str:
-    """Of all pixels and labels, as they lie in memory."""
+    """SHA-256 of all pixels and labels."""
     found = sha256()
     for source in (data.train, data.test):
         assert isinstance(source, ArraySource)

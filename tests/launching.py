@@ -1,4 +1,4 @@
-"""Starting real ranks from a test: with a deadline, and with a look at what is left behind."""
+"""Start of real ranks from a test, with a deadline and a check for remaining processes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _TOKEN = "VGGDIST_TEST_TOKEN"
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended."""
+    """A finished command."""
 
     code: int
     output: str
 
 
 def command_line(launcher: str, size: int) -> list[str]:
-    """What stands before ``-m vggdist.train``; skips the test where the launcher is not installed."""
+    """The launch command before ``-m vggdist.train``; skips the test if the launcher is not installed."""
     if launcher == "python":
         return [sys.executable]
     if launcher == "mpirun":
@@ -50,7 +50,7 @@ def command_line(launcher: str, size: int) -> list[str]:
 
 @functools.cache
 def has_mpi() -> bool:
-    """Whether there is ``mpirun``, and MPI in Horovod."""
+    """Whether ``mpirun`` and Horovod's MPI support are installed."""
     if shutil.which("mpirun") is None:
         return False
     # horovodrun --check-build reports the same, but tries to import each framework: 15 s.
@@ -80,7 +80,7 @@ class Running:
         self._shown_from = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
         clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; no script can undo it
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell; a script cannot change it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.extend(deadline)
         self.process = subprocess.Popen(
@@ -106,13 +106,13 @@ class Running:
         return shown.decode(errors="replace")
 
     def rank(self, rank: int) -> psutil.Process:
-        """The process of a rank, which must have begun."""
+        """The process of a rank, which must have started."""
         if found := self._ranks().get(str(rank)):
             return found
         pytest.fail(f"rank {rank} of {self._command} is not there:\n{self._end()}")
 
     def has(self, rank: int) -> bool:
-        """Whether the process of a rank has begun."""
+        """Whether the process of a rank has started."""
         return str(rank) in self._ranks()
 
     def _ranks(self) -> dict[str | None, psutil.Process]:
@@ -125,7 +125,7 @@ class Running:
         return found
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so; fails the test when the command ends before, or at the deadline."""
+        """Wait for a condition; fails the test if the command ends first, or at the deadline."""
         while not condition():
             ended = self.process.poll() is not None
             if ended and condition():
@@ -135,7 +135,7 @@ class Running:
             time.sleep(0.02)
 
     def finish(self) -> Finished:
-        """Wait for the end, and look at what is left behind."""
+        """Wait for the end, and check for remaining processes."""
         try:
             self.process.wait(timeout=max(0.0, self._until - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -182,7 +182,7 @@ def _processes(token: str) -> list[psutil.Process]:
 
 
 def _left_behind(token: str, patience: float) -> list[str]:
-    """Command lines of processes that are still there; those that are just leaving are given some seconds."""
+    """Command lines of remaining processes; processes that are exiting have some seconds to end."""
     until = time.monotonic() + patience
     while (left := _processes(token)) and time.monotonic() < until:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The self test in a size for tests, on a CPU or a GPU."""
+"""The self-test in a small size, on CPU or GPU."""
 
 from __future__ import annotations
 

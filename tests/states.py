@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside the arrays."""
+"""State of a checkpoint without the arrays, for the tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vggdist.config.schema import ModelConfig
 from vggdist.models.spec import ModelSpec
 
 MODEL = ModelSpec(ModelConfig(), ("round", "square"), channels=1, image_size=8, resize=8, mean=(0.5,), std=(0.25,))
-"""Of a small network."""
+"""Specification of a small network."""
 
 
 def training_state(step: int, **values: Any) -> CheckpointState:
-    """The state of a run at a step, with some values of its own."""
+    """The state of a run at a step, with some values replaced."""
     state: CheckpointState = {
         "format": FORMAT,
         "step": step,

@@ -1,4 +1,4 @@
-"""Checkpoints of a run for the tests: made, compared, damaged and forged."""
+"""Checkpoints of a run for the tests: creation, comparison, damage and forgery."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def save(store: CheckpointStore, step: int, version: int = 0) -> Path:
 
 
 def equal(one: Checkpoint | None, other: Checkpoint) -> bool:
-    """Whether two checkpoints are the same to the last bit."""
+    """Whether two checkpoints are equal bit for bit."""
     if one is None or one.state != other.state or set(one.arrays) != set(other.arrays):
         return False
     pairs = [(array, other.arrays[name]) for name, array in one.arrays.items()]
@@ -62,7 +62,7 @@ def names(store: CheckpointStore) -> list[str]:
 
 
 def sign(folder: Path) -> None:
-    """Make the manifest fit the files, as one who forges a checkpoint would."""
+    """Update the manifest for the files, as in a forged checkpoint."""
     manifest = {name: contents.fingerprint(folder / name) for name in ("arrays.npz", "state.json")}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -86,14 +86,14 @@ def append(path: Path, chance: random.Random) -> None:
 
 
 def half_write(path: Path, chance: random.Random) -> None:
-    """The file was being written: what comes after it is not there yet."""
+    """Simulate a write in progress: the file is truncated, and later files are missing."""
     truncate(path, chance)
     for name in FILES[FILES.index(path.name) + 1 :]:
         (path.parent / name).unlink()
 
 
 def exchange(path: Path, chance: random.Random) -> None:
-    """A file of another checkpoint of the same run."""
+    """Replace a file by that of another checkpoint of the same run."""
     shutil.copy(path.parent.with_name("step-00000010") / path.name, path)
 
 

@@ -1,4 +1,4 @@
-"""The README's commands work as they stand there."""
+"""The README's commands work unchanged."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS[2:])
 def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
-    """In their order, in one folder: what the first trained, the next take up."""
+    """In order, in one folder: later commands use the run of the first."""
     if command.startswith("tensorboard"):
-        command += " --inspect"  # the server would not end
+        command += " --inspect"  # the server does not end
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     finished = execute(["bash", "-c", command], folder, 240, PATH=path)
     assert finished.code == 0 and finished.output, finished.output

@@ -1,4 +1,4 @@
-"""Files as ``torch.save`` writes them, without torch: its pickles are Python's, with names of torch in them."""
+"""Writer of ``torch.save`` files without torch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from unittest.mock import patch
 import numpy as np
 
 _KINDS = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage", "uint16": "BFloat16Storage"}
-"""Of torch's storages; numpy has no bfloat16, so its bits are given as uint16."""
+"""Storage classes of torch; bfloat16 is written as uint16, because numpy does not have it."""
 
 
 class Tensor:
-    """What stands for a tensor: a view of a storage, which is a number and an array."""
+    """Placeholder of a tensor: a view of a storage, which is a key and an array."""
 
     def __init__(self, key: str, storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.key, self.storage, self.view = key, storage, (offset, shape, strides)
 
 
 class Storage:
-    """What torch's pickles refer to by a persistent identity."""
+    """A storage, to which torch's pickles refer by a persistent ID."""
 
     def __init__(self, key: str, array: np.ndarray) -> None:
         self.key, self.array = key, array
 
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> OrderedDict[str, Any]:
-    """A ``state_dict`` of arrays, each with a storage of its own."""
+    """A ``state_dict`` of arrays, each with its own storage."""
     found: OrderedDict[str, Any] = OrderedDict()
     for number, (name, array) in enumerate(arrays.items()):
         strides = tuple(stride // array.itemsize for stride in array.strides)
@@ -44,7 +44,7 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> OrderedDict[str, Any]:
 
 
 def write_zip(path: Path, content: Any, records: Mapping[str, bytes] | None = None, compression: int = 0) -> Path:
-    """Today's format; ``records`` replace or add to the members of the archive, by their names in its folder."""
+    """Write the current format; ``records`` replace or add members of the archive by name."""
     pickler = _Pickler(old=False)
     members = {
         "data.pkl": pickler.dumps(content),
@@ -60,7 +60,7 @@ def write_zip(path: Path, content: Any, records: Mapping[str, bytes] | None = No
 
 
 def write_old(path: Path, content: Any) -> Path:
-    """The format before torch 1.6."""
+    """Write the format before torch 1.6."""
     pickler = _Pickler(old=True)
     machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     head = b"".join(pickle.dumps(one, protocol=2) for one in (0x1950A86A20F9469CFC6C, 1001, machine))
@@ -80,13 +80,13 @@ class _Pickler:
         utils._rebuild_tensor_v2 = _named("_rebuild_tensor_v2", "torch._utils")  # type: ignore[attr-defined]
         for kind in _KINDS.values():
             setattr(torch, kind, type(kind, (), {"__module__": "torch"}))
-        noted, old = self.storages, self._old
+        recorded, old = self.storages, self._old
 
         class Pickler(pickle.Pickler):
             def persistent_id(self, value: Any) -> Any:
                 if not isinstance(value, Storage):
                     return None
-                noted[value.key] = value.array
+                recorded[value.key] = value.array
                 kind = getattr(torch, _KINDS[str(value.array.dtype)])
                 return ("storage", kind, value.key, "cpu", value.array.size, *([None] if old else []))
 

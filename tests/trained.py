@@ -1,4 +1,4 @@
-"""Trained networks for the tests, without a training."""
+"""Trained networks for the tests, made without training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parameters(spec: ModelSpec, images: np.ndarray | None = None) -> dict[str, n
             parameter.set_data(mx.nd.array(random.uniform(0.5, 1.5, parameter.shape)))
     if images is not None:
         with mx.autograd.train_mode():
-            for _ in range(50):  # the running statistics come to those of the images
+            for _ in range(50):  # the running statistics converge to those of the images
                 model.forward(mx.nd.array(images, dtype="uint8"))
         scores = model.forward(mx.nd.array(images, dtype="uint8")).asnumpy()
         factor = 4 / scores.std(axis=0)

@@ -24,7 +24,7 @@ from vggdist.reporting.console import start_logging
 
 if TYPE_CHECKING:
     from vggdist.data.dataset import DataSet
-    from vggdist.data.in_memory import Given
+    from vggdist.data.in_memory import InputData
     from vggdist.inference.classifier import Classifier
     from vggdist.reporting.report import OnReport
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _MXNET_IMPORTED_BEFORE = "mxnet" in sys.modules
 
 
-def train(config: Config, data: Given | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
+def train(config: Config, data: InputData | None = None, on_report: OnReport | None = None) -> dict[str, Any]:
     """Train a network, or continue a run; returns the contents of ``result.json``.
 
     A program that a launcher starts (``horovodrun -np 4 python program.py``) must call it on every rank. If it is called in

@@ -1,4 +1,4 @@
-"""The runs in a folder, or what differs between some of them: ``vggdist runs``. Needs no MXNet, and changes nothing."""
+"""List the runs in a folder, or compare runs: ``vggdist runs``. Read-only; does not import MXNet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vggdist.reporting.run_record import RunRecord, is_run, read_run, runs_in, s
 _DEFAULT = Path("runs")
 _SHORTEST_NAME = 12
 _GAP = 2
-_OF_PLACE = ("run.name", "run.directory", "data.root")
-"""Settings that say where things are."""
+_PATHS = ("run.name", "run.directory", "data.root")
+"""Settings that are locations, which are not compared."""
 _METRICS = ("eval", "validation", "eval_train", "train")
-"""First parts of the names of metrics that are compared, in this order."""
+"""Prefixes of the metrics that are compared, in this order."""
 
 
 class _Column(NamedTuple):
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table and return the exit code."""
     streams.protect()
     try:
-        asked = _parser().parse_args(arguments)
+        args = _parser().parse_args(arguments)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n".join(_lines([Path(one).expanduser() for one in asked.paths], width)), flush=True)
+        print("\n".join(_lines([Path(one).expanduser() for one in args.paths], width)), flush=True)
     except VggdistError as error:
         print(f"vggdist: {error}", file=sys.stderr)
         return error.exit_code
@@ -55,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="vggdist runs",
         usage="%(prog)s [DIR] | RUN RUN ...",
-        description="List the runs in a folder (default: runs), those that changed last first; or compare two or more runs: "
-        "the settings that differ, and what came of them. RUN is a run's folder, or its name in runs.",
-        epilog="States: finished, stopped (continues with the same command), failed, refused, running; died: its process is "
-        "gone without a word; running?: it runs or ran on another host. images/s: median of the newest reports.",
+        description="List the runs in a folder (default: runs), the last modified first; or compare two or more runs: the "
+        "settings that differ, and the results. RUN is a run's folder, or its name in runs.",
+        epilog="States: finished; stopped (the same command resumes it); failed; refused; running; died: the process ended "
+        "without reporting a result; running?: its host is another one. images/s: median of the newest reports.",
         allow_abbrev=False,
     )
     made.add_argument("paths", nargs="*", metavar="PATH", help="a folder of runs, or two or more runs")
@@ -72,23 +72,24 @@ def _lines(paths: Sequence[Path], width: int | None) -> Iterator[str]:
     folder = paths[0] if paths else _DEFAULT
     found = runs_in(folder)
     if not found:
-        raise RequestError(f"{folder} holds no runs; name a folder whose subfolders are runs")
+        raise RequestError(f"{folder} has no runs; specify a folder whose subfolders are runs")
     yield from overview([read_run(path) for path in found], width)
 
 
 def _run(path: Path) -> Path:
-    """The folder of a run, by its path or its name."""
+    """Find the folder of a run by its path or name."""
     for place in (path, _DEFAULT / path):
         if is_run(place):
             return place
-    raise RequestError(f"{path} is not the folder of a run: nothing was trained there")
+    raise RequestError(f"{path} is not the folder of a run")
 
 
 def overview(runs: Sequence[RunRecord], width: int | None = None) -> list[str]:
-    """A table of runs, those that changed last first.
+    """A table of runs, the last modified first.
 
     Args:
-        width: columns of the terminal: what is of less weight is left out, and long names are cut. None: any.
+        width: width of the terminal in characters: less important columns are dropped and long names are shortened. None: no
+            limit.
     """
     ordered = sorted(runs, key=lambda run: (-(run.changed or 0), run.path.name))
     metrics = {run.best_metric.partition("/")[2] for run in ordered if run.best_metric}
@@ -111,18 +112,18 @@ def overview(runs: Sequence[RunRecord], width: int | None = None) -> list[str]:
 
 
 def comparison(paths: Sequence[Path], width: int | None = None) -> list[str]:
-    """What differs between the configurations of runs, and what came of each.
+    """A table of the settings that differ between runs, and their results.
 
     Args:
-        width: columns of the terminal, to which long values are cut; None: any.
+        width: width of the terminal in characters, to which long values are shortened; None: no limit.
 
     Raises:
         RequestError: a configuration cannot be read.
     """
-    asked, runs = [settings(path) for path in paths], [read_run(path) for path in paths]
-    keys = [key for key in dict.fromkeys(key for one in asked for key in one) if key not in _OF_PLACE]
-    keys = [key for key in keys if any(key not in one or one[key] != asked[0].get(key) for one in asked)]
-    rows = [(key, [_setting(one[key]) if key in one else "-" for one in asked]) for key in keys]
+    configs, runs = [settings(path) for path in paths], [read_run(path) for path in paths]
+    keys = [key for key in dict.fromkeys(key for one in configs for key in one) if key not in _PATHS]
+    keys = [key for key in keys if any(key not in one or one[key] != configs[0].get(key) for one in configs)]
+    rows = [(key, [_setting(one[key]) if key in one else "-" for one in configs]) for key in keys]
     rows = rows or [("(the same settings)", [""] * len(runs))]
     outcome = list(_outcome(runs))
     titles = [printable(path) for path in paths]
@@ -153,7 +154,7 @@ def _outcome(runs: Sequence[RunRecord]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _table(columns: Sequence[_Column], width: int | None) -> list[str]:
-    """Lines with a heading; the first column is cut, then all that are wider than what is left for each."""
+    """Format columns with a heading; the widest cells are shortened to fit the width."""
     widths = _fitted([column.width for column in columns], width)
     lines = []
     for row in zip(*([column.title, *column.cells] for column in columns)):
@@ -166,7 +167,7 @@ def _table(columns: Sequence[_Column], width: int | None) -> list[str]:
 
 
 def _fitted(widths: list[int], total: int | None) -> list[int]:
-    """The widths, the widest of them reduced until all fit."""
+    """Reduce the widest columns until all fit into ``total``."""
     widths = list(widths)
     while total is not None and sum(widths) + _GAP * (len(widths) - 1) > total and max(widths) > _SHORTEST_NAME:
         widths[widths.index(max(widths))] -= 1
@@ -174,7 +175,7 @@ def _fitted(widths: list[int], total: int | None) -> list[int]:
 
 
 def _cut(text: str, width: int) -> str:
-    """The text, or its two ends: names of runs often differ at the end."""
+    """Shorten a text in the middle, because names of runs often differ at the end."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -192,7 +193,7 @@ def _step(run: RunRecord) -> str:
 
 
 def _best(run: RunRecord, common: str | None = None) -> str:
-    """The best value and the metric that it is of, or its part of the data alone where the metric stands elsewhere."""
+    """The best value and its metric, or only the prefix of the metric if the heading has the metric."""
     if run.best_value is None or run.best_metric is None:
         return "-"
     part, _, metric = run.best_metric.partition("/")

@@ -1,4 +1,4 @@
-"""Print a network's blocks: ``python -m vggdist.summary --model.name vgg16 --data.name cifar10``. Needs no data."""
+"""Print a network's layers: ``python -m vggdist.summary --model.name vgg16 --data.name cifar10``. Needs no data."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _SHOWN = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; a folder of images stands for ImageNet's 224 px and 1,000 classes."""
+    """Run the command and return the exit code; for folder and records, 224 px and 1,000 classes are assumed."""
     return ExitHandler().run(lambda: summary(sys.argv[1:] if arguments is None else arguments))
 
 
 def summary(arguments: Sequence[str]) -> dict[str, Any]:
-    """Print the table of the network that the arguments ask for."""
+    """Print the table of the configured network."""
     request = training_settings(_parser().parse(arguments).settings, PlanRequest)
     train, ranks = request.train, request.plan.ranks
     samples = global_batch_size(train.batch_size, train.global_batch_size, ranks, train.accumulation) // ranks
     layers = describe(request.model, **asdict(data_shape(request.data)))
     print(summary_table(layers, sent_by_layer(train, ranks, samples)))
-    print(f"sent: by each of {ranks} ranks with {samples} samples, in a step (--plan.ranks, --train.batch_size)")
+    print(f"sent: per step by each of {ranks} ranks with {samples} samples (--plan.ranks, --train.batch_size)")
     return {}
 
 

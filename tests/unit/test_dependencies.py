@@ -1,4 +1,4 @@
-"""An installation gets the same versions today and in two years: pyproject.toml pins every package, also the indirect ones."""
+"""pyproject.toml pins every direct and indirect dependency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIRECT = [Requirement(line) for line in PROJECT["project"]["dependencies"] + PRO
 
 
 def pins(lines: list[str]) -> set[str]:
-    """The names among requirements that allow one version only."""
+    """The names of the requirements that allow only one version."""
     found = map(Requirement, lines)
     return {canonicalize_name(one.name) for one in found if [part.operator for part in one.specifier] == ["=="]}
 
@@ -29,7 +29,7 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
 
 
 def installed() -> tuple[set[str], set[str]]:
-    """The packages that the project needs, directly or not: those that are installed, and those that are not."""
+    """The packages that the project needs, directly or indirectly: the installed and the missing ones."""
     found: set[tuple[str, frozenset[str]]] = set()
     missing: set[str] = set()
     waiting = list(DIRECT)
@@ -64,6 +64,6 @@ def test_every_constraint_is_exact_and_of_a_package_that_is_needed() -> None:
 
 def test_what_builds_horovod_and_the_project_is_pinned() -> None:
     builds = [*UV["extra-build-dependencies"]["horovod"], *PROJECT["build-system"]["requires"]]
-    # A table takes its version from the environment for which it is built (match-runtime).
+    # An entry that is a table gets its version from the target environment (match-runtime).
     named = {canonicalize_name(Requirement(line).name) for line in builds if isinstance(line, str)}
     assert sorted(named - pins(UV["build-constraint-dependencies"])) == []

@@ -1,4 +1,4 @@
-"""Every page of docs/ is in the index, and every relative link leads to a file and a heading."""
+"""Every page of docs/ is in the index, and every relative link has an existing file and heading as target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
 
 
 def text_of(page: Path) -> str:
-    """A page without its blocks of code."""
+    """A page without its code blocks."""
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -22,13 +22,13 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names by which forges link a page's headings."""
+    """The anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken(page: Path) -> list[str]:
-    """The relative links of a page that lead nowhere."""
+    """The broken relative links of a page."""
     wrong = []
     for link in links(page):
         path, _, anchor = link.partition("#")

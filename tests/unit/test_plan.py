@@ -180,7 +180,7 @@ def test_a_folder_that_is_elsewhere_asks_for_its_samples(capsys: pytest.CaptureF
     ("arguments", "message"),
     [
         (["--plan.ranks", "2000", "--train.global_batch_size", "2000"], "start at most 1438 ranks"),
-        (["--train.global_batch_size", "1600"], "use at most 719 samples a rank"),
+        (["--train.global_batch_size", "1600"], "use at most 719 samples per rank"),
         (["--train.global_batch_size", "33"], "use 32 or 34 samples over all ranks"),
         (["--train.accumulation", "3"], "use 30 or 36 samples over all ranks"),
         (["--schedule.warmup_epochs", "30"], "shorten the warm-up"),

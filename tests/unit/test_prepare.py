@@ -1,4 +1,4 @@
-"""Images go into records and back; an interrupted call is continued; what is damaged is named and reported."""
+"""Images are converted to records and back; interrupted calls are resumed; damaged images are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vggdist.prepare import main
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two classes with six training photographs and one test image each."""
+    """Two classes with six training images and one test image each."""
     random = np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 1)):
         for name in ("cat", "dog"):
@@ -47,7 +47,7 @@ def _report(target: Path) -> dict:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """All but what is about the work itself."""
+    """All files except those in ``.prepare``."""
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return {str(path): (folder / path).read_bytes() for path in paths if path.parts[0] != ".prepare"}
 
@@ -116,10 +116,10 @@ def test_a_record_without_a_header_is_left_out_and_reported_too(source: Path, ta
         file.write(bytes(4))
     back = tmp_path / "back"
     assert main([str(target), str(back), "--to", "folder", "--damaged", "stop"]) == 2 and not back.exists()
-    for _ in range(2):  # the second call finds everything there, and reports the same
+    for _ in range(2):  # the second call finds all files and has the same report
         assert main([str(target), str(back), "--to", "folder"]) == 0
         (entry,) = _report(back)["parts"]["train"]["left_out"]
-        assert entry["image"] == f"{target / 'train.rec'} key 3" and "does not begin as a record does" in entry["reason"]
+        assert entry["image"] == f"{target / 'train.rec'} key 3" and "does not start with a record header" in entry["reason"]
     assert len(list((back / "train").rglob("*.*"))) == 11 == _report(back)["parts"]["train"]["written"]
 
 
@@ -182,7 +182,7 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    if not (target / "train.rec").exists():  # unless it was faster
+    if not (target / "train.rec").exists():  # unless the command was faster
         assert not (target / "train.idx").exists()
     assert main([str(source), str(target)]) == 0
     assert len(RecordReader(target / "train.rec")) == 412 and main(["--check", str(target)]) == 0
@@ -192,12 +192,12 @@ def test_a_target_that_another_process_prepares_is_refused_until_that_one_ends(
     source: Path, target: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold = "import sys, pathlib; from vggdist.preparation.output_folder import OutputFolder\n"
-    hold += "with OutputFolder(pathlib.Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    hold += "with OutputFolder(pathlib.Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", hold, str(target)], **pipes) as first:  # type: ignore[call-overload]
         assert first.stdout.readline() == "held\n"
         assert main([str(source), str(target)]) == 2
-        assert f"{target} is being prepared by process {first.pid} on " in capsys.readouterr().err
+        assert f"{target} is in use by process {first.pid} on " in capsys.readouterr().err
         assert [path.name for path in target.rglob("*")] == [".prepare", "lock"], "something was written"
         first.kill()
     assert main([str(source), str(target)]) == 0
@@ -231,25 +231,25 @@ def test_a_wrong_request_is_refused_with_code_2(source: Path, target: Path, caps
     assert main([str(source / "wrong.lst"), str(target)]) == 2 and "line 1 of" in capsys.readouterr().err
 
 
-# What is in the target and is not ours
+# Files of others in the target
 
 
 @pytest.mark.parametrize(
     "name", ["train.rec", "train.idx", "test.rec", "test.idx", "classes.txt", "prepare.json", "val.rec", "mine.rec"]
 )
-@pytest.mark.parametrize("kind", ["file", "link", "link to nothing"])
+@pytest.mark.parametrize("kind", ["file", "link", "broken symlink"])
 def test_a_file_that_is_not_ours_is_neither_replaced_nor_removed_nor_mixed_with_ours(
     source: Path, target: Path, tmp_path: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target.mkdir()
     mine = target / name if kind == "file" else tmp_path / "mine"
-    if kind != "link to nothing":
+    if kind != "broken symlink":
         mine.write_text("precious")
     if kind != "file":
         (target / name).symlink_to(mine)
     assert main([str(source), str(target)]) == 2
     assert f"{target / name} " in capsys.readouterr().err
-    assert kind == "link to nothing" or mine.read_text() == "precious"
+    assert kind == "broken symlink" or mine.read_text() == "precious"
     assert sorted(path.name for path in target.iterdir()) == [".prepare", name]
 
 
@@ -295,7 +295,7 @@ def test_a_part_of_an_earlier_request_is_not_mixed_with_another_one(
         shutil.rmtree(source / "val")
         assert main([str(source), str(target / mode), "--to", mode]) == 2
         shutil.copytree(source / "train", source / "val")
-        assert "is not of this request and would be read with it" in capsys.readouterr().err
+        assert "is of another request and would be part of the data set" in capsys.readouterr().err
         assert _contents(target / mode) == before
 
 
@@ -344,13 +344,13 @@ def test_a_full_disk_is_named_by_the_folder_and_the_work_is_continued(
     def full(self: record_writer.RecordWriter, record: object) -> None:
         written.append(record)
         if len(written) == 5:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as file.write() does: without a name
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # without a file name, as file.write() raises it
         write(self, record)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(record_writer.RecordWriter, "write", full)
         assert main([str(source), str(target)]) == 1
-    assert f"vggdist: {target}: No space left on device; what is written stays" in capsys.readouterr().err
+    assert f"vggdist: {target}: No space left on device; run the same command again" in capsys.readouterr().err
     assert main([str(source), str(target)]) == 0
     assert len(RecordReader(target / "train.rec")) == 12
 
@@ -380,13 +380,13 @@ def test_names_that_are_not_utf8_go_into_records_and_out_again(
     assert main(["--check", str(source)]) == 1 and r"caf\xe9.jpg (8 bytes)" in capsys.readouterr().out
 
 
-# What is listed
+# List files
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["0\t0.5\ta"], "line 1 of .* has the label '0.5'; expected a whole number from 0 on"),
+        (["0\t0.5\ta"], "line 1 of .* has the label '0.5'; expected an integer from 0 on"),
         (["0\t1\ta", "1\t-1\tb"], "line 2 of .* has the label '-1'"),
         (["0\tinf\ta"], "'inf'"),
         (["0\tnan\ta"], "'nan'"),
@@ -394,13 +394,13 @@ def test_names_that_are_not_utf8_go_into_records_and_out_again(
         (["0\t1_0\ta"], "'1_0'"),
         (["0\t" + "9" * 5000 + "\ta"], "'9999"),
         (["0\t16777216\ta"], "'16777216'"),
-        (["0\t0\ta", "1\t3000000\tb"], "2 images with labels up to 3000000: a network of 3000001 outputs"),
-        (["0\t1\t2\ta"], "line 1 of .* has 4 columns; .*several labels for each image are not read"),
+        (["0\t0\ta", "1\t3000000\tb"], "2 images with labels up to 3000000, so most of the network's 3000001 outputs"),
+        (["0\t1\t2\ta"], "line 1 of .* has 4 columns; .*several labels per image are not supported"),
         (["a\tcat", "0\t1\ta"], "line 2 of .* has 3 columns"),
         (["a\tcat", "\tdog"], "line 2 of .* has an empty column"),
         (["a\t"], "line 1 of .* has an empty column"),
         (["", "  "], "lists no image"),
-        (["a\0b\tcat", "c\tdog"], "it is no file name"),
+        (["a\0b\tcat", "c\tdog"], "it is not a file name"),
         (["gone.jpg\tcat"], "gone.jpg cannot be read: No such file"),
     ],
 )
@@ -438,11 +438,11 @@ def test_links_to_nothing_are_left_out_and_reported_or_end_the_work(
     link = source / "train" / "cat" / "9.jpg"
     link.symlink_to("gone.jpg")
     assert main([str(source), str(target), "--damaged", "stop"]) == 2
-    assert f"{link} is a link to nothing" in capsys.readouterr().err
+    assert f"{link} is a broken symlink" in capsys.readouterr().err
     assert main([str(source), str(target)]) == 0
-    assert _report(target)["parts"]["train"]["left_out"] == [{"image": str(link), "reason": "it is a link to nothing"}]
+    assert _report(target)["parts"]["train"]["left_out"] == [{"image": str(link), "reason": "it is a broken symlink"}]
     assert main(["--check", str(source)]) == 1
-    assert f"{link}: it is a link to nothing" in capsys.readouterr().out
+    assert f"{link}: it is a broken symlink" in capsys.readouterr().out
 
 
 def test_check_finds_what_makes_a_data_set_unfit(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -456,16 +456,16 @@ def test_check_finds_what_makes_a_data_set_unfit(source: Path, target: Path, cap
     (target / "train.idx").write_bytes(whole)
     (target / "classes.txt").write_text("cat\n")
     assert main(["--check", str(target)]) == 1
-    assert "classes.txt names 1 classes, but a record has label 1" in capsys.readouterr().out
+    assert "classes.txt has 1 class names, but a record has the label 1" in capsys.readouterr().out
     (target / "classes.txt").write_text("cat\ndog\nemu\n")
     assert main(["--check", str(target)]) == 0
     printed = capsys.readouterr().out
     assert "train: 12 images in 2 classes, 6 of each; from " in printed
-    assert "note: the training set has no image of 1 class (emu)" in printed
+    assert "warning: the training set has no image of 1 class (emu)" in printed
     shutil.rmtree(source / "train" / "dog")
     shutil.rmtree(source / "val" / "dog")
     assert main(["--check", str(source)]) == 1
-    assert "there is one class, cat: a classifier needs two" in capsys.readouterr().out
+    assert "there is only one class, cat; a classifier needs at least two" in capsys.readouterr().out
 
 
 def test_check_names_every_file_of_a_list_that_is_not_there(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

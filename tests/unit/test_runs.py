@@ -1,4 +1,4 @@
-"""``vggdist runs`` lists and compares runs, whatever state their folders are in, without MXNet."""
+"""``vggdist runs`` lists and compares runs in any state, without MXNet."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def finished(folder: Path, rate: float = 0.1, top1: float = 71.5) -> Path:
 
 
 def cells(table: list[str]) -> dict[str, list[str]]:
-    """The rows of a table by the run's name; columns are apart by two blanks at least."""
+    """The rows of a table by the run's name; columns are separated by at least two spaces."""
     return {row[0]: row[1:] for row in ([*filter(None, map(str.strip, one.split("  ")))] for one in table)}
 
 
@@ -163,7 +163,7 @@ def test_foreign_folders_and_files_are_no_runs(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "notes" / "config.yaml").touch()
     (tmp_path / "link").symlink_to("nowhere")
     assert not any(map(is_run, tmp_path.iterdir()))
-    assert main([str(tmp_path)]) == 2 and "holds no runs" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2 and "has no runs" in capsys.readouterr().err
     assert main([str(tmp_path / "none")]) == 2 and "No such file or directory" in capsys.readouterr().err
     assert main([str(tmp_path), str(tmp_path / "notes")]) == 2 and "is not the folder of a run" in capsys.readouterr().err
     assert main(["--all"]) == 2 and "unrecognized arguments: --all" in capsys.readouterr().err
@@ -182,10 +182,10 @@ def test_two_runs_are_compared_by_what_differs_and_what_came_of_it(
     finished(tmp_path / "runs" / "b", rate=0.02, top1=98.25)
     (tmp_path / "runs" / "b" / "config.yaml").open("a").write("data:\n  root: elsewhere\n  validation: 0.1\n")
     assert main(["a", "runs/b"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    table, start = cells(told), told.index("outcome")
-    assert told[0].split() == ["runs/a", "runs/b"]
-    assert [one.split() for one in told[2:start]] == [
+    lines = capsys.readouterr().out.splitlines()
+    table, start = cells(lines), lines.index("outcome")
+    assert lines[0].split() == ["runs/a", "runs/b"]
+    assert [one.split() for one in lines[2:start]] == [
         ["optimizer.learning_rate", "0.1", "0.02"],
         ["data.validation", "-", "0.1"],
     ]

@@ -1,4 +1,4 @@
-"""The summary prints the network that would be trained, without data."""
+"""The summary prints the configured network without reading data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_bytes_of_a_layer_are_those_of_its_gradient_or_its_factors(capsys: p
     lines = capsys.readouterr().out.splitlines()
     (hidden,) = (line.split() for line in lines if line.startswith("hidden1"))
     assert hidden[-4:] == ["588.02", "MiB", "21.38", "MiB"]  # 1.5 x 392 MiB, and 3 x 64 x (4096 + 25088) numbers
-    assert lines[-1].startswith("sent: by each of 4 ranks with 64 samples, in a step")
+    assert lines[-1].startswith("sent: per step by each of 4 ranks with 64 samples")
 
 
 def test_the_quickstart_s_network_is_printed_when_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,8 +52,8 @@ def test_the_quickstart_s_network_is_printed_when_nothing_is_said(capsys: pytest
 
 def test_a_network_too_deep_for_its_images_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model.name", "vgg16", "--data.name", "digits"]) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.startswith("vggdist: ") and told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("vggdist: ") and printed.err.count("\n") == 1
 
 
 def test_an_unknown_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

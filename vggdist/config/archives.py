@@ -1,4 +1,4 @@
-"""Zip archives that this program did not write: only stored members, and never more bytes than the file has."""
+"""Safe reading of untrusted zip archives: stored members only, and no more bytes than the file has."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 _LONGEST_DIRECTORY = 2**22
-"""Bytes of the directory at the end of an archive, which has about a hundred for each member."""
+"""Limit in bytes of the archive's central directory, which takes about 100 bytes per member."""
 
 
 @contextmanager
 def stored_archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
-    """An archive whose members can all be read without taking more memory than the file has bytes.
+    """Open an archive; reading all its members takes no more memory than the file has bytes.
 
     Raises:
-        ValueError: it is no archive, a member is compressed, or members overlap or have the same name.
-        Exception: whatever else Python's reader of zip archives raises.
+        ValueError: the file is not an archive, a member is compressed, or members overlap or share a name.
+        Exception: any other error of ``zipfile``.
     """
-    # Python's reader makes some hundred bytes of each entry, before it can be asked for their number.
+    # zipfile allocates some hundred bytes for each entry before it reports how many there are, so check the size first.
     end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if end is None or end[zipfile._ECD_SIZE] > _LONGEST_DIRECTORY:  # type: ignore[attr-defined]
-        raise ValueError("it is no archive of arrays" if end is None else "its directory is too long")
+        raise ValueError("it is not an archive of arrays" if end is None else "its directory is too long")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if compressed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:

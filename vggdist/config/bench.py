@@ -1,4 +1,4 @@
-"""What a benchmark can be asked for beside everything that a run can be asked for."""
+"""Options of the benchmarks, in addition to those of a run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class BenchConfig:
     """How a benchmark measures."""
 
     repeats: int = 5
-    """Measurements of each kind, taken in turn; their median, smallest and largest are told."""
+    """Number of interleaved measurements of each kind; median, minimum and maximum are reported."""
     steps: int = 40
-    """Steps of one measurement; with bench input batches, with bench allreduce the most reductions of one, with bench profile
-    the steps that are recorded."""
+    """Steps of one measurement. bench input: batches; bench allreduce: the maximum number of reductions; bench profile: the
+    recorded steps."""
     warmup: int = 10
     """Steps, batches or reductions before the first measurement."""
     threads: tuple[int, ...] = ()
-    """With bench input: numbers of threads to compare, such as [1,2,4]; an empty list measures data.threads alone."""
+    """bench input: numbers of threads to compare, such as [1,2,4]. Empty list: only data.threads."""
 
     ranks: tuple[int, ...] = (1, 2)
-    """With bench scaling: numbers of ranks to compare, such as [1,2,4]; bench tune takes the largest."""
+    """bench scaling: numbers of ranks to compare, such as [1,2,4]. bench tune uses the largest."""
     launcher: str | None = None
-    """With bench scaling and tune: command that takes -np, with its options, such as "horovodrun --gloo". null: horovodrun,
-    and plain Python for one rank."""
+    """bench scaling, bench tune: launch command that accepts -np, with its options, such as "horovodrun --gloo". null:
+    horovodrun, and plain Python for one rank."""
     deadline: float = 600.0
-    """With bench scaling and tune: seconds after which a job that is not over is ended; with bench scaling all is."""
+    """bench scaling, bench tune: time limit of a job in seconds. A job that exceeds it is killed; bench scaling then stops."""
 
     def __post_init__(self) -> None:
         require(self.repeats >= 1, "bench.repeats", self.repeats, "at least 1")
@@ -42,6 +42,6 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class BenchRequest(Config):
-    """A whole run, and how it is measured."""
+    """A run and how it is measured."""
 
     bench: BenchConfig = field(default_factory=BenchConfig)

@@ -1,4 +1,4 @@
-"""The command line of every command that takes settings: ``--config FILE`` and ``--section.key value``, in their order."""
+"""Command-line parser of every command with settings: ``--config FILE`` and ``--section.key value``, in order."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any, NoReturn
 
 from vggdist.config.errors import RequestError, written
 from vggdist.config.options import Option, options, sections
-from vggdist.config.suggestions import closest, meant
+from vggdist.config.suggestions import closest, suggested_key
 
 EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 the request or its data is wrong, 75 stopped on request and saved."
 CONFIG = "config"
 
 
 class SettingsParser(argparse.ArgumentParser):
-    """Takes the options of a schema beside those that a command adds; raises :class:`RequestError` instead of leaving.
+    """Parses the options of a schema and those that a command adds; raises :class:`RequestError` instead of exiting.
 
-    What was given stands in ``settings`` of the namespace, as (key, text) in the order of the command line; the key of a
-    file is ``config``.
+    ``settings`` of the namespace holds (key, text) pairs in the order of the command line; a file has the key ``config``.
     """
 
     def __init__(
@@ -37,11 +36,11 @@ class SettingsParser(argparse.ArgumentParser):
         """Add the options.
 
         Args:
-            command: what follows ``python -m vggdist.``.
+            command: the part after ``python -m vggdist.``.
             arguments: the command's own arguments, for the usage line.
-            first: keys that ``--help`` lists before all others, under ``title``.
-            shown: sections and keys that ``--help`` lists; all are accepted. None: all.
-            takes_file: whether there is ``--config``.
+            first: keys that ``--help`` lists first, under ``title``.
+            shown: sections and keys that ``--help`` lists; None: all. Every option is accepted.
+            takes_file: whether ``--config`` is an option.
             texts: ``description`` and ``epilog``.
         """
         program = f"python -m vggdist.{command}"
@@ -70,16 +69,16 @@ class SettingsParser(argparse.ArgumentParser):
         """Read the command line.
 
         Raises:
-            RequestError: an option is unknown or has no value, or a word is no option.
+            RequestError: an option is unknown or has no value, or an argument is not an option.
             SystemExit: with code 0 after ``--help``.
         """
-        found, rest = self.parse_known_intermixed_args(arguments)
+        namespace, rest = self.parse_known_intermixed_args(arguments)
         if rest:
             raise RequestError(self._unknown(rest[0]))
-        return found
+        return namespace
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of leaving."""
+        """Raise instead of exiting."""
         option = next((option for option in self._options.values() if f"--{option.key}:" in message), None)
         if option is not None and "expected one argument" in message:
             raise RequestError(f"--{option.key} has no value; write --{option.key} {option.example}")
@@ -89,21 +88,21 @@ class SettingsParser(argparse.ArgumentParser):
         if word.startswith("-"):
             return unknown_key(word.lstrip("-").partition("=")[0], list(self._options))
         if word.endswith((".yaml", ".yml")):
-            return f"{word!r} is no option; write --config {word}"
-        return f"{word!r} is no option (--help lists the options)"
+            return f"{word!r} is not an option; write --config {word}"
+        return f"{word!r} is not an option (--help lists the options)"
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """The message for a key that does not exist."""
+    """Error message for a key that does not exist."""
     names = {other.partition(".")[0] for other in known}
     if key in names:
         return f"{key} is a section; write its keys, such as {next(o for o in known if o.startswith(f'{key}.'))}"
-    suggestion = meant(key, known)
+    suggestion = suggested_key(key, known)
     return f"unknown key {key}{f'; did you mean {suggestion}?' if suggestion else ''} (--help lists every key)"
 
 
 def missing_file(path: Path, error: OSError) -> str:
-    """The message for a file that cannot be read, with the nearest name beside it."""
+    """Error message for a file that cannot be read; suggests the most similar file name in its folder."""
     try:
         near = closest(path.name, os.listdir(path.parent))
     except OSError:
@@ -112,14 +111,14 @@ def missing_file(path: Path, error: OSError) -> str:
 
 
 class _Setting(argparse.Action):
-    """Appends to the namespace's settings."""
+    """Appends (key, text) to the namespace's settings."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
         namespace.settings = [*namespace.settings, (self.dest, values)]
 
 
 _SETTING: dict[str, Any] = {"action": _Setting, "default": argparse.SUPPRESS}
-_HELP_OF_FILE = "YAML file of settings; what follows it on the command line overrides it"
+_HELP_OF_FILE = "YAML file of settings; later options on the command line override it"
 
 
 class _Help(argparse.HelpFormatter):

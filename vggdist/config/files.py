@@ -1,7 +1,7 @@
-"""Reading files that this program did not write: only regular ones, and only up to a size that can be right.
+"""Safe reading of untrusted files: regular files only, up to a size limit.
 
-Opening a FIFO blocks until another process writes to it, and a link to ``/dev/zero`` has no end. All errors are ``OSError``
-with a ``strerror`` that completes "FILE cannot be read: ...", so a caller needs one ``except`` clause.
+Opening a FIFO blocks until another process writes to it, and ``/dev/zero`` has no end. All errors are ``OSError`` with a
+``strerror`` that completes "FILE cannot be read: ...", so a caller needs one ``except`` clause.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _KINDS = {
 
 
 def open_regular(path: str | os.PathLike[str], limit: int | None = None, buffering: int = -1) -> BinaryIO:
-    """Open a regular file for reading; links to one are followed.
+    """Open a regular file for reading; symlinks are followed.
 
     Args:
-        limit: largest size of the file in bytes; None: any.
-        buffering: as in :func:`open`; 0 for positioned reads through the file's descriptor.
+        limit: maximum size of the file in bytes; None: no limit.
+        buffering: as in :func:`open`; 0 for positioned reads through the file descriptor.
 
     Raises:
-        OSError: the file cannot be opened, is not a regular one (``EISDIR`` for a folder, else ``EINVAL``), or is larger than
+        OSError: the file cannot be opened, is not regular (``EISDIR`` for a folder, else ``EINVAL``), or is larger than
             ``limit`` (``EFBIG``).
     """
     try:
-        # O_NONBLOCK: a FIFO without a writer is opened, and refused below, instead of waited for; regular files ignore it.
+        # O_NONBLOCK: opening a FIFO does not block, and it is rejected below; regular files ignore the flag.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except ValueError as error:  # a name with a NUL, or that the file system's encoding has no bytes for
-        raise OSError(errno.EINVAL, f"it is no file name: {error}", os.fspath(path)) from None
+    except ValueError as error:  # the name has a NUL, or cannot be encoded in the file system's encoding
+        raise OSError(errno.EINVAL, f"it is not a file name: {error}", os.fspath(path)) from None
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -55,11 +55,11 @@ def open_regular(path: str | os.PathLike[str], limit: int | None = None, bufferi
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes.
+    """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        OSError: as in :func:`open_regular`; also where the file grows beyond ``limit`` while it is read, or its size says
-            nothing, as in ``/proc``.
+        OSError: as in :func:`open_regular`; also if more than ``limit`` bytes are read: the file grows, or reports a size of
+            0 as in ``/proc``.
     """
     with open_regular(path, limit, buffering=0) as file:
         parts: list[bytes] = []
@@ -68,16 +68,16 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
             parts.append(part)
             total += len(part)
             if total > limit:
-                raise _too_large(path, "it has more bytes than its size says", limit)
+                raise _too_large(path, "it has more bytes than its reported size", limit)
             wanted = max(wanted - len(part), 2**16)
     return b"".join(parts)
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
-    """The content of a regular file in UTF-8.
+    """Read a regular file as UTF-8.
 
     Raises:
-        OSError: as in :func:`read_regular`; ``EILSEQ``, with the line, where the content is not UTF-8.
+        OSError: as in :func:`read_regular`; ``EILSEQ``, with the line, if the content is not UTF-8.
     """
     content = read_regular(path, limit)
     try:
@@ -94,17 +94,17 @@ def _too_large(path: str | os.PathLike[str], found: str, limit: int) -> OSError:
 
 @contextmanager
 def naming(what: str, fault: str = " is damaged: ") -> Iterator[None]:
-    """Turn whatever reading a damaged or hostile file raises into a ``RequestError`` that names it.
+    """Convert any error while reading a damaged or hostile file to a ``RequestError`` that names the file.
 
     Args:
-        what: the file, as the message begins.
-        fault: before the text of an error that is not the system's.
+        what: the file; the message begins with it.
+        fault: text between ``what`` and the message of an error that is not an ``OSError``.
     """
     try:
         yield
     except (MemoryError, RequestError):
-        raise  # too little memory is no damage
+        raise  # insufficient memory does not mean that the file is damaged
     except OSError as error:
         raise RequestError(f"{what} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # the parsers of zip, npy, JSON and others raise what they like
+    except Exception as error:  # the parsers of zip, npy, JSON and others raise exceptions of many types
         raise RequestError(f"{what}{fault}{error or type(error).__name__}") from None

@@ -1,4 +1,4 @@
-"""Which images a run reads and what happens to them: the sections ``data`` and ``augment`` of a configuration."""
+"""Input data and augmentation: the sections ``data`` and ``augment`` of a configuration."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ReadingConfig:
     """How images are read."""
 
     threads: int = 2
-    """Threads of each rank that decode and augment."""
+    """Threads per rank that decode and augment images."""
     prefetch: int = 4
-    """Batches that are prepared ahead of the step."""
+    """Batches that are prepared ahead of the training step."""
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "data.threads", self.threads, "at least 1 thread")
@@ -29,30 +29,31 @@ class SourceConfig(ReadingConfig):
     """Which images are read, and how."""
 
     name: Annotated[str, Choice({name: info.text for name, info in DATA_SETS.items()})] = "digits"
-    """Which images."""
+    """Data set."""
     root: PathText = "data"
-    """Folder that holds the data set's files."""
+    """Folder with the data set's files."""
     download: bool = False
-    """Fetch missing files of cifar10, cifar100, mnist or fashion_mnist from their publisher into data.root, checked by
-    hash, once per host."""
+    """Download missing files of cifar10, cifar100, mnist or fashion_mnist from their publisher into data.root, once per host,
+    and verify their checksums."""
     held_out: float = 0.2
-    """Share of the samples of each class that becomes the test set where the data set has none (digits, folder, records)."""
+    """Fraction of the samples of each class that becomes the test set if the data set has none (digits, folder, records)."""
     validation: float = 0.0
-    """Share of the training samples of each class that is held out to choose the best checkpoint and to stop by
-    (train.patience); the test set is then measured once, at the end. 0: there is no such part, and the test set serves."""
+    """Fraction of the training samples of each class that is held out as validation set. It selects the best checkpoint and
+    decides early stopping (train.patience); the test set is then evaluated once, at the end. 0: no validation set, and the
+    test set is used instead."""
     damaged: Literal["stop", "skip"] = "stop"
-    """What an image that does not decode does: stop ends the run and names the file; skip decodes every image when a run
-    starts, names those that are damaged and leaves them out, counted in result.json."""
+    """Action for an image that does not decode. stop: end the run and name the file. skip: decode every image at the start of
+    the run, log the damaged ones and leave them out; result.json has their number."""
     synthetic_samples: int = 1024
-    """Training samples of the synthetic data set; its test set has a quarter as many."""
+    """Training samples of the synthetic data set; its test set has a quarter of this number."""
     synthetic_classes: int = 10
     """Classes of the synthetic data set."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.name in DATA_SETS, "data.name", self.name, f"one of {', '.join(DATA_SETS)}")
-        require(0 < self.held_out < 1, "data.held_out", self.held_out, "a share between 0 and 1")
-        require(0 <= self.validation < 1, "data.validation", self.validation, "a share from 0 to below 1")
+        require(0 < self.held_out < 1, "data.held_out", self.held_out, "a fraction above 0 and below 1")
+        require(0 <= self.validation < 1, "data.validation", self.validation, "a fraction from 0 to below 1")
         require(self.synthetic_samples >= 4, "data.synthetic_samples", self.synthetic_samples, "at least 4")
         require(self.synthetic_classes >= 2, "data.synthetic_classes", self.synthetic_classes, "at least 2")
 
@@ -62,12 +63,12 @@ class DataConfig(SourceConfig):
     """Which images are read, and in which batches."""
 
     image_size: int | None = None
-    """Side of the square image that the network sees in pixels; null: the size of the data set's own images."""
+    """Side of the network's square input in pixels. null: the size of the data set's images (folder, records: 224)."""
     channels: Literal[1, 3] | None = None
-    """1: grey, 3: RGB; images of the other kind are converted. null: as the data set has them (folder, records: 3)."""
+    """Input channels: 1 is grey, 3 is RGB; images are converted. null: those of the data set (folder, records: 3)."""
     last_batch: Literal["pad", "drop"] = "pad"
-    """What happens to the samples that do not fill the last global batch of an epoch: pad trains on them in a batch
-    that is filled up and masked; drop leaves them out of this epoch."""
+    """Treatment of the last, incomplete global batch of an epoch. pad: fill it up with samples that are masked in the loss.
+    drop: leave its samples out of this epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,52 +77,52 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What happens to a training image; each is a function of (seed, epoch, sample) alone.
+    """Augmentation of training images, applied in this order; each is a function of (seed, epoch, sample) only.
 
-    They are applied in the order of these fields. Test images are only resized and cropped (evaluation.crops).
+    Test images are only resized and cropped (evaluation.crops).
     """
 
     resize: int | None = None
-    """Short side in pixels to which an image is scaled before the centre crop of the image size; null: scaled so that the
-    image size is just covered. Used in evaluation, and in training where no random crop applies."""
+    """Short side in pixels to which an image is scaled before the centre crop, in evaluation and in training without a random
+    crop. null: data.image_size."""
     random_resized_crop: bool = False
-    """Crop a random part of the area and scale it to the image size (Szegedy et al. 2015)."""
+    """Crop a random part of the image and resize it to data.image_size (Szegedy et al. 2015)."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the area in the random resized crop."""
+    """Random resized crop: minimum and maximum fraction of the image area."""
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
-    """Smallest and largest ratio of width to height in the random resized crop."""
+    """Random resized crop: minimum and maximum ratio of width to height."""
     scale_jitter: tuple[int, int] | None = None
-    """Smallest and largest short side in pixels, between which an image is scaled at random before the image size is cropped
-    at random (Simonyan & Zisserman 2015, section 3.1: [256, 512]), instead of the random resized crop."""
+    """Minimum and maximum short side in pixels: the image is scaled to a random short side, then data.image_size is cropped at
+    random (Simonyan & Zisserman 2015, section 3.1: [256, 512]). Excludes augment.random_resized_crop. null: off."""
     pad_crop: int = 0
-    """Pad each side with this many black pixels and crop the image size at random (He et al. 2016, section 4.2)."""
+    """Black pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
     flip: bool = False
-    """Mirror left and right with probability 1/2."""
+    """Flip images horizontally with probability 1/2."""
     randaugment: tuple[int, int] | None = None
-    """Number of random operations and their magnitude from 0 to 30, [2, 9] for instance (Cubuk et al. 2020, RandAugment;
-    torchvision's fourteen operations and ranges)."""
+    """RandAugment: number of operations and their magnitude from 0 to 30, for instance [2, 9] (Cubuk et al. 2020; the fourteen
+    operations and ranges of torchvision). null: off."""
     brightness: float = 0.0
-    """Colour jitter: brightness is multiplied by a factor from [1 - x, 1 + x]."""
+    """Colour jitter: brightness is multiplied by a random factor in [1 - x, 1 + x]."""
     contrast: float = 0.0
-    """Colour jitter: contrast is multiplied by a factor from [1 - x, 1 + x]."""
+    """Colour jitter: contrast is multiplied by a random factor in [1 - x, 1 + x]."""
     saturation: float = 0.0
-    """Colour jitter: saturation is multiplied by a factor from [1 - x, 1 + x]."""
+    """Colour jitter: saturation is multiplied by a random factor in [1 - x, 1 + x]."""
     lighting: float = 0.0
-    """Standard deviation of the shift along the principal components of ImageNet's colours, 0.1 in the paper (Krizhevsky et
-    al. 2012, section 4.1); RGB only."""
+    """Standard deviation of the colour shift along the principal components of ImageNet's colours; RGB only. 0.1 in Krizhevsky
+    et al. 2012, section 4.1."""
     cutout: int = 0
-    """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017)."""
+    """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017). 0: off."""
     erasing: float = 0.0
-    """Probability that a random rectangle, of 2 to 33 % of the area, is set to the mean colour (Zhong et al. 2017)."""
+    """Probability that a random rectangle of 2 to 33 % of the area is set to the mean colour (Zhong et al. 2017)."""
     mixup: float = 0.0
-    """Alpha of the Beta(alpha, alpha) weight with which a second sample is mixed in (Zhang et al. 2018); 0 is off."""
+    """Mixup: alpha of the Beta(alpha, alpha) distribution of the mixing weight (Zhang et al. 2018). 0: off."""
     cutmix: float = 0.0
-    """Alpha of the Beta(alpha, alpha) share that is kept when a box of a second sample is pasted in (Yun et al. 2019); 0 is
-    off. With augment.mixup as well, one of the two is chosen for each sample with probability 1/2."""
+    """CutMix: alpha of the Beta(alpha, alpha) distribution of the image fraction that is kept (Yun et al. 2019). 0: off. With
+    augment.mixup as well, one of the two is chosen for each sample with probability 1/2."""
     normalize: Literal["published", "computed", "none"] = "published"
-    """Mean and standard deviation of each channel: the figures named for the data set (ImageNet's for folder and records,
-    0.5 for synthetic), computed over the training set, or none (values from 0 to 1). With model.pretrained it is what those
-    weights were trained with, whatever this says."""
+    """Mean and standard deviation by which each channel is normalised. published: the data set's published values (ImageNet's
+    for folder and records, 0.5 for synthetic). computed: those of the training set. none: pixel values from 0 to 1. With
+    model.pretrained, the normalisation of the pretrained weights is used instead."""
 
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")

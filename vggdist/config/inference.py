@@ -1,4 +1,4 @@
-"""What can be asked for of a trained network, beside the run that it is of."""
+"""Options of the commands that use a trained network (evaluate, predict, export)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEST, LATEST = "best", "latest"
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a trained network computes. What is not given is as in the configuration of its run, where that is there."""
+    """How a trained network computes. Defaults are taken from its run's configuration if there is one."""
 
     run: DeviceConfig = field(default_factory=DeviceConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
@@ -29,15 +29,15 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class MeasuredDataConfig(SourceConfig):
-    """Which images are measured, and how they are read."""
+    """Which images are evaluated, and how they are read."""
 
     part: Literal["test", "train", "validation"] = "test"
-    """Which part: the test set, the part that trains, or what data.validation holds out of it."""
+    """Split to evaluate. train and validation are split by data.validation as in training."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(InferenceConfig):
-    """How a trained network is measured."""
+    """How a trained network is evaluated."""
 
     run: ExecutionConfig = field(default_factory=ExecutionConfig)
     data: MeasuredDataConfig = field(default_factory=MeasuredDataConfig)
@@ -45,7 +45,7 @@ class EvaluateConfig(InferenceConfig):
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How an export is checked. It computes on the CPU, whose float32 is not rounded to TF32 as that of a GPU."""
+    """How an export is verified. It is computed on the CPU: GPUs round float32 to TF32."""
 
     world: WorldConfig = field(default_factory=WorldConfig)
     data: ReadingConfig = field(default_factory=ReadingConfig)
@@ -60,10 +60,10 @@ Schema = TypeVar("Schema")
 
 
 class Place(NamedTuple):
-    """Where a checkpoint is to be found.
+    """Location of a checkpoint.
 
     Attributes:
-        run: the folder of its run; None: a checkpoint alone.
+        run: the folder of its run; None if the checkpoint is outside a run.
         checkpoint: ``best``, ``latest``, a step, or the folder of a checkpoint.
     """
 
@@ -72,27 +72,27 @@ class Place(NamedTuple):
 
 
 def add_run(parser: SettingsParser) -> None:
-    """Let a command line name a run and one of its checkpoints."""
-    parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/quickstart, or of one checkpoint")
+    """Add the arguments that select a run and one of its checkpoints."""
+    parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/quickstart, or of a checkpoint")
     parser.add_argument(
         "--checkpoint",
         metavar="best|latest|STEP|PATH",
-        help="which one: the best by checkpoint.best_metric, the newest, that of a step, or a folder (default: best)",
+        help="checkpoint: the best by checkpoint.best_metric, the latest, that of a step, or a folder (default: best)",
     )
 
 
 def place(run: str, checkpoint: str | None) -> Place:
-    """What the words of :func:`add_run` mean.
+    """Locate the checkpoint that the arguments of :func:`add_run` select.
 
     Raises:
         RequestError: there is no such folder.
     """
     folder = Path(run).expanduser()
     if not folder.is_dir():
-        raise RequestError(f"{run} is not a folder; name that of a run, such as runs/quickstart, or of a checkpoint")
+        raise RequestError(f"{run} is not a folder; specify the folder of a run, such as runs/quickstart, or of a checkpoint")
     if (folder / "state.json").is_file():
         if checkpoint not in (None, BEST):
-            raise RequestError(f"{run} is one checkpoint; leave out --checkpoint, or name the folder of the run")
+            raise RequestError(f"{run} is a checkpoint; remove --checkpoint, or specify the folder of the run")
         return Place(_run_of(folder), str(folder))
     chosen = checkpoint or BEST
     if chosen in (BEST, LATEST) or chosen.isdecimal():
@@ -103,21 +103,21 @@ def place(run: str, checkpoint: str | None) -> Place:
 
 
 def require_one_process(command: str, processes: int) -> None:
-    """Refuse a launcher that starts several processes, of which each would do all of the work."""
+    """Raise ``RequestError`` if a launcher started several processes, each of which would do all of the work."""
     if processes > 1:
-        raise RequestError(f"{command} computes in one process, and a launcher started {processes}; start it without one")
+        raise RequestError(f"{command} runs in one process, but a launcher started {processes}; start it without a launcher")
 
 
 def _run_of(checkpoint: Path) -> Path | None:
-    """The run whose checkpoint this is, where it lies in its folder."""
+    """The run that contains a checkpoint, if there is one."""
     run = checkpoint.resolve().parent.parent
     return run if (run / RUN_FILE).is_file() else None
 
 
-def settings(where: Place, given: Sequence[tuple[str, str]], schema: type[Schema]) -> Schema:
-    """The settings of a command: defaults, then what the run had, then flags.
+def settings(where: Place, pairs: Sequence[tuple[str, str]], schema: type[Schema]) -> Schema:
+    """The settings of a command: the run's settings over the defaults, flags over both.
 
     Raises:
         RequestError: as :func:`~vggdist.config.load.resolve`.
     """
-    return resolve(given, schema, settings_of_run(where.run, schema) if where.run is not None else ())
+    return resolve(pairs, schema, settings_of_run(where.run, schema) if where.run is not None else ())

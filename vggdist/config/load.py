@@ -1,4 +1,4 @@
-"""From a command line to one :class:`~vggdist.config.schema.Config`: read once, before MXNet is imported."""
+"""Parse a command line and its YAML files to a :class:`~vggdist.config.schema.Config`, before MXNet is imported."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ Training = TypeVar("Training", bound=Config)
 
 
 class Setting(NamedTuple):
-    """A value that was given.
+    """A configured value.
 
     Attributes:
-        origin: file and line, as messages begin with them; empty for a flag.
+        origin: file and line, as the prefix of a message; empty for a flag.
     """
 
     key: str
@@ -56,8 +56,8 @@ class Setting(NamedTuple):
 
 
 def train_parser(command: str = "train") -> SettingsParser:
-    """The command line of the commands that take a training's settings and nothing else."""
-    note = "Without --config, --data.name and --model.name it is the quickstart on digits."
+    """The parser of the commands whose only arguments are the settings of a training."""
+    note = "Without --config, --data.name and --model.name the quickstart on digits is run."
     return SettingsParser(command, Config, first=MOST_USED, title="most used", description=note)
 
 
@@ -66,57 +66,57 @@ def load(command: str, arguments: Sequence[str]) -> Config:
     return training_settings(train_parser(command).parse(arguments).settings, Config)
 
 
-def training_settings(given: Sequence[tuple[str, str]], schema: type[Training]) -> Training:
-    """The settings of a training, or of what is asked of one; without any choice those of the quickstart.
+def training_settings(pairs: Sequence[tuple[str, str]], schema: type[Training]) -> Training:
+    """The settings of a training; those of the quickstart if no file, data set or model is selected.
 
     Raises:
         RequestError: as :func:`resolve`.
     """
-    files = [text for key, text in given if key == CONFIG]
-    if _CHOOSING.isdisjoint(key for key, _ in given):
-        given = [(CONFIG, str(QUICKSTART)), *given]
-    config = resolve(given, schema)
+    files = [text for key, text in pairs if key == CONFIG]
+    if _CHOOSING.isdisjoint(key for key, _ in pairs):
+        pairs = [(CONFIG, str(QUICKSTART)), *pairs]
+    config = resolve(pairs, schema)
     return _named(config, files) if not config.run.name else config
 
 
-def resolve(given: Sequence[tuple[str, str]], schema: type[Schema], before: Iterable[Setting] = ()) -> Schema:
-    """The settings that a command line means: defaults, then files and flags in their order.
+def resolve(pairs: Sequence[tuple[str, str]], schema: type[Schema], before: Iterable[Setting] = ()) -> Schema:
+    """Merge the defaults, then files and flags in their order.
 
     Args:
-        given: as :class:`~vggdist.config.command_line.SettingsParser` returns them.
-        before: what counts where nothing else is given.
+        pairs: (key, text) of the command line, from :class:`~vggdist.config.command_line.SettingsParser`.
+        before: settings that files and flags override.
 
     Raises:
-        RequestError: for an unknown key (with the key that was probably meant), a value of the wrong type or out of range,
-            or a file that cannot be read; the message names the key, and the file and line where it is from one.
+        RequestError: a key is unknown (the message suggests a similar one), a value has the wrong type or is out of range, or
+            a file cannot be read. The message names the key, and the file and line if it is from a file.
     """
     known = options(schema)  # type: ignore[arg-type]
-    settings = {setting.key: setting for setting in (*before, *_settings(given, known))}
+    settings = {setting.key: setting for setting in (*before, *_settings(pairs, known))}
     return _validated(settings, known, schema)
 
 
 def settings_of_run(folder: Path, schema: Any) -> list[Setting]:
-    """What the configuration in a run's folder says of the options of a schema; nothing where there is none.
+    """The settings in a run's folder that are options of a schema; empty if the folder has no configuration.
 
     Raises:
-        RequestError: it cannot be read.
+        RequestError: the configuration cannot be read.
     """
-    path, asked = folder / RUN_FILE, options(schema)
-    return [one for one in _of_file(path, options(Config)) if one.key in asked] if path.is_file() else []
+    path, accepted = folder / RUN_FILE, options(schema)
+    return [one for one in _of_file(path, options(Config)) if one.key in accepted] if path.is_file() else []
 
 
 def checked(config: Config) -> Config:
-    """A configuration that a program made, with every type checked, and a name if it has none.
+    """Validate the types of a configuration that was built in Python, and name the run if it has no name.
 
     Raises:
-        RequestError: naming the first key that is not as it should be.
+        RequestError: names the first invalid key.
     """
     try:
-        found = TypeAdapter(Config).validate_json(to_json(dataclasses.asdict(config)), strict=True)
+        valid = TypeAdapter(Config).validate_json(to_json(dataclasses.asdict(config)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise RequestError(f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}".removeprefix(": ")) from None
-    return found if found.run.name else _named(found, ())
+    return valid if valid.run.name else _named(valid, ())
 
 
 def run_directory(config: Config) -> Path:
@@ -129,8 +129,8 @@ def as_yaml(config: Config) -> str:
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
 
 
-def _settings(given: Iterable[tuple[str, str]], known: Mapping[str, Option]) -> Iterator[Setting]:
-    for key, text in given:
+def _settings(pairs: Iterable[tuple[str, str]], known: Mapping[str, Option]) -> Iterator[Setting]:
+    for key, text in pairs:
         if key == CONFIG:
             yield from _of_file(Path(text).expanduser(), known)
         else:
@@ -147,7 +147,7 @@ def _of_file(path: Path, known: Mapping[str, Option]) -> Iterator[Setting]:
 
 
 def _place_of_run(path: Path) -> Iterator[Setting]:
-    """The configuration in a run's folder is that run's, wherever the folder was copied or moved to."""
+    """Name and directory of the run if the file is in a run's folder, which may have been copied or moved."""
     folder = path.parent
     if path.name == RUN_FILE and (folder / "checkpoints").is_dir():
         where = folder.resolve() if folder.name in ("", "..") else folder
@@ -163,30 +163,30 @@ def _read(path: Path) -> str:
 
 
 def _value(option: Option, value: Any, text: str | None) -> Any:
-    """What was written, where the option takes text; else as YAML reads it. A path means what a shell means by it."""
+    """The literal text for options that take text, else the YAML value. In paths, ``~`` and variables are expanded."""
     if value is None or text is None or not option.takes_text:
         return value
     return os.path.expanduser(os.path.expandvars(text)) if option.is_path else text
 
 
 def _validated(settings: Mapping[str, Setting], known: Mapping[str, Option], schema: type[Schema]) -> Schema:
-    asked: dict[str, dict[str, Any]] = {section: {} for section in sections(schema)}
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections(schema)}
     for key, value, origin in settings.values():
         if not _is_sound(value) and not (known[key].is_unbounded and value == math.inf):
             raise RequestError(
-                f"{origin}{key} is {written(value)}; expected finite numbers, whole ones below 2^53, and printable text"
+                f"{origin}{key} is {written(value)}; expected finite numbers, integers below 2^53, and printable text"
             )
         section, _, name = key.partition(".")
-        asked[section][name] = value
+        values[section][name] = value
     try:
-        return TypeAdapter(schema).validate_json(to_json(asked), strict=True)
+        return TypeAdapter(schema).validate_json(to_json(values), strict=True)
     except ValidationError as error:
         key, message = _explanation(error.errors()[0], settings, known)
     raise RequestError(f"{settings[key].origin}{message}" if key in settings else message)
 
 
 def _explanation(error: ErrorDetails, settings: Mapping[str, Setting], known: Mapping[str, Option]) -> tuple[str, str]:
-    """The key at fault, and what is wrong with it."""
+    """The invalid key, and the message."""
     if error["type"] == "value_error":  # raised by the schema itself
         message = str(error["ctx"]["error"])
         return next((key for key in _KEY.findall(message) if key in settings), ""), message
@@ -198,7 +198,7 @@ def _explanation(error: ErrorDetails, settings: Mapping[str, Setting], known: Ma
 
 
 def _is_sound(value: Any) -> bool:
-    """Whether numbers are finite and of a sane size, and text can be written."""
+    """Whether numbers are finite, integers below 2^53, and text is printable."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_sound, value))
     if isinstance(value, str):
@@ -207,7 +207,7 @@ def _is_sound(value: Any) -> bool:
 
 
 def _named(config: Training, files: Sequence[str]) -> Training:
-    """Give a run without a name that of its configuration file, or of its network and data."""
+    """Name a run after its configuration file, or after its model and data set."""
     name = Path(files[-1]).stem if files else f"{config.model.name}-{config.data.name}"
     try:
         return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
@@ -216,7 +216,7 @@ def _named(config: Training, files: Sequence[str]) -> Training:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: YAML's safe form has no tuples."""
+    """Convert tuples to lists: YAML's safe schema has no tuples."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

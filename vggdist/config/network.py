@@ -1,4 +1,4 @@
-"""Which network is trained, and with which weights it begins: the section ``model`` of a configuration."""
+"""Architecture and initial weights: the section ``model`` of a configuration."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ class ModelConfig:
     """The VGG network (Simonyan & Zisserman 2015, Table 1)."""
 
     name: Literal["vgg11", "vgg13", "vgg16", "vgg19", "custom"] = "vgg11"
-    """Columns A, B, D and E of the paper's table, or custom: the table in model.stages."""
+    """Architecture: columns A, B, D and E of the paper's table. custom: the stages in model.stages."""
     stages: tuple[tuple[int, int], ...] | None = None
-    """Table of a custom network: (convolutions, channels) of each stage; a 2x2 max pooling ends each stage."""
+    """Stages of a custom network: (convolutions, channels) of each; every stage ends with 2x2 max pooling."""
     batch_norm: bool = False
-    """Batch normalisation after each convolution (the convolutions then have no bias)."""
+    """Batch normalisation after each convolution; the convolutions then have no bias."""
     padding: Literal[0, 1] = 1
-    """Zero padding of the 3x3 convolutions in pixels: 1 keeps the size, 0 shrinks it by 2 at each convolution."""
+    """Zero padding of the 3x3 convolutions in pixels. 1 keeps the size; 0 reduces it by 2 per convolution."""
     width_divisor: int = 1
-    """Channels of every stage are divided by this number."""
+    """Divisor of the number of channels of every stage."""
     head: Literal["flatten", "global_average"] = "flatten"
-    """What the classifier sees: all positions of the last stage, or their mean."""
+    """Input of the classifier: the flattened features of the last stage, or their global average."""
     hidden: tuple[int, ...] = (4096, 4096)
-    """Widths of the fully connected layers before the class scores; an empty list has none."""
+    """Widths of the fully connected hidden layers; an empty list: none."""
     dropout: float = 0.5
-    """Probability of dropping each output of the fully connected hidden layers; 0 is no dropout."""
+    """Dropout probability of the fully connected hidden layers; 0: no dropout."""
     initializer: Literal["xavier", "he"] = "he"
-    """xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet; he: normal with variance 2 / fan_in."""
+    """Weight initialiser. xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet. he: normal with variance 2
+    / fan_in."""
     magnitude: float = 3.0
     """Magnitude of the Xavier initialiser."""
     pretrained: PathText | None = None
-    """Where the training begins: folder of a run or of a checkpoint, or file of a VGG network, from Gluon's model zoo
-    (.params), torchvision (.pth) or .safetensors. Layers that fit are taken, the others begin at random
-    (docs/fine-tuning.md). null: all begin at random."""
+    """Initial weights: folder of a run or of a checkpoint, or a file of a VGG network, from Gluon's model zoo (.params),
+    torchvision (.pth) or .safetensors. Layers that do not match are initialised randomly (docs/fine-tuning.md). null: all
+    layers are."""
     freeze: int = 0
-    """Stages, from the image on, that stay as they are: no gradient, no update, batch normalisation by its running
+    """Number of stages, from the input on, that are frozen: no gradient, no update, batch normalisation with its running
     statistics."""
 
     def __post_init__(self) -> None:

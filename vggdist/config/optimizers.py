@@ -1,6 +1,6 @@
-"""The optimizers by name: one entry each, with all that is known of one without MXNet.
+"""Table of the optimizers: descriptions and state names, available without MXNet.
 
-A new optimizer is an entry here and its rule, a method of :class:`vggdist.training.optimizer.Optimizer` (docs/extending.md).
+To add an optimizer, add an entry here and its update rule in :mod:`vggdist.training.optimizer` (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class OptimizerInfo(NamedTuple):
-    """What is known of an optimizer.
+    """Static description of an optimizer.
 
     Attributes:
-        text: for ``--help``.
-        states: what it remembers of each parameter, in arrays of the parameter's shape.
+        text: description for ``--help``.
+        states: names of its state arrays per parameter, each of the parameter's shape.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The options of a schema: key, type, default and text of each, read from the dataclasses themselves."""
+"""The options of a schema: key, type, default and help text of each, read from the dataclasses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATH, UNBOUNDED = "path", "unbounded"
 PathText = Annotated[str, PATH]
 """Type of a field that holds a path."""
 UnboundedFloat = Annotated[float, UNBOUNDED]
-"""Type of a field that may be infinite."""
+"""Type of a field that may be ``inf``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Metadata of a text field whose values are the keys of a table elsewhere; ``texts`` explains each in ``--help``."""
+    """Metadata of a text field whose values are the keys of a table; ``texts`` describes each in ``--help``."""
 
     texts: Mapping[str, str]
 
@@ -33,7 +33,7 @@ class Option:
     Attributes:
         key: ``section.name``.
         hint: its type.
-        text: the docstring under the field, and what its choices mean.
+        text: the docstring under the field, and the descriptions of its choices.
     """
 
     key: str
@@ -43,12 +43,12 @@ class Option:
 
     @property
     def allows_null(self) -> bool:
-        """Whether null is a value of the option."""
+        """Whether the option accepts null."""
         return type(None) in _alternatives(self.hint)
 
     @property
     def takes_text(self) -> bool:
-        """Whether the option takes what is written as it is, not as YAML reads it: ``on``, ``1e5`` and ``12:00`` are names."""
+        """Whether the option takes literal text instead of a YAML value: ``on``, ``1e5`` and ``12:00`` are names then."""
         kinds = _alternatives(self.hint)
         texts = [kind is str or get_origin(kind) is Literal and isinstance(get_args(kind)[0], str) for kind in kinds]
         return any(texts) and not {int, float} & {*kinds}
@@ -78,7 +78,7 @@ class Option:
 
     @property
     def metavar(self) -> str:
-        """What ``--help`` shows for the value."""
+        """The placeholder of the value in ``--help``."""
         names = []
         for kind in _alternatives(self.hint):
             if get_origin(kind) is Literal:
@@ -96,7 +96,7 @@ class Option:
 
 @functools.cache
 def options(schema: Any) -> Mapping[str, Option]:
-    """The options of a dataclass of sections, by key, in their order."""
+    """The options of a dataclass of sections by key, in order."""
     found = {}
     for section in dataclasses.fields(schema):
         part: Any = section.default_factory
@@ -104,13 +104,13 @@ def options(schema: Any) -> Mapping[str, Option]:
         for field in dataclasses.fields(part):
             key = f"{section.name}.{field.name}"
             hint = hints[field.name]
-            explained = [f"{name}: {text}." for name, text in _choices(hint).items()]
-            found[key] = Option(key, hint, getattr(default, field.name), " ".join([texts[field.name], *explained]))
+            choices = [f"{name}: {text}." for name, text in _choices(hint).items()]
+            found[key] = Option(key, hint, getattr(default, field.name), " ".join([texts[field.name], *choices]))
     return found
 
 
 def sections(schema: Any) -> Mapping[str, str]:
-    """The sections of a dataclass of sections, and the docstring of each."""
+    """The docstring of each section of a dataclass of sections, by name."""
     return {section.name: inspect.getdoc(section.default_factory) or "" for section in dataclasses.fields(schema)}
 
 
@@ -119,12 +119,12 @@ def _metadata(hint: Any) -> list[Any]:
 
 
 def _choices(hint: Any) -> Mapping[str, str]:
-    """Text of each value of a field with a :class:`Choice`; empty for another one."""
+    """Description of each value of a field with a :class:`Choice`; empty for other fields."""
     return next((mark.texts for mark in _metadata(hint) if isinstance(mark, Choice)), {})
 
 
 def _alternatives(hint: Any, strip: bool = True) -> tuple[Any, ...]:
-    """The members of a union, or the type itself; without metadata unless they are asked for."""
+    """The members of a union, or the type itself; ``strip`` removes their metadata."""
     if get_origin(hint) in (types.UnionType, typing.Union):
         return tuple(kind for member in get_args(hint) for kind in _alternatives(member, strip))
     return _alternatives(get_args(hint)[0]) if strip and get_origin(hint) is Annotated else (hint,)
@@ -139,7 +139,7 @@ def _example(kind: Any) -> str:
 
 
 def _texts(section: Any) -> dict[str, str]:
-    """The string under each field of a dataclass and of those that it extends, by the field's name."""
+    """The docstring under each field of a dataclass and its base classes, by the field's name."""
     texts = {}
     for kind in section.__mro__[:-1]:  # all but object
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body

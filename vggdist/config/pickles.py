@@ -1,8 +1,8 @@
-"""Pickles that this program did not write, read by an interpreter of the operations that plain data consist of.
+"""Safe reading of untrusted pickles: an interpreter of the opcodes for plain data, which calls no function.
 
-Python's unpickler builds whatever a file asks for, even where the functions that it may call are few: ``numpy.ndarray`` of any
-size, a list of eight bytes for each number up to 2^32, a tuple whose hash takes hours. Here no function is called: a subclass
-of :class:`PickleReader` says which names a file may hold and what becomes of their calls.
+An allowlist of callables does not make Python's unpickler safe: a small file can still create a ``numpy.ndarray`` of any size,
+a memo of 2^32 entries, or a tuple whose hash takes hours. A subclass of :class:`PickleReader` lists the names that a file may
+contain and interprets their calls.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ _MARK = object()
 
 
 class NamesError(ValueError):
-    """A pickle that names a function or type which it must not name; it was not called."""
+    """A pickle contains the name of a function or type that is not allowed; it was not called."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A function or type that a pickle names: ``"module name"``."""
+    """Reference to a function or type in a pickle: ``"module name"``."""
 
     name: str
 
 
 class PickleReader:
-    """The state of a pickle that is being read. Its memory is proportional to the pickle's length.
+    """Interpreter of one pickle. Its memory is proportional to the pickle's length.
 
-    A pickle is made of dictionaries with text as keys, lists, tuples, whole numbers, truth values, None, and text (bytes
-    become text by Latin-1, as Python 2 wrote it). What else it has goes through the methods that a subclass defines.
+    It supports dictionaries with text keys, lists, tuples, integers, booleans, None, and text (bytes are decoded by Latin-1,
+    as Python 2 wrote them). Subclasses override :meth:`called`, :meth:`built` and :meth:`persistent` for everything else.
     """
 
     def __init__(self, names: Collection[str], kind: str) -> None:
-        """Begin.
+        """Start with an empty stack.
 
         Args:
-            names: ``"module name"`` of the functions and types that may be named.
-            kind: of file, for messages.
+            names: ``"module name"`` of the allowed functions and types.
+            kind: kind of the file, for messages.
         """
         self._names = {name: Named(name) for name in names}
         self._kind = kind
@@ -46,37 +46,37 @@ class PickleReader:
         self._memo: dict[int, Any] = {}
 
     def read(self, content: bytes | BinaryIO) -> Any:
-        """What a pickle holds; a file is left behind the pickle's end.
+        """Read the value of a pickle; a file is left positioned at the pickle's end.
 
         Raises:
-            NamesError: it names another function or type.
-            ValueError: it is not whole, or not made of what such a file is made of.
+            NamesError: a function or type is not allowed.
+            ValueError: the pickle is incomplete, or has an unsupported opcode.
         """
         try:
             for operation, argument, _ in pickletools.genops(content):
-                self._follow(operation.name, argument)
-            found = self._pop()
+                self._execute(operation.name, argument)
+            value = self._pop()
         except (MemoryError, ValueError):
             raise
-        except Exception as error:  # operands of other types and numbers than an operation takes
-            raise ValueError(f"an operation has operands of no use ({type(error).__name__})") from error
+        except Exception as error:  # the number or the types of the operands are wrong
+            raise ValueError(f"an operation has invalid operands ({type(error).__name__})") from error
         if self._stack:
             raise ValueError("it holds more than one value")
-        return found
+        return value
 
     def called(self, function: Named, arguments: tuple[Any, ...]) -> Any:
-        """What a call of a named function makes."""
-        raise ValueError(f"it calls a function as no {self._kind} does")
+        """Return the result of a call (REDUCE)."""
+        raise ValueError(f"a {self._kind} does not call functions in this way")
 
-    def built(self, made: Any, state: Any) -> None:
-        """Give something that a call has made its state."""
-        raise ValueError("something without a state gets one")
+    def built(self, instance: Any, state: Any) -> None:
+        """Set the state of the result of a call (BUILD)."""
+        raise ValueError("an object without state gets one")
 
     def persistent(self, identity: Any) -> Any:
-        """What stands in the file for something outside of the pickle."""
-        raise ValueError(f"no {self._kind} has the operation BINPERSID")
+        """Resolve a reference to an object outside the pickle (BINPERSID)."""
+        raise ValueError(f"a {self._kind} does not have the operation BINPERSID")
 
-    def _follow(self, name: str, argument: Any) -> None:
+    def _execute(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name]())
         elif name in _VALUES:
@@ -107,7 +107,7 @@ class PickleReader:
         elif name == "BINPERSID":
             self._stack.append(self.persistent(self._pop()))
         elif name not in ("PROTO", "STOP"):
-            raise ValueError(f"no {self._kind} has the operation {name}")
+            raise ValueError(f"a {self._kind} does not have the operation {name}")
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -120,7 +120,7 @@ class PickleReader:
         return self._stack[-1]
 
     def _marked(self) -> list[Any]:
-        """All above the newest mark, which is removed as well."""
+        """Pop all values above the topmost mark, and the mark."""
         values = []
         while self._stack[-1] is not _MARK:
             values.append(self._stack.pop())
@@ -128,14 +128,14 @@ class PickleReader:
         return values[::-1]
 
     def _set_items(self, values: list[Any]) -> None:
-        # The hash of a nested tuple would take exponential time.
+        # Only text keys: the hash of a nested tuple takes exponential time.
         if len(values) % 2 or not all(isinstance(key, str) for key in values[::2]):
             raise ValueError("a key of a dictionary is not a string")
         self._top(dict).update(zip(values[::2], values[1::2]))
 
     def _reduced(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Named) or not isinstance(arguments, tuple):
-            raise ValueError("it calls what is no function")
+            raise ValueError("it calls an object that is not a function")
         return self.called(function, arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a plan can be asked for beside everything that a run can be asked for."""
+"""Options of ``vggdist plan``, in addition to those of a run."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from vggdist.config.schema import Config
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """The job that is planned, and the machines that it would run on."""
+    """The planned job and its hardware."""
 
     ranks: int = 2
-    """Ranks of the job; predicted scaling is told for 1, 2, 4 ... up to this number."""
+    """Ranks of the job; scaling is predicted for 1, 2, 4 ... up to this number."""
     ranks_per_host: int = 4
-    """Ranks on one host."""
+    """Ranks per host."""
     images_per_s: float | None = None
-    """Images per second that one rank alone trains on its batch, measured on the machine that is meant. null: scaling is
+    """Training throughput of a single rank in images/s, measured on the target hardware with its batch size. null: scaling is
     not predicted."""
     samples: int | None = None
-    """Training samples, where the data are not at hand. null: as the data set has them."""
+    """Number of training samples. null: that of the data set, which must be readable."""
     memory: float | None = None
-    """Memory of one rank in GiB; a plan that needs more is refused. null: it is estimated, and not judged."""
+    """Memory limit of one rank in GiB; a plan that needs more is an error. null: memory is only estimated."""
     cores: int | None = None
-    """Cores of one host; a plan whose ranks would wait for images is warned of. null: they are not judged."""
+    """Cores per host; the plan warns if decoding limits the throughput. null: not checked."""
     short_side: int | None = None
-    """Short side of the stored pictures in pixels (vggdist prepare --short-side). null: as ImageNet has them."""
+    """Short side of the stored images in pixels (vggdist prepare --short-side). null: that of ImageNet's images."""
     network_bandwidth: float = 25.0
-    """Line rate of the network of one host, Gbit/s."""
+    """Line rate of the network between hosts, Gbit/s per host."""
     network_share: float = 0.81
-    """Share of the line rate that a reduction gets; calibrated on published runs: 0.81 with RDMA, 0.54 with TCP."""
+    """Fraction of the line rate that an allreduce reaches; calibrated on published runs: 0.81 with RDMA, 0.54 with TCP."""
     network_latency: float = 9.6
-    """Latency of one message between hosts, microseconds (NCCL's own figure for its ring)."""
+    """Latency of one message between hosts in microseconds (NCCL's constant for its ring)."""
     byte_cost: float = 0.0
-    """Nanoseconds of computation that each byte sent costs a rank. 0: the network has cores of its own. With Gloo on the only
-    core of a rank 1.7 were measured, with compressed gradients 7 (docs/plan.md)."""
+    """Core time of a rank per sent byte in nanoseconds. 0: communication runs on other cores. Measured with Gloo on a rank's
+    only core: 1.7, with compressed gradients 7 (docs/plan.md)."""
     host_bandwidth: float = 96.0
-    """Bandwidth between two ranks of one host, Gbit/s (NCCL's own figure for PCIe 3.0 x16)."""
+    """Bandwidth between two ranks of one host, Gbit/s (NCCL's constant for PCIe 3.0 x16)."""
     host_latency: float = 5.7
-    """Latency of one message within a host, microseconds (NCCL's own figure for its ring over PCIe)."""
+    """Latency of one message within a host in microseconds (NCCL's constant for its ring over PCIe)."""
     fusion_threshold: float = 128.0
     """Horovod's fusion buffer in MiB (HOROVOD_FUSION_THRESHOLD)."""
     published: bool = False
-    """Instead of a plan, print what the model predicts for published measurements, beside what was measured."""
+    """Instead of a plan, print the model's predictions for published measurements beside the measured values."""
 
     def __post_init__(self) -> None:
         for key, unit in (
@@ -61,11 +61,11 @@ class PlanConfig:
             require(value is None or 0 < value < inf, f"plan.{key}", value, "a positive number")
         for key in ("network_latency", "host_latency", "fusion_threshold", "byte_cost"):
             require(0 <= getattr(self, key) < inf, f"plan.{key}", getattr(self, key), "0 or more")
-        require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a share above 0 and at most 1")
+        require(0 < self.network_share <= 1, "plan.network_share", self.network_share, "a fraction above 0 and at most 1")
 
 
 @dataclass(frozen=True)
 class PlanRequest(Config):
-    """A whole run, and the job that it is planned as."""
+    """A run and the job that is planned for it."""
 
     plan: PlanConfig = field(default_factory=PlanConfig)

@@ -1,9 +1,8 @@
-"""Everything that a run can be asked for, as frozen dataclasses.
+"""Schema of a run's configuration, as frozen dataclasses.
 
-The docstring under a field is its text in ``--help``; the default is what a run does when nothing is said. A value that
-makes no sense alone is refused here with a ``ValueError`` that names its key; what can only be judged with the data or the
-ranks at hand (a batch larger than the data set, say) is refused where both are known, by a
-:class:`~vggdist.config.errors.RequestError`.
+The docstring under a field is its text in ``--help``. A value that is invalid by itself raises ``ValueError`` here, with its
+key. A value that is invalid for the data or the ranks, such as a batch larger than the data set, raises
+:class:`~vggdist.config.errors.RequestError` where those are known.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from vggdist.config.network import ModelConfig
 from vggdist.config.optimizers import OPTIMIZERS
 from vggdist.config.options import Choice, PathText, UnboundedFloat
 
-_NAME = "a folder's name: printable, at most 200 bytes, without '/', and not beginning with '.' or '-'"
+_NAME = "a folder name: printable, at most 200 bytes, without '/', not starting with '.' or '-'"
 
 
 def _is_name(text: str) -> bool:
@@ -27,21 +26,21 @@ def _is_name(text: str) -> bool:
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """On what a command computes."""
+    """The device of a command."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: the GPU of this local rank when there is one that MXNet can run on, else the CPU."""
+    """Device. auto: the GPU of the local rank if MXNet can run on it, else the CPU."""
     deterministic: bool = True
-    """On a GPU take only algorithms of cuDNN that repeat bit for bit. false: the fastest."""
+    """Use only deterministic cuDNN algorithms on GPUs. false: the fastest ones."""
 
 
 @dataclass(frozen=True)
 class ExecutionConfig(DeviceConfig):
-    """On what a command computes, and how several ranks are watched."""
+    """The device of a command, and the watchdog of its ranks."""
 
     timeout: UnboundedFloat = 120.0
-    """Seconds after which one of several ranks that does not move, or gives no sign of life, ends the job on every rank. The
-    first two steps, and the first two batches of an evaluation, may take five times as long: graphs are built then."""
+    """Watchdog timeout in seconds: a rank that makes no progress or sends no heartbeat for this time ends the job on all
+    ranks. It is five times as long for the first two steps and the first two evaluation batches, in which graphs are built."""
 
     def __post_init__(self) -> None:
         require(self.timeout >= 1, "run.timeout", self.timeout, "at least 1 second")
@@ -49,36 +48,36 @@ class ExecutionConfig(DeviceConfig):
 
 @dataclass(frozen=True)
 class RunConfig(ExecutionConfig):
-    """Where a run lives, how it starts, and on what it computes."""
+    """The run: name, folder, seed, resumption, logging and limits."""
 
     seed: int = 0
-    """Seed of everything random: initial parameters, order of samples, augmentation, dropout."""
+    """Random seed of initial parameters, sample order, augmentation and dropout."""
     name: str = ""
-    """Name of the run; its folder is <run.directory>/<run.name>. Empty: that of the configuration file without its ending,
+    """Name of the run; its folder is <run.directory>/<run.name>. Empty: the name of the configuration file without its suffix,
     else <model.name>-<data.name>."""
     directory: PathText = "runs"
-    """Folder that holds the runs."""
+    """Parent folder of the runs."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: continue from the newest whole checkpoint of this run, if there is one. never: start anew; a folder that
-    already holds checkpoints is refused, naming what would be overwritten, unless run.overwrite is true."""
+    """auto: resume from the newest complete checkpoint of this run, if there is one. never: start from scratch; it is an error
+    if the run's folder has checkpoints, unless run.overwrite is true."""
     overwrite: bool = False
     """With run.resume never: remove the checkpoints, logs and results of the earlier run of this name."""
     log_every: int = 10
-    """Steps between two reports of the training metrics (the only time at which the loop reads their values)."""
+    """Steps between two reports of the training metrics. The training loop reads their values only then."""
     max_time: str | None = None
-    """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS: shortly before it the run saves a checkpoint
-    and ends with exit code 75. null: none."""
+    """Wall-clock limit since the start of the command, HH:MM:SS or D-HH:MM:SS. Shortly before it, the run saves a checkpoint
+    and ends with exit code 75. null: no limit."""
     elastic: bool = False
-    """Go on in the surviving processes when ranks die, join or leave (docs/elastic.md). Needs horovodrun with
-    --host-discovery-script, and Gloo; takes twice the memory of network and optimizer on each rank's host."""
+    """Continue in the remaining processes when ranks fail, join or leave (docs/elastic.md). Requires horovodrun with
+    --host-discovery-script, and Gloo. Doubles the memory for network and optimizer on each rank's host."""
     layer_norms: bool = False
-    """Report with the training metrics the norm of each layer's gradient and weights, for TensorBoard."""
+    """Report the norms of each layer's gradient and weights to TensorBoard with the training metrics."""
     drift_steps: int | None = None
     """Steps between two comparisons of the ranks' parameters; a difference ends the run. null: each epoch; 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.seed < 2**32, "run.seed", self.seed, "a whole number from 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "run.seed", self.seed, "an integer from 0 to 4294967295")
         require(self.name == "" or _is_name(self.name), "run.name", self.name, _NAME)
         require(self.log_every >= 1, "run.log_every", self.log_every, "at least 1 step")
         if self.max_time is not None:
@@ -91,22 +90,22 @@ class RunConfig(ExecutionConfig):
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What MXNet, OpenMP, Open MPI and Horovod find when they start (docs/performance.md)."""
+    """Environment of MXNet, OpenMP, Open MPI and Horovod (docs/performance.md)."""
 
     preset: Literal["auto", "cpu", "gpu", "none"] = "auto"
-    """Set of environment variables; one that has a value already keeps it. auto: gpu where there is one that MXNet can run on
-    and run.device is not cpu, else cpu. none: no variable is set, no rank is bound."""
+    """Preset of environment variables; variables that are already set are kept. auto: gpu if MXNet can run on a GPU and
+    run.device is not cpu, else cpu. none: set no variables and bind no ranks."""
     bind: bool = True
-    """With the preset cpu: give each rank of a host cores of its own, where they divide and no launcher has done it. With the
-    preset gpu: keep each rank to the cores near its GPU."""
+    """CPU affinity. With preset cpu: bind each rank of a host to its own cores, if they divide evenly and the launcher has not
+    bound the ranks. With preset gpu: bind each rank to the cores near its GPU."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How gradients change the parameters."""
+    """The optimizer."""
 
     name: Annotated[str, Choice({name: info.text for name, info in OPTIMIZERS.items()})] = "sgd"
-    """The rule."""
+    """Update rule."""
     learning_rate: float = 0.05
     """Peak learning rate."""
     scale_learning_rate: bool = False
@@ -114,11 +113,11 @@ class OptimizerConfig:
     momentum: float = 0.9
     """Momentum of sgd, nag and lars."""
     beta1: float = 0.9
-    """Decay of Adam's mean of gradients."""
+    """Decay rate of Adam's first moment."""
     beta2: float = 0.999
-    """Decay of Adam's mean of squared gradients."""
+    """Decay rate of Adam's second moment."""
     epsilon: float = 1e-8
-    """Term that keeps Adam's and LARS's divisions finite."""
+    """Constant in the denominators of Adam and LARS for numerical stability."""
     lars_trust: float = 0.001
     """Trust coefficient eta of LARS."""
     weight_decay: float = 5e-4
@@ -126,9 +125,9 @@ class OptimizerConfig:
     decay_all: bool = False
     """Apply weight decay to biases and batch-norm parameters as well."""
     backbone_rate: float = 1.0
-    """Learning rate of the layers that are taken from model.pretrained, as a multiple of that of the others."""
+    """Factor of the learning rate of the layers from model.pretrained."""
     clip_norm: float | None = None
-    """Scale the gradient down to this global norm where it is larger; null: never."""
+    """Maximum global norm of the gradient; larger gradients are scaled down. null: no clipping."""
 
     def __post_init__(self) -> None:
         require(self.name in OPTIMIZERS, "optimizer.name", self.name, f"one of {', '.join(OPTIMIZERS)}")
@@ -143,7 +142,7 @@ class OptimizerConfig:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What is remembered of each parameter; SGD without momentum remembers nothing."""
+        """Names of the state arrays per parameter; SGD without momentum has none."""
         return () if self.name == "sgd" and self.momentum == 0 else OPTIMIZERS[self.name].states
 
 
@@ -152,26 +151,26 @@ class ScheduleConfig:
     """The learning rate as a function of the step."""
 
     name: Literal["constant", "step", "cosine", "polynomial", "one_cycle"] = "one_cycle"
-    """Course of the learning rate after the warm-up. one_cycle rises and falls along cosines (Smith & Topin 2018)."""
+    """Schedule after the warm-up. one_cycle rises and falls along cosines (Smith & Topin 2018)."""
     warmup_epochs: float = 0.0
-    """Epochs over which the learning rate rises linearly from schedule.warmup_factor times its value."""
+    """Epochs of linear warm-up, starting at schedule.warmup_factor times the learning rate."""
     warmup_factor: float = 0.1
-    """Share of the learning rate at which the warm-up starts."""
+    """Initial fraction of the learning rate in the warm-up."""
     milestones: tuple[float, ...] = ()
-    """Epochs at which the step schedule multiplies the learning rate by schedule.gamma."""
+    """step: epochs at which the learning rate is multiplied by schedule.gamma."""
     gamma: float = 0.1
-    """Factor of the step schedule."""
+    """step: factor of the learning rate at each milestone."""
     power: float = 2.0
-    """Exponent of the polynomial schedule."""
+    """polynomial: exponent."""
     final_factor: float = 0.0
-    """Share of the learning rate at the end of the cosine, polynomial and one_cycle schedules."""
+    """cosine, polynomial, one_cycle: final fraction of the learning rate."""
     rise: float = 0.3
-    """Share of the steps over which the one_cycle schedule rises."""
+    """one_cycle: fraction of the steps in which the learning rate rises."""
 
     def __post_init__(self) -> None:
         require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "0 or more epochs")
-        require(0 <= self.warmup_factor <= 1, "schedule.warmup_factor", self.warmup_factor, "a share from 0 to 1")
-        require(list(self.milestones) == sorted(self.milestones), "schedule.milestones", self.milestones, "rising epochs")
+        require(0 <= self.warmup_factor <= 1, "schedule.warmup_factor", self.warmup_factor, "a fraction from 0 to 1")
+        require(list(self.milestones) == sorted(self.milestones), "schedule.milestones", self.milestones, "ascending epochs")
         require(
             self.name != "step" or len(self.milestones) > 0,
             "schedule.milestones",
@@ -180,72 +179,71 @@ class ScheduleConfig:
         )
         require(self.gamma > 0, "schedule.gamma", self.gamma, "a positive number")
         require(self.power > 0, "schedule.power", self.power, "a positive number")
-        require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "a share from 0 to 1")
-        require(0 < self.rise < 1, "schedule.rise", self.rise, "a share between 0 and 1")
+        require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "a fraction from 0 to 1")
+        require(0 < self.rise < 1, "schedule.rise", self.rise, "a fraction above 0 and below 1")
 
 
 @dataclass(frozen=True)
 class ArithmeticConfig:
-    """How a network computes."""
+    """Arithmetic of a network."""
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type in which convolutions and fully connected layers compute; parameters stay float32. bfloat16: on CPUs with AVX-512,
-    faster where they have avx512_bf16. float16: on GPUs of compute capability 7.0 and up (docs/gpu.md)."""
+    """Data type of convolutions and fully connected layers; parameters stay float32. bfloat16: on CPUs with AVX-512, faster
+    with avx512_bf16. float16: on GPUs of compute capability 7.0 or higher (docs/gpu.md)."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(ArithmeticConfig):
-    """The length of the training and what a step is."""
+    """Length of the training, batches, gradient exchange and loss."""
 
     epochs: float = 20.0
-    """Passes over the training set; a fraction ends within an epoch."""
+    """Epochs to train; may be fractional."""
     steps: int | None = None
-    """Length in steps instead of epochs."""
+    """Steps to train, instead of train.epochs."""
     batch_size: int = 32
-    """Samples that each rank takes in one step; the global batch is this times the number of ranks."""
+    """Samples per rank and step; the global batch size is this times the number of ranks."""
     global_batch_size: int | None = None
-    """Samples of one step over all ranks, instead of train.batch_size."""
+    """Samples per step over all ranks, instead of train.batch_size."""
     accumulation: int = 1
-    """Parts into which each rank's batch is cut; their gradients are accumulated and reduced once."""
+    """Micro-batches per step: each rank's batch is split into this many, and their accumulated gradients are reduced once."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
+    """Fraction of the target that is distributed evenly over all classes (Szegedy et al. 2016)."""
     compression: Literal["none", "fp16"] = "none"
-    """Type in which gradients travel between the ranks."""
+    """Data type of gradients in the allreduce; none: that of the parameters."""
     factors: Literal["auto", "always", "never"] = "auto"
-    """Whether fully connected layers send two thin matrices, from which every rank computes the gradient of the global batch,
-    in place of the gradient. auto: those for which that takes less time, where the ranks are on several hosts."""
+    """Send two thin matrices per fully connected layer instead of its gradient; every rank computes the gradient of the global
+    batch from them. auto: for the layers in which this is faster, if the ranks are on several hosts."""
     network_bandwidth: float = 10.0
-    """Gbit/s between two hosts, by which train.factors auto chooses; bench allreduce measures it."""
+    """Bandwidth between two hosts in Gbit/s, used by train.factors auto; bench allreduce measures it."""
     bucket_cap_mb: UnboundedFloat | None = None
-    """Size in MiB from which a bucket of gradients is full and travels, beside the rest of the backward pass. 0: each gradient
-    by itself; .inf: all of them together, after it. null: 25 on GPUs; on CPUs 1 where the ranks are on several hosts, else
-    .inf."""
+    """Size of a gradient bucket in MiB. A full bucket is reduced while the backward pass continues. 0: each gradient by
+    itself; .inf: all gradients in one bucket, after the backward pass. null: 25 on GPUs; on CPUs 1 if the ranks are on several
+    hosts, else .inf."""
     loss_scale: Literal["dynamic"] | float | None = None
-    """Factor of the loss before the backward pass, by which the update divides the gradients again. dynamic: it starts at
-    65,536 (1,024 with train.compression fp16), is halved when a gradient overflows, and that step's update is left out; it is
-    doubled after 2,000 steps without. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression
-    fp16."""
+    """Factor of the loss before the backward pass; the update divides the gradients by it. dynamic: starts at 65,536 (1,024
+    with train.compression fp16), is halved when a gradient overflows, which also skips the update, and is doubled after 2,000
+    steps without overflow. null: dynamic with train.precision float16, else 1, or 1,024 with train.compression fp16."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: samples of rare classes count more in the training loss, so that each class has the same share of it: the loss
-    of a sample is multiplied by N / (K n) for n of N training samples in its class, and K classes."""
+    """balanced: weight the training loss so that all classes contribute equally: by N / (K n) for a class with n of the N
+    training samples, and K classes."""
     patience: float | None = None
-    """Epochs without a better evaluation (checkpoint.best_metric, of the validation set where there is one) after which the
-    run ends, at the next evaluation (evaluation.every_epochs). null: it goes to its end."""
+    """Early stopping: epochs without improvement of checkpoint.best_metric (of the validation set, else of the test set) after
+    which the run ends, at an evaluation (evaluation.every_epochs). null: no early stopping."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is not finite does: stop ends the run and names step and rank; skip leaves out this
-    step's update on all ranks."""
+    """Action for a loss or gradient that is not finite. stop: end the run and report step and rank. skip: skip the update of
+    this step on all ranks."""
     loss_smoothing: float = 0.01
-    """Weight of the newest step in the moving average of the loss (train/loss_moving_average). It starts at the loss of the
-    first step, as in the MXNet tutorials, so with the default it stands near that for about a hundred steps."""
+    """Weight of the current step in the moving average of the loss (train/loss_moving_average). The average starts at the loss
+    of the first step, as in the MXNet tutorials, so with the default it stays close to it for about a hundred steps."""
 
     @property
     def has_dynamic_loss_scale(self) -> bool:
-        """Whether the loss scale follows what overflows."""
+        """Whether the loss scale adapts to overflows."""
         return self.loss_scale == "dynamic" or self.loss_scale is None and self.precision == "float16"
 
     @property
     def can_skip(self) -> bool:
-        """Whether a step may be left out, which takes a copy of what it changes."""
+        """Whether a step's update may be skipped; this requires a copy of the state that it changes."""
         return self.nonfinite == "skip" or self.has_dynamic_loss_scale
 
     def __post_init__(self) -> None:
@@ -269,13 +267,13 @@ class TrainConfig(ArithmeticConfig):
 
 @dataclass(frozen=True)
 class MeasuringConfig:
-    """How a network is measured."""
+    """How a network is evaluated."""
 
     batch_size: int = 128
-    """Images that a rank evaluates at once; with several crops, each counts."""
+    """Images per rank in one evaluation batch; each crop counts as an image."""
     crops: Literal[1, 5, 10] = 1
-    """Crops of each image whose softmax is averaged: 1: the centre; 5: this and the corners; 10: these and their mirror
-    images (Krizhevsky et al. 2012, section 4.1). Several need augment.resize above the image size."""
+    """Crops of each image whose softmax outputs are averaged. 1: the centre; 5: centre and corners; 10: these and their mirror
+    images (Krizhevsky et al. 2012, section 4.1). 5 and 10 require augment.resize above data.image_size."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
@@ -288,12 +286,12 @@ class MeasuringConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig(MeasuringConfig):
-    """When the network is measured, and on what."""
+    """When the network is evaluated, and on which images."""
 
     every_epochs: int = 1
-    """Epochs between two evaluations of the test set; it is always evaluated at the end. 0: only at the end."""
+    """Epochs between two evaluations; the last one is always at the end. 0: only at the end."""
     training_set: bool = False
-    """Evaluate the training set as well (without augmentation)."""
+    """Also evaluate the training set, without augmentation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -302,18 +300,19 @@ class EvaluationConfig(MeasuringConfig):
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept of the run."""
+    """When checkpoints are written, and which are kept."""
 
     every_epochs: int = 1
-    """Epochs between two checkpoints; one is always written at the end. 0: only at the end."""
+    """Epochs between two checkpoints; the last one is always at the end. 0: only at the end."""
     every_steps: int | None = None
-    """Steps between two checkpoints, instead of epochs."""
+    """Steps between two checkpoints, instead of checkpoint.every_epochs."""
     keep_last: int = 2
-    """Newest checkpoints that are kept, beside the best."""
+    """Number of newest checkpoints to keep, in addition to the best."""
     keep_every: int = 0
-    """Checkpoints whose step is a multiple of this number are kept for good. 0: none is."""
+    """Keep every checkpoint whose step is a multiple of this number. 0: off."""
     best_metric: Literal["top1", "top5", "loss", "macro_f1", "auc"] = "top1"
-    """Metric by which the best checkpoint is kept: of the validation set (data.validation), else of the test set."""
+    """Metric that selects the best checkpoint: of the validation set (data.validation) if there is one, else of the test
+    set."""
 
     def __post_init__(self) -> None:
         require(self.every_epochs >= 0, "checkpoint.every_epochs", self.every_epochs, "0 or more epochs")
@@ -325,7 +324,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """Configuration of a run."""
 
     run: RunConfig = field(default_factory=RunConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
@@ -339,7 +338,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        expected = "null with evaluation.every_epochs 0, which leaves one evaluation, at the end"
+        expected = "null with evaluation.every_epochs 0, because the only evaluation is then at the end"
         waits = self.train.patience is not None
         require(not waits or self.evaluation.every_epochs > 0, "train.patience", self.train.patience, expected)
         rate = self.optimizer.backbone_rate

@@ -1,11 +1,11 @@
-"""The option that a person most likely meant."""
+"""Suggestions for unknown keys."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 
-# What other trainers call the same thing: the words of torchvision, timm, Keras, Lightning and Gluon's scripts.
+# Names of the same options in torchvision, timm, Keras, Lightning and Gluon's scripts.
 _ALIASES = {
     "optimizer.learning_rate": ("lr", "base_lr", "max_lr", "rate", "eta", "learning_rate"),
     "optimizer.weight_decay": ("wd", "decay", "l2", "weight_decay"),
@@ -41,23 +41,23 @@ _CLOSE = 0.8
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that differs least; None where none is close."""
+    """The most similar known word; None if none is close."""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=_CLOSE)), None)
 
 
-def meant(key: str, known: Sequence[str]) -> str | None:
-    """The known key that ``key``, with or without a section, stands for: by another name, another section or a slip."""
+def suggested_key(key: str, known: Sequence[str]) -> str | None:
+    """The known key that most likely corresponds to ``key``: an alias, another section or a typing error."""
     section, _, name = key.replace("-", "_").rpartition(".")
-    named = _KEYS.get(name.lower())
+    alias = _KEYS.get(name.lower())
     names: dict[str, str] = {}
     for other in known:
         names.setdefault(other.rpartition(".")[2], other)
-    slip = closest(name, list(names))
+    similar = closest(name, list(names))
     in_section = [other for other in known if other.startswith(f"{section}.")]
     candidates = (
-        named if named in known else None,
+        alias if alias in known else None,
         names.get(name),
         closest(f"{section}.{name}", in_section or list(known)),
-        names[slip] if slip else None,
+        names[similar] if similar else None,
     )
     return next((candidate for candidate in candidates if candidate is not None), None)

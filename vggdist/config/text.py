@@ -1,17 +1,17 @@
-"""Text that every console and every file in UTF-8 can hold."""
+"""Escaping of characters that cannot be printed or encoded in UTF-8."""
 
 from __future__ import annotations
 
 import re
 
-# Control characters, and the lone surrogates by which Python stands for bytes of a file name that are not UTF-8 (PEP 383).
+# Control characters, and the lone surrogates by which Python represents file name bytes that are not UTF-8 (PEP 383).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    """``str(text)`` on one line, with an escape in place of each character that cannot be printed.
+    """Convert to ``str`` on one line, with unprintable characters escaped.
 
-    A byte of a file name that is not UTF-8 becomes ``\\xNN``, as it is written in a shell's ``$'...'``.
+    A file name byte that is not UTF-8 becomes ``\\xNN``, as in a shell's ``$'...'``.
     """
     return _UNPRINTABLE.sub(_escaped, str(text))
 

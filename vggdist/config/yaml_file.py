@@ -1,4 +1,4 @@
-"""A YAML file of settings, read strictly: each key once, no more than a configuration needs, every value with its line."""
+"""Strict YAML parser for settings: no duplicate keys, limited size and depth, and a line number for each value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vggdist.config.errors import RequestError
 
 MAX_BYTES = 2**20
 _MAX_DEPTH = 16
-_MAX_NODES = 10_000  # with every alias followed; a complete configuration has some 200
+_MAX_NODES = 10_000  # with all aliases expanded; a complete configuration has about 200
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML 1.1 with 1e-7 as a number, and without dates."""
+    """YAML 1.1, except that 1e-7 is a number and dates are text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -36,11 +36,11 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a section, as a file has it.
+    """One key of a section in a file.
 
     Attributes:
-        value: as YAML reads it.
-        text: a single value as it is written; None for null, a list or a mapping.
+        value: parsed as YAML.
+        text: the literal text of a scalar; None for null, a list or a mapping.
         line: from 1.
     """
 
@@ -52,7 +52,7 @@ class Entry:
 
 
 def parse_value(text: str) -> Any:
-    """A value of a flag, as YAML reads it; text that is no YAML is itself."""
+    """Parse a flag's value as YAML; text that is not valid YAML is returned unchanged."""
     try:
         return _construct(_compose(text))
     except (yaml.YAMLError, RequestError, UnicodeEncodeError):
@@ -60,19 +60,19 @@ def parse_value(text: str) -> Any:
 
 
 def parse_file(content: str, name: str) -> list[Entry]:
-    """The entries of a file of sections.
+    """Parse a file of sections.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
-        RequestError: the content is not YAML, a key is there twice, a section has no keys, or the file is out of all
-            proportion; the message names the file and the line.
+        RequestError: the content is not YAML, a key is duplicate, a section has no keys, or the file exceeds a limit; the
+            message names the file and the line.
     """
     try:
         root = _compose(content)
         if not isinstance(root, yaml.MappingNode):
-            raise RequestError("it holds no sections; expected lines such as 'train:' with keys under it")
+            raise RequestError("it has no sections; expected lines such as 'train:' with indented keys below")
         return [entry for section in _pairs(root) for entry in _entries(*section)]
     except yaml.YAMLError as error:
         raise RequestError(f"{name}{_explanation(error, content)}") from None
@@ -83,14 +83,14 @@ def parse_file(content: str, name: str) -> list[Entry]:
 def _entries(key: yaml.Node, section: yaml.Node) -> Iterator[Entry]:
     if not isinstance(section, yaml.MappingNode):
         got = "empty" if section.tag == _NULL else "not a section"
-        raise RequestError(f"line {_line(key)}: {key.value} is {got}; expected its keys under it, or remove it")
+        raise RequestError(f"line {_line(key)}: {key.value} is {got}; expected indented keys below it; add some or remove it")
     for name, value in _pairs(section):
         text = value.value if isinstance(value, yaml.ScalarNode) and value.tag != _NULL else None
         yield Entry(str(key.value), str(name.value), _construct(value), text, _line(name))
 
 
 def _compose(content: str) -> yaml.Node:
-    """The graph of a document, after a look at its size."""
+    """The node graph of a document, after its size is checked."""
     depth = 0
     for event in yaml.parse(content, Loader=_Loader):  # event by event: composing is recursive
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -106,9 +106,9 @@ def _compose(content: str) -> yaml.Node:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Nodes below a node, each as often as aliases name it."""
+    """Number of nodes of a tree with all aliases expanded."""
     if id(node) not in known:
-        known[id(node)] = _MAX_NODES + 1  # an alias within its own anchor never ends
+        known[id(node)] = _MAX_NODES + 1  # an alias within its own anchor has infinite size
         children = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
         inner = children if isinstance(node, yaml.CollectionNode) else ()
         known[id(node)] = 1 + sum(_size(child, known) for child in inner)
@@ -116,15 +116,15 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _pairs(mapping: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Key and value, each key once."""
-    seen: dict[str, int] = {}
+    """The keys and values of a mapping without duplicate keys."""
+    line_of: dict[str, int] = {}
     for key, _ in mapping.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
             raise RequestError(f"line {_line(key)}: expected a key")
-        if key.value in seen:
-            where = f"lines {seen[key.value]} and {_line(key)}"
-            raise RequestError(f"{where}: the key {key.value} is there twice; keep one of them")
-        seen[key.value] = _line(key)
+        if key.value in line_of:
+            where = f"lines {line_of[key.value]} and {_line(key)}"
+            raise RequestError(f"{where}: duplicate key {key.value}; keep one of them")
+        line_of[key.value] = _line(key)
     return list(mapping.value)
 
 
@@ -145,7 +145,7 @@ def _explanation(error: yaml.YAMLError, content: str) -> str:
     if mark is None:
         return f": it is not YAML: {' '.join(problem.split())}"
     where = f", line {mark.line + 1}"
-    lines = content.split("\n")  # the mark of a file that is cut short may stand behind the last one
+    lines = content.split("\n")  # the mark may be behind the last line if the file is truncated
     if mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
         return f"{where}: there is a tab; indent by spaces, as YAML requires"
     return f"{where}: it is not YAML: {' '.join(problem.split())}"

@@ -1,1 +1,1 @@
-"""Which samples, in which order, as what tensors?"""
+"""Data sets: reading, decoding, sampling, augmenting and loading of images."""

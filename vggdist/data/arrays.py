@@ -1,4 +1,4 @@
-"""What every part of a data set offers, and one whose images are in memory."""
+"""Interface of a part (training, validation or test split) of a data set, and a part whose images are in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Images(Protocol):
-    """Images by number. Reading is safe from several threads at once."""
+    """Indexed images. Reading is thread-safe."""
 
     @property
     def channels(self) -> int:
@@ -19,38 +20,38 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """How a person finds an image: its path, or where there is none its number."""
+        """Name of an image for messages: its path, or its number if it has no path."""
 
-    def read(self, index: int) -> np.ndarray:
-        """``(H, W, C) uint8``; ``DamagedImageError`` where it does not decode."""
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode an image to ``(H, W, C) uint8``; ``DamagedImageError`` if that fails."""
 
 
 class Source(Images, Protocol):
-    """One part, training or test, of a data set."""
+    """One part of a data set: images and labels."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label; the test part has those of the training part."""
+        """Name of each label, the same in all parts."""
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> NDArray[np.int32]:
         """``(N,) int32``."""
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """``(H, W, C)``, or None where the images may differ in size."""
+        """``(H, W, C)``, or None if the images may differ in size."""
 
     @property
     def left_out(self) -> int:
-        """Damaged images that are not among these, since data.damaged is skip."""
+        """Number of damaged images that were left out (data.damaged is skip)."""
 
 
 @dataclass(eq=False)
 class ArraySource:
-    """Images of one size, in memory: ``images`` is ``(N, H, W, C) uint8``, ``labels`` is ``(N,) int32``."""
+    """Images of one size in memory: ``images`` is ``(N, H, W, C) uint8``, ``labels`` is ``(N,) int32``."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
     class_names: tuple[str, ...]
     left_out: int = 0
     name: Callable[[int], str] = str
@@ -69,17 +70,17 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """A view of one image: ``(H, W, C) uint8``."""
         return self.images[index]
 
 
 class Subset:
-    """Some images of another source, at ``(N,)`` indices and in that order."""
+    """The images of another source at ``(N,)`` indices, in that order."""
 
     image_shape: tuple[int, int, int] | None
 
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
+    def __init__(self, source: Source, indices: NDArray[np.int64]) -> None:
         self._source, self._indices = source, indices
         self.class_names, self.labels = source.class_names, source.labels[indices]
         self.image_shape, self.channels, self.left_out = source.image_shape, source.channels, 0
@@ -88,9 +89,9 @@ class Subset:
         return len(self._indices)
 
     def name(self, index: int) -> str:
-        """As the source has it."""
+        """The name in the source."""
         return self._source.name(int(self._indices[index]))
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[np.uint8]:
         """``(H, W, C) uint8``."""
         return self._source.read(int(self._indices[index]))

@@ -1,4 +1,4 @@
-"""Buffers of batches that go round: fresh memory costs the system a page fault for every 4 KiB."""
+"""Pool of reusable batch buffers: freshly allocated memory costs a page fault per 4 KiB."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import threading
 import weakref
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class BufferPool:
-    """Keeps the buffers that were given back for those who ask next. Safe from several threads at once.
+    """Reuses released buffers. Thread-safe.
 
-    There are never more buffers than were in use at one time, so the loader's limit of batches bounds the memory. A buffer
-    that is never given back is lost to the pool, and nothing else happens.
+    The pool never has more buffers than were in use at one time, so the loader's limit of batches bounds its memory. A buffer
+    that is not released is garbage collected as usual.
     """
 
     def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
-        self._lent: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+        self._free: list[NDArray[np.uint8]] = []
+        self._in_use: weakref.WeakValueDictionary[int, NDArray[np.uint8]] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A ``uint8`` array of this shape, with any content."""
+    def acquire(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An uninitialised array of a shape."""
         with self._lock:
-            fitting = [place for place, buffer in enumerate(self._free) if buffer.shape == shape]
+            fitting = [index for index, buffer in enumerate(self._free) if buffer.shape == shape]
             if not fitting:
-                self._free.clear()  # of another size: those are not asked for again
+                self._free.clear()  # of another size, which is not needed again
             buffer = self._free.pop(fitting[0]) if fitting else np.empty(shape, np.uint8)
-            self._lent[id(buffer)] = buffer
+            self._in_use[id(buffer)] = buffer
         return buffer
 
-    def give(self, buffer: np.ndarray) -> None:
-        """Let others have a buffer of which nobody holds a view any more; an array from elsewhere is left alone."""
+    def release(self, buffer: NDArray[np.uint8]) -> None:
+        """Return a buffer to the pool; no view of it may be in use. Arrays that are not from the pool are ignored."""
         with self._lock:
-            if self._lent.pop(id(buffer), None) is buffer:
+            if self._in_use.pop(id(buffer), None) is buffer:
                 self._free.append(buffer)

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in the binary and in the pickled distribution, read strictly.
+"""Strict readers of CIFAR-10 and CIFAR-100, in the binary and the pickled distribution.
 
-Whatever is not exactly as published is refused with the sizes found and expected: a truncated file that trains is worse than
-one that stops.
+Any deviation from the published format is an error with the found and the expected size, so that no run trains on a truncated
+file.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data import download
 from vggdist.data.pickles import NamesError, read_pickle
-from vggdist.data.published import PARTS, Labelled, checked_labels, find, gap, is_there, read_file, read_members
+from vggdist.data.published import PARTS, Labelled, checked_labels, find, is_there, missing_files, read_file, read_members
 
 _PIXELS = 3 * 32 * 32
-_PICKLED_ROW = _PIXELS + 128  # bytes; beside the pixels a row has its labels and the name of a file
+_PICKLED_ROW = _PIXELS + 128  # bytes; in addition to the pixels, a row has its labels and a file name
 _NAMES_LIMIT = 2**16  # bytes of a file of class names
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """One distribution of CIFAR: its files, and how many images each must hold."""
+    """One distribution of CIFAR: its files, and the number of images in each."""
 
     folder: str
     archive: str
@@ -34,7 +35,7 @@ class CifarFiles:
     class_names: str
     num_classes: int
     label_bytes: int = 0
-    """Bytes before each image; the last is the (fine) label. 0: the files are pickles, with these two keys."""
+    """Bytes before each image; the last is the (fine) label. 0: the files are pickles with the two keys below."""
     label_key: str = ""
     names_key: str = ""
 
@@ -45,11 +46,11 @@ class CifarFiles:
         return read_cifar_pickle(content, origin, rows, self.num_classes, self.label_key)
 
     def rows(self, part: str) -> Mapping[str, int]:
-        """The files of ``train`` or ``test``, and how many images each has."""
+        """The files of ``train`` or ``test``, and the number of images in each."""
         return {"train": self.train, "test": self.test}[part]
 
     def limits(self, wanted: Sequence[str]) -> dict[str, int]:
-        """The names of the files of some parts, and the largest number of bytes that each can have."""
+        """The names of the files of some parts, and the maximum size of each in bytes."""
         row = _PIXELS + self.label_bytes if self.label_bytes else _PICKLED_ROW
         overhead = 0 if self.label_bytes else _NAMES_LIMIT
         images = {name: rows * row + overhead for part in wanted for name, rows in self.rows(part).items()}
@@ -104,30 +105,30 @@ CIFAR: Mapping[str, tuple[CifarFiles, ...]] = {
 
 
 def load_cifar(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[dict[str, Labelled], tuple[str, ...], Path]:
-    """Read parts of cifar10 or cifar100 by their names, and the class names; the last value is the place.
+    """Read parts of cifar10 or cifar100; return them by name, the class names, and the path of the folder or archive.
 
-    Each distribution is looked for in its own folder, in ``root`` itself and in its archive; the first found is used.
+    Each distribution is searched in its own folder, in ``root`` and in its archive; the first one found is used.
 
     Args:
-        wanted: ``train`` or ``test`` or both; the files of another part need not be there.
+        wanted: ``train`` or ``test`` or both; the files of other parts are not needed.
 
     Raises:
-        MissingFileError: naming the first file lacking where most are there.
+        MissingFileError: names the first missing file of the most complete folder.
         RequestError: a file is not as published.
     """
-    gaps = []
+    missing = []
     for files in CIFAR[name]:
         limits = files.limits(wanted)
         for folder in (root / files.folder, root):
-            gaps.append(gap(folder, limits))
-            if not gaps[-1]:
+            missing.append(missing_files(folder, limits))
+            if not missing[-1]:
                 contents = {part: read_file(find(folder, part), limit) for part, limit in limits.items()}
                 return *_read_cifar(files, contents, folder, wanted), folder
-        # A browser may have unpacked the gzip, and nothing else.
+        # Browsers may decompress the gzip and keep the tar archive.
         for archive in (root / files.archive, root / files.archive.removesuffix(".gz")):
             if is_there(archive):
                 return *_read_cifar(files, read_members(archive, files.folder, limits), archive, wanted), archive
-    raise download.missing(name, min(gaps, key=len)[0], root)
+    raise download.missing(name, min(missing, key=len)[0], root)
 
 
 def _read_cifar(
@@ -143,9 +144,9 @@ def _read_cifar(
     else:
         names = contents[files.class_names].decode("utf-8", "replace").split()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RequestError(f"{origin}: {files.names_key} is not a list of names; fetch it again")
+        raise RequestError(f"{origin}: {files.names_key} is not a list of names; download it again")
     if len(set(names)) != files.num_classes or len(names) != files.num_classes:
-        raise RequestError(f"{origin} names {len(set(names))} classes; expected {files.num_classes}; fetch it again")
+        raise RequestError(f"{origin} has {len(set(names))} class names; expected {files.num_classes}; download it again")
     joined = {part: Labelled(*map(np.concatenate, zip(*files, strict=True))) for part, files in read.items()}
     return joined, tuple(names)
 
@@ -154,24 +155,24 @@ def read_cifar_binary(content: bytes, origin: str, rows: int, num_classes: int, 
     """Read rows of label bytes and 3072 pixels (channel, row, column), as on https://www.cs.toronto.edu/~kriz/cifar.html."""
     expected = rows * (label_bytes + _PIXELS)
     if len(content) != expected:
-        raise RequestError(f"{origin} has {len(content)} bytes; expected {expected}; fetch it again")
+        raise RequestError(f"{origin} has {len(content)} bytes; expected {expected}; download it again")
     table = np.frombuffer(content, np.uint8).reshape(rows, label_bytes + _PIXELS)
-    return Labelled(_upright(table[:, label_bytes:]), checked_labels(table[:, label_bytes - 1], num_classes, origin))
+    return Labelled(_to_images(table[:, label_bytes:]), checked_labels(table[:, label_bytes - 1], num_classes, origin))
 
 
 def read_cifar_pickle(content: bytes, origin: str, rows: int, num_classes: int, label_key: str) -> Labelled:
-    """Read a pickled dictionary of ``data`` ``(rows, 3072) uint8`` and labels; nothing in it is called."""
+    """Read a pickled dictionary of ``data`` ``(rows, 3072) uint8`` and labels, without calling any function in it."""
     batch = _unpickle(content, origin, at_least=rows * _PIXELS)
     data, labels = (_entry(batch, key, origin) for key in ("data", label_key))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (rows, _PIXELS):
-        raise RequestError(f"{origin}: data is {_described(data)}; expected uint8 {(rows, _PIXELS)}; fetch it again")
-    # Looked at before numpy is: it would follow lists within lists, as many as they are.
+        raise RequestError(f"{origin}: data is {_described(data)}; expected uint8 {(rows, _PIXELS)}; download it again")
+    # Checked before numpy converts it, because numpy would expand nested lists of any size.
     if isinstance(labels, list) and all(type(label) is int and abs(label) < 2**31 for label in labels):
         labels = np.array(labels, np.int64)
     if not isinstance(labels, np.ndarray) or labels.shape != (rows,):
-        expected = f"expected whole numbers {(rows,)}"
-        raise RequestError(f"{origin}: {label_key} is {_described(labels)}; {expected}; fetch it again")
-    return Labelled(_upright(data), checked_labels(labels, num_classes, origin))
+        expected = f"expected integers {(rows,)}"
+        raise RequestError(f"{origin}: {label_key} is {_described(labels)}; {expected}; download it again")
+    return Labelled(_to_images(data), checked_labels(labels, num_classes, origin))
 
 
 def _described(value: object) -> str:
@@ -184,11 +185,11 @@ def _unpickle(content: bytes, origin: str, at_least: int = 1) -> dict[str, Any]:
     try:
         return read_pickle(content)
     except NamesError as error:
-        raise RequestError(f"{origin} is no CIFAR file: it names {error}, which was not run") from error
+        raise RequestError(f"{origin} is not a CIFAR file: it contains {error}, which was not executed") from error
     except ValueError as error:
         raise RequestError(
-            f"{origin} has {len(content)} bytes and is not a whole pickle ({error}); expected at least "
-            f"{at_least} bytes; fetch it again"
+            f"{origin} has {len(content)} bytes and is not a complete pickle ({error}); expected at least "
+            f"{at_least} bytes; download it again"
         ) from error
 
 
@@ -198,6 +199,6 @@ def _entry(batch: Mapping[str, Any], key: str, origin: str) -> Any:
     return batch[key]
 
 
-def _upright(rows: np.ndarray) -> np.ndarray:
-    """Rows of (channel, row, column) to images ``(N, 32, 32, 3)``, contiguous so that reading one is one copy."""
+def _to_images(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert rows of (channel, row, column) to images ``(N, 32, 32, 3)``, contiguous so that reading an image is one copy."""
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""What is known of a data set without reading it: shapes, classes, and how many samples train."""
+"""Image shape, classes and number of training samples of a data set, without reading images."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from vggdist.config.images import DataConfig
 
 @dataclass(frozen=True)
 class DataShape:
-    """A data set from afar."""
+    """Network input and number of classes of a data set."""
 
     image_size: int
-    """Side of the images that the network sees, in pixels."""
+    """Side of the network's input in pixels."""
     channels: int
     num_classes: int
 
 
 def data_shape(data: DataConfig) -> DataShape:
-    """Shapes and classes; a folder or record files stand for ImageNet's 224 px and 1,000 classes."""
+    """Shape and classes of a configured data set; for folder and records those of ImageNet, 224 px and 1,000 classes."""
     info = DATA_SETS[data.name]
     num_classes = data.synthetic_classes if data.name == "synthetic" else info.num_classes
     return DataShape(data.image_size or info.image_size, data.channels or info.channels, num_classes)
 
 
 def count_samples(data: DataConfig, seed: int) -> tuple[DataShape, int]:
-    """The outline and the number of training samples; files are listed where that needs it, and no image is decoded.
+    """The shape and the number of training samples; files are listed if necessary, but no image is decoded.
 
     Raises:
-        RequestError: when the folder is not there or not as it should be.
+        RequestError: the folder is missing or invalid.
     """
-    seen, published = data_shape(data), DATA_SETS[data.name].training_images
-    from vggdist.data import dataset, readers, record_dataset  # Pillow and pooch, which most plans do without
+    shape, published = data_shape(data), DATA_SETS[data.name].training_images
+    from vggdist.data import dataset, readers, record_dataset  # imports Pillow and pooch, which most plans do not need
 
     if published is not None and not data.validation:
-        return seen, published
+        return shape, published
     if data.name in ("synthetic", "digits"):
-        return seen, len(dataset.load(data, seed).train)
+        return shape, len(dataset.load(data, seed).train)
     if published is not None:
-        labels = np.arange(published) % seen.num_classes  # of each class as many: what is held out is rounded by class
+        labels = np.arange(published) % shape.num_classes  # equal classes: the held-out number is rounded per class
     elif not Path(data.root).is_dir():
         raise RequestError(f"data.root {data.root} is not a folder, so its images cannot be counted; set plan.samples")
     elif data.name == "records":
@@ -54,4 +54,4 @@ def count_samples(data: DataConfig, seed: int) -> tuple[DataShape, int]:
         class_names, labels = layout.class_names, listing.labels
     if data.validation:
         labels = readers.held_out_split(labels, data.validation, seed, "validation")[0]
-    return (seen if published is not None else replace(seen, num_classes=len(class_names))), len(labels)
+    return (shape if published is not None else replace(shape, num_classes=len(class_names))), len(labels)

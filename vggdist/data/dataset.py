@@ -1,4 +1,4 @@
-"""A data set: its parts as they were loaded, judged, and reported in the log."""
+"""Loading of a data set: its parts are read, checked and logged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
@@ -19,13 +20,13 @@ from vggdist.data.arrays import ArraySource, Source, Subset
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.fingerprint import part_identity
 from vggdist.data.readers import LoadedPart, held_out_split, in_files, load_parts
-from vggdist.data.sanity_checks import few, part_line
+from vggdist.data.sanity_checks import abbreviated, part_line
 
 __all__ = ["ArraySource", "DataSet", "Source", "load", "load_part"]
 
 _log = logging.getLogger(__name__)
 NAMES = {"train": "training", "validation": "validation", "test": "test"}
-"""Of the parts, as messages call them."""
+"""Names of the parts in messages."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class DataSet:
     """The parts, and the published mean and standard deviation of each channel on a scale from 0 to 1.
 
     Attributes:
-        validation: held out of the training set (data.validation); None: there is none.
-        identity: by what each part, named as here, is recognised; see :mod:`vggdist.data.fingerprint`.
+        validation: held out of the training set (data.validation); None without a validation set.
+        identity: fingerprint of each part by its name here; see :mod:`vggdist.data.fingerprint`.
     """
 
     train: Source
@@ -46,37 +47,36 @@ class DataSet:
 
     @property
     def parts(self) -> dict[str, Source]:
-        """Those that there are, by name."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: part for name, part in found.items() if part is not None}
+        """The existing parts by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many damaged images each part lacks."""
+        """Number of damaged images that were left out of each part."""
         return {name: part.left_out for name, part in self.parts.items()}
 
 
 def load(data: DataConfig, seed: int) -> DataSet:
-    """Load the data set that ``data`` names, in ``data.channels`` channels.
+    """Load the configured data set.
 
     Args:
-        data: which data set, where its files are, and how they are read.
-        seed: decides what is held out and the synthetic images; the same on every rank.
+        seed: determines the held-out samples and the synthetic images; the same on every rank.
 
     Raises:
-        RequestError: a file is missing, cannot be fetched, or is not as it should be.
+        RequestError: a file is missing, cannot be downloaded, or is invalid.
     """
     return assemble(dict(load_parts(data, seed)), data, seed)
 
 
 def assemble(loaded: dict[str, LoadedPart], data: DataConfig, seed: int) -> DataSet:
-    """A data set of its parts, which are reported in the log; holds out a validation part where that is asked for.
+    """Make a data set of its parts, and log them; holds out the validation part if data.validation is set.
 
     Args:
-        loaded: ``train``, ``test``, and perhaps ``validation``.
+        loaded: ``train``, ``test``, and optionally ``validation``.
 
     Raises:
-        RequestError: nothing can be held out.
+        RequestError: no image can be held out.
     """
     mean, std = (
         per_channel(values, loaded["train"].source.channels)
@@ -88,23 +88,25 @@ def assemble(loaded: dict[str, LoadedPart], data: DataConfig, seed: int) -> Data
         _report(NAMES[name], part)
     if data.damaged == "stop" and any(isinstance(part.source, EncodedSource) for part in loaded.values()):
         _log.info(
-            "images are decoded when a step reads them; vggdist prepare --check %s finds damaged ones first",
+            "images are decoded during training; vggdist prepare --check %s finds damaged ones in advance",
             printable(data.root),
         )
-    kept = {name: part_identity(part.source.labels, part.source.class_names, part.contents) for name, part in loaded.items()}
-    return DataSet(**{name: part.source for name, part in loaded.items()}, mean=mean, std=std, identity=kept)
+    identity = {
+        name: part_identity(part.source.labels, part.source.class_names, part.contents) for name, part in loaded.items()
+    }
+    return DataSet(**{name: part.source for name, part in loaded.items()}, mean=mean, std=std, identity=identity)
 
 
 def load_part(data: DataConfig, seed: int, part: str, class_names: Sequence[str], whole: bool = False) -> Source:
-    """One part of a data set, to be measured by a network that knows some classes; the other parts' files are not needed.
+    """Load one part of a data set to evaluate a network on it; the files of the other parts are not needed.
 
     Args:
-        part: ``test``, ``validation`` (what data.validation holds out of the training set), or ``train`` (the rest of it).
-        class_names: of the network, in the order of its scores; the labels of the result refer to them.
-        whole: where the folder has no parts, all of its images are meant, and not those that a training would hold out.
+        part: ``test``, ``validation`` (held out of the training set by data.validation), or ``train`` (the remaining images).
+        class_names: of the network, in the order of its outputs; the labels of the result refer to them.
+        whole: load all images of a folder that has class folders only, instead of those that a training would hold out.
 
     Raises:
-        RequestError: as :func:`load`, the data have a class that the network does not know, or there is no validation part.
+        RequestError: as :func:`load`; also if the network does not have one of the classes, or data.validation is 0.
     """
     if whole and data.name == "folder" and folder.has_no_parts(Path(data.root)):
         names, listing = folder.scan_classes(Path(data.root))
@@ -117,7 +119,7 @@ def load_part(data: DataConfig, seed: int, part: str, class_names: Sequence[str]
 
 def _part(data: DataConfig, seed: int, part: str) -> LoadedPart:
     if part == "validation" and not data.validation:
-        raise RequestError("data.validation is 0, so there is no validation part; set it, or measure --data.part test")
+        raise RequestError("data.validation is 0, so there is no validation set; set it, or evaluate --data.part test")
     if part == "test" or not data.validation:
         return load_parts(data, seed, [part])[part]
     train, validation = hold_out(load_parts(data, seed, ["train"])["train"], data.validation, seed, "validation")
@@ -125,7 +127,7 @@ def _part(data: DataConfig, seed: int, part: str) -> LoadedPart:
 
 
 def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Published figures for another number of channels: grey takes their mean, RGB repeats the one of grey."""
+    """Convert published statistics to a number of channels: grey is their mean, RGB repeats the value of grey."""
     if len(values) == channels:
         return values
     return (sum(values) / len(values),) * channels
@@ -139,10 +141,10 @@ def _report(name: str, part: LoadedPart) -> None:
 
 
 def hold_out(train: LoadedPart, share: float, seed: int, name: str) -> tuple[LoadedPart, LoadedPart]:
-    """The training part in two: what is trained on, and a share of each class that is held out of it.
+    """Split the training part: the images to train on, and a held-out fraction of each class.
 
     Args:
-        name: of the split; with ``seed`` it decides which images are held out.
+        name: of the split; determines the held-out images, together with ``seed``.
 
     Raises:
         RequestError: no image is held out.
@@ -151,13 +153,15 @@ def hold_out(train: LoadedPart, share: float, seed: int, name: str) -> tuple[Loa
     kept, held = held_out_split(source.labels, share, seed, name)
     if not held.size:
         key = "data.validation" if name == "validation" else "data.held_out"
-        raise RequestError(f"{key} {share:g} holds out no image: each class has one; add images, or give a part for it")
+        raise RequestError(
+            f"{key} {share:g} holds out no image: each class has one; add images, or provide this part separately"
+        )
     rest = train._replace(source=take(source, kept))
     origin = f"held out of the training set, {100 * share:g} % of each class"
     return rest, LoadedPart(take(source, held, left_out=0), train.contents, origin)
 
 
-def take(source: Source, indices: np.ndarray, left_out: int | None = None) -> Source:
+def take(source: Source, indices: NDArray[np.int64], left_out: int | None = None) -> Source:
     """The images of a source at ``(N,)`` indices, in that order."""
     left_out = source.left_out if left_out is None else left_out
     labels = source.labels[indices]
@@ -177,7 +181,8 @@ def _relabelled(source: Source, class_names: Sequence[str]) -> Source:
     places = {name: label for label, name in enumerate(class_names)}
     if unknown := [name for name in source.class_names if name not in places]:
         raise RequestError(
-            f"the data have {len(unknown)} classes that the network does not know: {few(unknown)}; it knows {few(class_names)}"
+            f"the data set has {len(unknown)} classes that the network does not have: {abbreviated(unknown)}; the network has "
+            f"{abbreviated(class_names)}"
         )
     table = np.array([places[name] for name in source.class_names], np.int32)
     if isinstance(source, ArraySource):

@@ -1,4 +1,4 @@
-"""The publishers of the data sets: what they offer, how it is fetched once per host, what to say when it is missing."""
+"""Download of the published data sets, once per host, with checksum verification."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from vggdist.config.text import printable
 
 _log = logging.getLogger(__name__)
 _ASIDE = ".vggdist-download"
-"""Folder in data.root for files that are not whole yet; used by one process at a time."""
+"""Folder in data.root for incomplete files; used by one process at a time."""
 _TIMEOUT_S = 60
 
 
 class MissingFileError(RequestError):
-    """A file of a published data set is not where it should be."""
+    """A file of a published data set is missing."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file that a publisher offers."""
+    """A file on a publisher's server."""
 
     name: str
-    """Its name at the publisher."""
+    """Its name on the server."""
     md5: str
-    """Its published MD5, hexadecimal. It proves that the file is whole, not that nobody forged it."""
+    """Published MD5, hexadecimal. It detects corruption, not manipulation."""
     unpacks_to: tuple[str, ...] = ()
-    """Members of a tar archive that are needed, as paths below the publisher's folder; empty: kept as it is."""
+    """Members of a tar archive to extract, as paths below the publisher's folder; empty: the file is kept unchanged."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where a data set comes from and where it goes."""
+    """Source and destination of a data set."""
 
     url: str
-    """Address under which the files lie, ending in '/'."""
+    """Base address of the files, ending in '/'."""
     folder: str
-    """Folder below data.root that receives the files."""
+    """Destination folder below data.root."""
     files: tuple[RemoteFile, ...]
 
 
@@ -56,9 +56,9 @@ def _idx_files(*md5s: str) -> tuple[RemoteFile, ...]:
     return tuple(RemoteFile(f"{name}-ubyte.gz", md5) for name, md5 in zip(names, md5s, strict=True))
 
 
-# Hashes: Krizhevsky's page for CIFAR; the README of zalandoresearch/fashion-mnist; for MNIST those that torchvision
-# checks against the same mirror (LeCun's own server no longer serves it). Of CIFAR's two distributions the binary one
-# is fetched: the same images, and nothing to unpickle.
+# Checksums: from Krizhevsky's page for CIFAR; from the README of zalandoresearch/fashion-mnist; from torchvision for MNIST,
+# which uses the same mirror (LeCun's server no longer provides it). CIFAR's binary distribution is downloaded because it has
+# the same images as the pickled one without pickles.
 PUBLISHERS: Mapping[str, Publisher] = {
     "cifar10": Publisher(
         "https://www.cs.toronto.edu/~kriz/",
@@ -109,33 +109,33 @@ PUBLISHERS: Mapping[str, Publisher] = {
 
 
 def missing(name: str, path: Path, root: Path) -> MissingFileError:
-    """The error that says which file is missing, where it comes from and where it goes."""
+    """An error with the missing file, its address and its destination."""
     publisher = PUBLISHERS[name]
-    offered = ", ".join(publisher.url + remote.name for remote in publisher.files)
+    addresses = ", ".join(publisher.url + remote.name for remote in publisher.files)
     return MissingFileError(
-        f"{path} is missing. Get {offered} and put it into {root / publisher.folder}, or add "
-        f"--data.download true to fetch it and check its hash"
+        f"{path} is missing. Download {addresses} into {root / publisher.folder}, or add "
+        f"--data.download true to download it and verify its checksum"
     )
 
 
 def fetch(name: str, root: Path, base_url: str | None = None, publishers: Mapping[str, Publisher] = PUBLISHERS) -> None:
-    """Fetch the files of a data set that are not in ``root`` yet.
+    """Download the files of a data set that are not in ``root``.
 
-    Any number of processes may call this at once: one fetches, the others wait and find the files there. A file appears
-    under its name only when it is whole and its hash is right. What is there already is neither replaced nor removed.
+    Any number of processes may call this at once: one downloads, the others wait. A file gets its name only when it is
+    complete and its checksum is correct. Existing files are neither replaced nor removed.
 
     Args:
         name: key in ``publishers``.
-        root: data.root; made when absent.
-        base_url: a mirror with the same files instead of the publisher's address, ending in '/'.
-        publishers: who offers what.
+        root: data.root; created if missing.
+        base_url: address of a mirror with the same files, ending in '/'; None: the publisher's.
+        publishers: table of publishers.
 
     Raises:
-        RequestError: no network, wrong hash, no room or no right to write; nothing half-written is left.
+        RequestError: network error, wrong checksum, full disk or missing permission; no incomplete file is left.
     """
     publisher = publishers[name]
     with _only_one_process(root):
-        _remove_aside(root / _ASIDE, publishers)  # of a process that was killed
+        _remove_aside(root / _ASIDE, publishers)  # left by a process that was killed
         try:
             for remote in publisher.files:
                 wanted = [root / publisher.folder / part for part in remote.unpacks_to or (remote.name,)]
@@ -147,37 +147,35 @@ def fetch(name: str, root: Path, base_url: str | None = None, publishers: Mappin
 
 @contextmanager
 def _only_one_process(root: Path) -> Iterator[None]:
-    """Hold the lock file of ``root``; the system frees it even when the holder is killed."""
+    """Hold the lock file of ``root``; the kernel releases it when the process ends, also if it is killed."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         lock = os.fdopen(os.open(root / ".download.lock", flags, 0o644), "a")
     except OSError as error:
-        raise RequestError(
-            f"cannot download into data.root {root}: {error.strerror}; choose a folder that can be written"
-        ) from error
+        raise RequestError(f"cannot download into data.root {root}: {error.strerror}; choose a writable folder") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _remove_aside(aside: Path, publishers: Mapping[str, Publisher]) -> None:
-    """Remove the files that a download can leave aside, and the folder if nothing else is in it."""
+    """Remove the temporary files of downloads, and their folder if it is empty."""
     if aside.is_symlink():
-        raise RequestError(f"{aside} is a link; remove it")
+        raise RequestError(f"{aside} is a symlink; remove it")
     remotes = [remote for publisher in publishers.values() for remote in publisher.files]
     parts = [aside / part for remote in remotes for part in (remote.name, *remote.unpacks_to)]
-    with suppress(OSError):  # what cannot be removed stands in nobody's way
+    with suppress(OSError):  # a file that cannot be removed does no harm
         for path in (*aside.glob("tmp*"), *parts):  # pooch's names, and the publishers'
             path.unlink(missing_ok=True)
-        for folder in sorted({path.parent for path in parts}, reverse=True):  # that within first
+        for folder in sorted({path.parent for path in parts}, reverse=True):  # inner folders first
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
 def _fetch_file(remote: RemoteFile, url: str, folder: Path, aside: Path) -> None:
-    """Fetch one file aside, check it, unpack it where it is an archive, and move it into ``folder``."""
-    pooch.get_logger().setLevel(logging.WARNING)  # our own line below says the same with less
+    """Download a file to ``aside``, verify it, extract it if it is an archive, and move it into ``folder``."""
+    pooch.get_logger().setLevel(logging.WARNING)  # replaced by the line below
     _log.info("downloading %s to %s", url + remote.name, printable(folder))
     try:
         aside.mkdir(exist_ok=True)
@@ -193,23 +191,24 @@ def _fetch_file(remote: RemoteFile, url: str, folder: Path, aside: Path) -> None
         for part in remote.unpacks_to or (remote.name,):
             target = folder / part
             target.parent.mkdir(parents=True, exist_ok=True)
-            (aside / part).chmod(0o644)  # pooch writes for the owner alone; a data folder is shared
+            (aside / part).chmod(0o644)  # pooch makes files readable by the owner only; a data folder is shared
             if target.is_file():
                 continue
             if os.path.lexists(target):
-                raise FileExistsError(f"{target} is no file")
+                raise FileExistsError(f"{target} is not a file")
             os.replace(aside / part, target)
     except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:  # requests' errors are OSErrors
         raise RequestError(
             f"downloading {url + remote.name} to {folder} failed: {error}. Check the network and start "
-            f"again, or fetch the file elsewhere (md5 {remote.md5}) and put it there"
+            f"again, or download the file elsewhere (md5 {remote.md5}) and put it there"
         ) from error
 
 
 def _unpack(archive: Path, parts: Sequence[str], folder: Path) -> None:
-    """Write the named files of an archive into ``folder``, and nothing else that it holds.
+    """Extract the named regular files of an archive into ``folder``, and nothing else, in one pass.
 
-    One pass, as going back in a compressed stream starts it anew; no ``extractall``, whose filter Python has from 3.11.4 only.
+    Not ``pooch.Untar``: before Python 3.12 it extracts without a filter, so a member that is a symlink becomes a link out of
+    the folder; and it decompresses the archive once for each file.
     """
     with tarfile.open(archive) as members:
         for member in members:

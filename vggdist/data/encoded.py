@@ -1,4 +1,4 @@
-"""Images that are decoded each time they are read, each at the scale that its reader needs."""
+"""Encoded images, decoded each time they are read, at the size that the reader needs."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vggdist.data.decode import Encoded, Photograph
+from vggdist.data.decode import Encoded, LazyImage
 
 
 class Store(Protocol):
-    """Where encoded images lie, by number. Reading is safe from several threads at once."""
+    """Storage of indexed encoded images. Reading is thread-safe."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """How a person finds an image: its path, or the record file and its key."""
+        """Name of an image for messages: its path, or the record file and its key."""
 
     def stamp(self, index: int) -> str:
-        """Changes when what is stored changes: sizes and times of files."""
+        """Size and modification time of an image's file, to detect changes."""
 
     def mark(self, index: int) -> bytes:
-        """What is known of an image without reading it, and is the same in a copy of the data set elsewhere."""
+        """Properties of an image that need no read of its content and are the same in a copy of the data set."""
 
     def read(self, index: int) -> Encoded:
-        """One image; ``DamagedImageError`` where what is stored is damaged, ``RequestError`` where it cannot be read."""
+        """Read one image; ``DamagedImageError`` if the stored data are damaged, ``RequestError`` if they cannot be read."""
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> Store:
-        """The images at ``indices`` alone, in that order."""
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Store:
+        """A store of the images at ``indices``, in that order."""
 
 
 class EncodedSource:
     """One part of a data set, decoded on demand (a :class:`vggdist.data.dataset.Source`)."""
 
     def __init__(
-        self, store: Store, labels: np.ndarray, class_names: tuple[str, ...], channels: int, left_out: int = 0
+        self, store: Store, labels: NDArray[np.int32], class_names: tuple[str, ...], channels: int, left_out: int = 0
     ) -> None:
         """Take the images of ``store``, their ``(N,) int32`` labels, and 1 (grey) or 3 (RGB) channels.
 
         Args:
-            left_out: damaged images that were beside them.
+            left_out: number of damaged images that were left out.
         """
         self.store, self.labels, self.class_names = store, labels, class_names
         self.channels, self.left_out = channels, left_out
@@ -54,13 +55,13 @@ class EncodedSource:
         return len(self.store)
 
     def name(self, index: int) -> str:
-        """Its path, or the record file and its key."""
+        """The path of an image, or the record file and its key."""
         return self.store.name(index)
 
-    def photograph(self, index: int) -> Photograph:
-        """One image, its size known, its pixels not decoded; ``DamagedImageError`` names one that is no image."""
-        return Photograph(self.store.read(index))
+    def open(self, index: int) -> LazyImage:
+        """Read the header of an image without decoding it; ``DamagedImageError`` if it is not an image."""
+        return LazyImage(self.store.read(index))
 
-    def read(self, index: int) -> np.ndarray:
-        """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` names one that does not decode."""
-        return self.photograph(index).pixels(self.channels)
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode one image: ``(H, W, C) uint8``; ``DamagedImageError`` if it does not decode."""
+        return self.open(index).pixels(self.channels)

@@ -1,4 +1,4 @@
-"""By what a data set is recognised: whether a run that continues still reads the images with which it began."""
+"""Fingerprints of a data set, to detect that a resumed run would read other images than before."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.encoded import Store
-from vggdist.data.sanity_checks import few
+from vggdist.data.sanity_checks import abbreviated
 
 _CHUNK = 256
-_THREADS = 16  # to ask for a file's size costs little but waiting, above all on network storage
+_THREADS = 16  # reading a file's size is mostly latency, above all on network storage
 
 
-def of_pixels(images: np.ndarray) -> str:
+def of_pixels(images: NDArray[np.uint8]) -> str:
     """SHA-256 of ``(N, H, W, C) uint8`` and its shape, hexadecimal."""
     digest = hashlib.sha256(str(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
@@ -24,13 +25,13 @@ def of_pixels(images: np.ndarray) -> str:
 
 
 def of_store(store: Store) -> str:
-    """SHA-256 over the name and size of each file, or the length of each record, in their order; no image is read.
+    """SHA-256 over the name and size of each file, or the length of each record, in order; no image is read.
 
-    It is the same for a copy of the data set elsewhere, whatever its folder is called and when its files were written. An
-    image that is replaced by another one of the same name and the same number of bytes is not noticed.
+    It does not depend on the path of the data set and on modification times, so a copy has the same. An image that is replaced
+    by another one of the same name and size is not detected.
 
     Raises:
-        RequestError: a file is no longer there.
+        RequestError: a file is missing.
     """
 
     def marks(start: int) -> bytes:
@@ -43,15 +44,15 @@ def of_store(store: Store) -> str:
     return digest.hexdigest()
 
 
-def part_identity(labels: np.ndarray, class_names: tuple[str, ...], contents: str) -> dict[str, Any]:
-    """What is kept of a part to recognise it: JSON values.
+def part_identity(labels: NDArray[np.int32], class_names: tuple[str, ...], contents: str) -> dict[str, Any]:
+    """The fingerprint of a part, as JSON values.
 
     Args:
         labels: ``(N,) int32``.
-        contents: of :func:`of_pixels` or :func:`of_store`.
+        contents: result of :func:`of_pixels` or :func:`of_store`.
 
     Returns:
-        ``images``: their number; ``classes``: the number of images of each, in the order of the labels; ``labels`` and
+        ``images``: their number; ``classes``: number of images per class, in the order of the labels; ``labels`` and
         ``contents``: SHA-256, hexadecimal.
     """
     counts = np.bincount(labels, minlength=len(class_names)).tolist()
@@ -64,10 +65,10 @@ def part_identity(labels: np.ndarray, class_names: tuple[str, ...], contents: st
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """In what a part differs from what it was, in words that complete "the training set ..."; None where in nothing.
+    """Describe how a part has changed, to complete "the training set ..."; None if it has not.
 
     Args:
-        before, now: of :func:`part_identity`; ``before`` may have been read from JSON.
+        before, now: results of :func:`part_identity`; ``before`` may have been read from JSON.
     """
     names_before, names = (list(part["classes"]) for part in (before, now))
     if names_before != names:
@@ -78,19 +79,19 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         if (count_before := before["classes"][name]) != count
     ]
     if changed:
-        return f"had {before['images']} images before and has {now['images']} now ({few(changed)})"
+        return f"had {before['images']} images before and has {now['images']} now ({abbreviated(changed)})"
     if before["labels"] != now["labels"]:
-        return "has the images of its classes in another order"
+        return "has its labels in another order"
     if before["contents"] != now["contents"]:
-        return "has as many images of each class as before, but others: names or sizes of files, or pixels, differ"
+        return "has the same number of images per class, but other images: file names, file sizes or pixels differ"
     return None
 
 
 def _other_names(before: list[str], now: list[str]) -> str:
-    gone, new = [name for name in before if name not in now], [name for name in now if name not in before]
-    if len(gone) == len(new) == 1 and len(before) == len(now):
-        return f"calls a class {new[0]} that it called {gone[0]} before"
-    if not gone and not new:
+    removed, added = [name for name in before if name not in now], [name for name in now if name not in before]
+    if len(removed) == len(added) == 1 and len(before) == len(now):
+        return f"has the class {added[0]} instead of {removed[0]}"
+    if not removed and not added:
         return "has the same classes as before in another order"
-    parts = [f"{what} {few(names)}" for what, names in (("lacks the class", gone), ("has the new class", new)) if names]
-    return f"had {len(before)} classes before and has {len(now)} now: it {' and '.join(parts)}"
+    parts = [f"{what} {abbreviated(names)}" for what, names in (("removed", removed), ("added", added)) if names]
+    return f"had {len(before)} classes before and has {len(now)} now: {'; '.join(parts)}"

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: idx files, read strictly, under the names that unpackers and other libraries give them."""
+"""Strict reader of the idx files of MNIST and Fashion-MNIST, under the names that archivers and other libraries use."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data import download
 from vggdist.data.published import PARTS, Labelled, checked_labels, read_file
 
 _LIMIT = 2**28
-"""Bytes of an unpacked file: MNIST's largest has 47 MB."""
+"""Maximum size of an uncompressed file in bytes; MNIST's largest has 47 MB."""
 _PREFIXES, _KINDS = {"train": "train", "test": "t10k"}, ("images-idx3", "labels-idx1")
 _NAME = re.compile(r"(train|t10k)-(images|labels)[-.](idx[13])-ubyte(\.gz)?", re.IGNORECASE)
-# The folders below data.root that torchvision makes, beside the publisher's.
+# Folders below data.root: the publisher's and torchvision's.
 _FOLDERS = {"mnist": ("mnist",), "fashion_mnist": ("fashion-mnist", "fashionmnist")}
 
 
 def load_idx(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[dict[str, Labelled], Path]:
-    """Read parts of mnist or fashion_mnist by their names, and name the place.
+    """Read parts of mnist or fashion_mnist; return them by name, and the path of the folder.
 
-    The files may be gzipped or not, whatever they are called, lie in ``root`` or below it in the publisher's folder or
-    torchvision's (``MNIST/raw/``), each also in a folder of its own name, and be called ``train-images.idx3-ubyte``.
+    The files may be gzipped or not, regardless of the suffix. They are searched in ``root`` and below it in the publisher's
+    folder and torchvision's (``MNIST/raw/``), each also inside a folder of its own name, and as ``train-images.idx3-ubyte``.
 
     Args:
-        wanted: ``train`` or ``test`` or both; the files of another part need not be there.
+        wanted: ``train`` or ``test`` or both; the files of other parts are not needed.
 
     Raises:
-        MissingFileError: no place holds all of them.
+        MissingFileError: no folder has all files.
         RequestError: a file is not as published.
     """
     files = {part: [f"{_PREFIXES[part]}-{kind}-ubyte" for kind in _KINDS] for part in wanted}
@@ -43,7 +44,7 @@ def load_idx(name: str, root: Path, wanted: Sequence[str] = PARTS) -> tuple[dict
 
 
 def _places(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
-    """Where the files may be; of two that hold as many, the first is used."""
+    """The folders to search, in order of priority."""
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     for path in below:
         if path.name.lower() in folders:
@@ -54,7 +55,7 @@ def _places(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _files(place: Path) -> dict[str, Path]:
-    """What a folder holds of the wanted files; of several for one, the one with the published name, and unpacked."""
+    """The data files in a folder; of several for one, the one with the published name, uncompressed, is preferred."""
     found: dict[str, list[Path]] = {}
     for path in sorted(place.iterdir()) if place.is_dir() else []:
         if match := _NAME.fullmatch(path.name):
@@ -71,11 +72,11 @@ def _part(images_path: Path, labels_path: Path) -> Labelled:
     images = read_idx(read_file(images_path, _LIMIT), str(images_path), (28, 28))
     labels = read_idx(read_file(labels_path, _LIMIT), str(labels_path), ())
     if len(images) != len(labels):
-        raise RequestError(f"{images_path} holds {len(images)} images but {labels_path} {len(labels)} labels")
+        raise RequestError(f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels")
     return Labelled(images[..., None], checked_labels(labels, 10, str(labels_path)))
 
 
-def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> np.ndarray:
+def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes: ``(N, *item_shape) uint8`` (format: http://yann.lecun.com/exdb/mnist/)."""
     rank = 1 + len(item_shape)
     header, magic = 4 + 4 * rank, bytes((0, 0, 8, rank))
@@ -86,7 +87,7 @@ def read_idx(content: bytes, origin: str, item_shape: tuple[int, ...]) -> np.nda
         )
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
     if shape[1:] != item_shape:
-        raise RequestError(f"{origin} holds items of {shape[1:]}; expected {item_shape}")
+        raise RequestError(f"{origin} has items of shape {shape[1:]}; expected {item_shape}")
     expected = header + int(np.prod(shape, dtype=np.int64))
     if shape[0] == 0 or len(content) != expected:
         raise RequestError(f"{origin} has {len(content)} bytes; expected {expected} for {shape[0]} items; fetch it again")

@@ -1,4 +1,4 @@
-"""From what a person names on a command line or on standard input to the files of images, in that order."""
+"""Expansion of file names, folders and patterns from the command line or standard input to image files, in order."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vggdist.config.errors import RequestError
 from vggdist.data.folder import walk
 
 _LONGEST = 2**16
-"""Bytes of a name; Linux opens none above 4,096."""
+"""Maximum length of a name in bytes; Linux accepts at most 4,096."""
 
 
 def files(names: Iterable[str], patterns: bool = True) -> Iterator[Path | RequestError]:
-    """The file of each name, those below each folder, and those that a pattern such as ``*.jpg`` or ``**/*.png`` matches.
+    """Expand folders to the images below them, and patterns such as ``*.jpg`` or ``**/*.png`` to their matches.
 
-    Nothing is opened: a file may not be there. A folder that cannot be read or holds no image is an error in its place.
+    No file is opened, and it may not exist. A folder that cannot be read or has no images yields an error instead.
 
     Args:
-        patterns: whether a name that does not exist may be a pattern.
+        patterns: treat names that do not exist as patterns.
     """
     for name in names:
         if patterns and glob.has_magic(name) and not os.path.lexists(name):
@@ -40,17 +40,17 @@ def _files(name: str) -> Iterator[Path | RequestError]:
         found = True
         yield one
     if not found:
-        yield RequestError(f"{name} holds no .jpg, .jpeg or .png file")
+        yield RequestError(f"{name} has no .jpg, .jpeg or .png file")
 
 
 def read_names(stream: BinaryIO, separator: bytes) -> Iterator[str]:
-    """The names in a stream, each as soon as it has arrived; without empty ones.
+    """Yield the names in a stream as they arrive, without empty names.
 
     Args:
-        separator: behind each name. With a line feed, a carriage return before it is no part of the name either.
+        separator: separator of names. If it is a line feed, a carriage return before it is removed, too.
 
     Raises:
-        RequestError: the stream cannot be read, or something in it is too long for a name.
+        RequestError: the stream cannot be read, or a name is too long.
     """
     end = b"\r" if separator == b"\n" else b""
     rest = b""
@@ -58,7 +58,7 @@ def read_names(stream: BinaryIO, separator: bytes) -> Iterator[str]:
         while part := stream.read1(_LONGEST):  # type: ignore[attr-defined]
             *whole, rest = (rest + part).split(separator)
             if len(rest) > _LONGEST:
-                raise RequestError(f"standard input is no list of names: one has more than {_LONGEST} bytes")
+                raise RequestError(f"standard input is not a list of names: one has more than {_LONGEST} bytes")
             yield from (os.fsdecode(name) for one in whole if (name := one.removesuffix(end)))
     except OSError as error:
         raise RequestError(f"standard input cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Images that a program gives, as a data set."""
+"""A data set of images that are passed to the Python API."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from vggdist.data.readers import LoadedPart
 
 Part = Source | tuple[Any, Any]
 """Images with labels: a source, or a pair of arrays."""
-Given = Part | Mapping[str, Part]
-"""A part of which a share is held out for the test, or parts by name."""
+InputData = Part | Mapping[str, Part]
+"""A part, of which the test set is held out, or parts by name."""
 
 
-def data_set(given: Given, data: DataConfig, seed: int) -> DataSet:
-    """A data set of given images; a test set that is not among them is held out, as data.held_out and data.validation say.
+def data_set(inputs: InputData, data: DataConfig, seed: int) -> DataSet:
+    """Make a data set of images in memory; missing test and validation parts are held out (data.held_out, data.validation).
 
     Args:
-        given: see :func:`vggdist.api.train`. Labels of arrays are the numbers from 0 to the largest of all parts.
-        seed: decides what is held out.
+        inputs: see :func:`vggdist.api.train`. The classes of arrays are 0 to the largest label of all parts.
+        seed: determines the held-out samples.
 
     Raises:
-        RequestError: a part is not what it should be.
+        RequestError: a part is invalid.
     """
-    parts = dict(given) if isinstance(given, Mapping) else {"train": given}
+    parts = dict(inputs) if isinstance(inputs, Mapping) else {"train": inputs}
     if "train" not in parts or parts.keys() - {*PARTS, "validation"}:
-        raise RequestError(f"data has the parts {', '.join(map(str, parts))}; expected train, test and perhaps validation")
+        raise RequestError(f"data has the parts {', '.join(map(str, parts))}; expected train, test and optionally validation")
     classes = max((_largest_label(name, part) for name, part in parts.items() if isinstance(part, tuple)), default=-1) + 1
     loaded = {name: _loaded(name, part, classes, data) for name, part in parts.items()}
     if "test" not in loaded:
@@ -48,7 +48,7 @@ def _largest_label(name: str, part: tuple[Any, Any]) -> int:
     labels = np.asarray(part[1])
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size or labels.min() < 0:
         raise RequestError(
-            f"data: the labels of the {name} part are {labels.dtype} {labels.shape}; expected whole numbers (N,) from 0 on"
+            f"data: the labels of the {name} part are {labels.dtype} {labels.shape}; expected integers (N,) from 0 on"
         )
     return int(labels.max())
 
@@ -61,7 +61,7 @@ def _loaded(name: str, part: Part, classes: int, data: DataConfig) -> LoadedPart
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images) != len(labels):
         raise RequestError(
             f"data: the images of the {name} part are {images.dtype} {images.shape} with {len(labels)} labels; expected uint8 "
-            f"(N, H, W) or (N, H, W, 1 or 3), one label each"
+            f"(N, H, W) or (N, H, W, 1 or 3) and N labels"
         )
     names = tuple(map(str, range(classes)))
     converted = convert_channels(images, data.channels or images.shape[-1])

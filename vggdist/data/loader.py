@@ -1,4 +1,4 @@
-"""Batches prepared ahead of the step by threads, in the order of the plan."""
+"""Prefetching of batches by threads, in the order of the sample plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Made = TypeVar("_Made")
 
 
 def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable[int]) -> Iterator[partial[Batch]]:
-    """What makes a rank's batch of each of some global steps, in their order."""
+    """The tasks that make a rank's batches of some global steps, in order."""
     order, ordered_epoch = np.empty(0, np.int64), -1
     for step in steps:
         epoch, step_of_epoch = divmod(step, plan.steps_per_epoch)
@@ -30,13 +30,13 @@ def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable
 def prefetch(
     tasks: Iterable[Callable[[], _Made]], threads: int, ahead: int, done: Callable[[_Made], None] | None = None
 ) -> Generator[_Made]:
-    """Run tasks in threads and yield their results in order, at most ``ahead`` of them waiting.
+    """Run tasks in threads and yield their results in order, at most ``ahead`` of them in advance.
 
-    libjpeg-turbo, OpenCV, Pillow and numpy release the interpreter while they work, so threads suffice; a fork would not
-    survive MXNet's engine. A task's error is raised where its result would have come.
+    Threads suffice because libjpeg-turbo, OpenCV, Pillow and numpy release the GIL; MXNet's engine does not survive a fork. A
+    task's error is raised in place of its result.
 
     Args:
-        done: called with each result when the next one is asked for. Then nobody may use it any more.
+        done: called with each result when the next one is requested; the result must not be used afterwards.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
     waiting: deque[Future[_Made]] = deque()

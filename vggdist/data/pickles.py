@@ -1,5 +1,7 @@
-"""The pickles of CIFAR's Python distribution: a dictionary of lists, numbers, strings and arrays of numbers, written by
-Python 2 with protocol 2. See :mod:`vggdist.config.pickles`."""
+"""Reader of the pickles of CIFAR's Python distribution, written by Python 2 with protocol 2.
+
+They contain a dictionary of lists, numbers, strings and integer arrays. See :mod:`vggdist.config.pickles`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.pickles import Named, NamesError, PickleReader
 
 __all__ = ["NamesError", "read_pickle"]
 
 _INTEGERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
-_NAMES = ("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype", "_codecs encode")  # the last: Python 3's
+_NAMES = ("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype", "_codecs encode")  # the last one: Python 3
 
 
 @dataclass
@@ -28,53 +31,53 @@ class _Type:
 class _Array:
     """``numpy.ndarray`` under construction."""
 
-    values: np.ndarray | None = None
+    values: NDArray[Any] | None = None
 
 
 def read_pickle(content: bytes) -> dict[str, Any]:
-    """The dictionary that a pickle holds: by name, a string, a number, a list of them, or an array of whole numbers.
+    """Read a pickled dictionary of strings, numbers, lists of them, and integer arrays.
 
-    Bytes and strings of Python 2 become ``str`` by Latin-1.
+    Bytes and strings of Python 2 are decoded to ``str`` by Latin-1.
 
     Raises:
-        NamesError: it names another function or type.
-        ValueError: it is not whole, or not made of what the published files are made of.
+        NamesError: the pickle contains another function or type.
+        ValueError: the pickle is incomplete, or contains what the published files do not.
     """
-    found = _CifarReader(len(content)).read(content)
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}; expected a dictionary")
-    return {name: value.values if isinstance(value, _Array) else value for name, value in found.items()}
+    unpickled = _CifarReader(len(content)).read(content)
+    if not isinstance(unpickled, dict):
+        raise ValueError(f"it contains a {type(unpickled).__name__}; expected a dictionary")
+    return {name: value.values if isinstance(value, _Array) else value for name, value in unpickled.items()}
 
 
 class _CifarReader(PickleReader):
     def __init__(self, size: int) -> None:
         super().__init__(_NAMES, "CIFAR file")
-        self._to_copy = 2 * size  # bytes; a string may be used many times, and must not be copied as often
+        self._to_copy = 2 * size  # bytes; limits the copies, because a pickle can refer to one string many times
 
     def called(self, function: Named, arguments: tuple[Any, ...]) -> Any:
         first, *others = arguments
         match function.name:
             case "numpy.core.multiarray _reconstruct" if first == Named("numpy ndarray"):
-                return _Array()  # which is empty until it gets its state
+                return _Array()  # empty until BUILD sets its state
             case "numpy dtype" if isinstance(first, str) and first in _INTEGERS:
                 return _Type(first)
             case "_codecs encode" if isinstance(first, str) and others == ["latin1"]:
                 return first  # text and bytes are the same here
         return super().called(function, arguments)
 
-    def built(self, made: Any, state: Any) -> None:
-        """Give an array or a type its state, which is as numpy's ``__reduce__`` has it."""
-        if isinstance(made, _Type):
-            _, made.order, *_ = state
-            if made.order not in ("|", "<", ">"):
-                raise ValueError("an array's type has no order of bytes")
+    def built(self, instance: Any, state: Any) -> None:
+        """Set the state of an array or a type, in the form of numpy's ``__reduce__``."""
+        if isinstance(instance, _Type):
+            _, instance.order, *_ = state
+            if instance.order not in ("|", "<", ">"):
+                raise ValueError("an array's type has no byte order")
             return
-        if not isinstance(made, _Array):
-            raise ValueError("something that is no array gets the state of one")
+        if not isinstance(instance, _Array):
+            raise ValueError("an object that is not an array gets an array's state")
         _, shape, kind, by_columns, text = state
         content = text.encode("latin-1")
         self._to_copy -= len(content)
         if self._to_copy < 0 or not isinstance(kind, _Type) or not all(type(size) is int and size >= 0 for size in shape):
-            raise ValueError("an array's state is not as numpy writes it")
+            raise ValueError("an array's state is not in numpy's format")
         flat = np.frombuffer(content, np.dtype(f"{kind.order}{kind.text}"))
-        made.values = flat.reshape(shape, order="F" if by_columns else "C")
+        instance.values = flat.reshape(shape, order="F" if by_columns else "C")

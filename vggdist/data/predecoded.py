@@ -1,4 +1,4 @@
-"""Images that are decoded once, when a data set is loaded: to be kept in memory, or to leave out what is damaged."""
+"""Decoding of images when a data set is loaded: to keep them in memory, or to find and leave out damaged ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
@@ -13,27 +14,29 @@ from vggdist.data.decode import DamagedImageError, decode
 from vggdist.data.encoded import Store
 
 _log = logging.getLogger(__name__)
-_CHUNK = 64  # files that a thread takes at once: a task for each file would cost as much as a small JPEG
+_CHUNK = 64  # files per task: the overhead of a task is as large as decoding a small JPEG
 
 MEMORY_LIMIT = 512 * 2**20
-"""Bytes of pixels up to which a data set of equal-sized images is decoded once, at load."""
+"""Maximum size in bytes of a data set of equal-sized images that is decoded to memory."""
 
 
-def read_part(store: Store, labels: np.ndarray, data: DataConfig, total: int) -> tuple[Store, np.ndarray, np.ndarray | None]:
-    """Decode a part now if that is worth while, and find its damaged images if they are to be left out.
+def read_part(
+    store: Store, labels: NDArray[np.int32], data: DataConfig, total: int
+) -> tuple[Store, NDArray[np.int32], NDArray[np.uint8] | None]:
+    """Decode a part to memory if it is small, and leave out damaged images if data.damaged is ``skip``.
 
     Args:
         store: the images of the part.
-        labels: ``(N,)`` their classes.
-        data: channels, threads, and what a damaged image does. With ``skip`` every image is decoded once here, because the
-            plan of samples must be the same on all ranks before the first step.
-        total: images of all parts together, which share ``MEMORY_LIMIT``.
+        labels: ``(N,)`` their labels.
+        data: channels, threads, and the action for damaged images. With ``skip`` every image is decoded once here, because all
+            ranks must have the same sample plan before the first step.
+        total: number of images of all parts, which share ``MEMORY_LIMIT``.
 
     Returns:
-        Images and labels without what is damaged, and the pixels ``(N, H, W, C) uint8`` where all have one size and fit.
+        Images and labels without the damaged ones, and the pixels ``(N, H, W, C) uint8`` if all have one size and fit.
 
     Raises:
-        DamagedImageError: an image that was decoded here is damaged and data.damaged is ``stop``.
+        DamagedImageError: a decoded image is damaged and data.damaged is ``stop``.
         RequestError: all images of a class are damaged.
     """
     shape = _first_shape(store, data)
@@ -65,12 +68,12 @@ def _first_shape(store: Store, data: DataConfig) -> tuple[int, ...]:
     raise RequestError(f"all {len(store)} images, from {store.name(0)} to {store.name(len(store) - 1)}, are damaged")
 
 
-def _decode_all(store: Store, data: DataConfig, images: np.ndarray | None) -> tuple[bool, dict[int, str]]:
-    """Decode every image once, into ``images`` where it has their size.
+def _decode_all(store: Store, data: DataConfig, images: NDArray[np.uint8] | None) -> tuple[bool, dict[int, str]]:
+    """Decode every image once, into ``images`` if it has their size.
 
     Returns:
-        Whether all have that size, and what is wrong with each damaged image. Where nobody looks for damage, the pass
-        ends soon after the first image of another size.
+        Whether all have that size, and the error of each damaged image. With ``stop``, decoding ends soon after the first
+        image of another size.
     """
     damage: dict[int, str] = {}
 
@@ -94,6 +97,6 @@ def _decode_all(store: Store, data: DataConfig, images: np.ndarray | None) -> tu
     with ThreadPoolExecutor(data.threads) as pool:
         if data.damaged == "skip":
             return all(list(pool.map(visit, chunks))), damage
-        # all() stops at the first False; the iterator is then dropped, which cancels the chunks that have not begun. (A
-        # name for the iterator would keep it alive until they had all run.)
+        # all() stops at the first False. The iterator is then deleted, which cancels the chunks that have not started; a
+        # variable would keep it alive until all have run.
         return all(pool.map(visit, chunks)), damage

@@ -1,4 +1,4 @@
-"""Reading the files of published data sets: found as people have them, unpacked, and never larger than is right."""
+"""Reading of the files of published data sets: plain, gzipped or in a tar archive, with size limits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.config.files import open_regular
@@ -19,14 +20,14 @@ PARTS = ("train", "test")
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
 _ARCHIVE_LIMIT = 2**30
-"""Bytes of an unpacked archive; the largest of those read here, CIFAR's, has 186 MB."""
+"""Maximum size of an uncompressed archive in bytes; the largest supported one, CIFAR's, has 186 MB."""
 
 
 class Labelled(NamedTuple):
     """Images ``(N, H, W, C) uint8`` and their labels ``(N,) int32``."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
 
 
 class _Stream(Protocol):
@@ -34,13 +35,13 @@ class _Stream(Protocol):
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The content of a file, unpacked where it is gzipped, whatever its name ends in.
+    """Read a file; gzip is detected by content and decompressed.
 
     Args:
-        limit: largest number of bytes, packed and unpacked.
+        limit: maximum size in bytes, both compressed and uncompressed.
 
     Raises:
-        RequestError: it cannot be read, is not whole, or is larger; the file is named.
+        RequestError: the file cannot be read, is truncated, or exceeds the limit; the message names it.
     """
     try:
         with open_regular(path, limit) as file:
@@ -50,18 +51,20 @@ def read_file(path: Path, limit: int) -> bytes:
                 return _read_up_to(content, limit)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"{path} cannot be read: {reason}; fetch it again") from error
+        raise RequestError(f"{path} cannot be read: {reason}; download it again") from error
 
 
 def read_members(archive: Path, folder: str, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The wanted files of a tar archive, gzipped or not, in one pass: going back in a compressed stream starts it anew.
+    """Read files of a tar archive, gzipped or not, in one pass: seeking back would decompress it from the start.
+
+    ``pooch.Untar`` is not used because it has no size limits and extracts all types of members to disk.
 
     Args:
-        folder: where they are in the archive.
-        limits: their names, and the largest number of bytes of each.
+        folder: their folder in the archive.
+        limits: their names, and the maximum size of each in bytes.
 
     Raises:
-        RequestError: the archive is not whole, lacks one of them, or holds more than is right.
+        RequestError: the archive is truncated, lacks a file, or exceeds a limit.
     """
     contents: dict[str, bytes] = {}
     with _naming(archive), open_regular(archive, _ARCHIVE_LIMIT) as file:
@@ -75,27 +78,27 @@ def read_members(archive: Path, folder: str, limits: Mapping[str, int]) -> dict[
                 if name in limits and whole and (opened := members.extractfile(member)) is not None:
                     contents[name] = _read_up_to(opened, limits[name])
     if lacking := [name for name in limits if name not in contents]:
-        raise RequestError(f"{archive} does not hold {folder}/{lacking[0]}; fetch it again")
+        raise RequestError(f"{archive} does not contain {folder}/{lacking[0]}; download it again")
     return contents
 
 
 def find(folder: Path, name: str) -> Path:
-    """The file, or its gzipped form where only that is there."""
+    """The path of a file, or of its gzipped form if only that exists."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if is_there(path)), folder / name)
 
 
-def gap(folder: Path, wanted: Iterable[str]) -> list[Path]:
-    """The wanted files that the folder lacks."""
+def missing_files(folder: Path, wanted: Iterable[str]) -> list[Path]:
+    """The wanted files that are not in the folder."""
     return [find(folder, name) for name in wanted if not is_there(find(folder, name))]
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything but a folder under a name; what is no regular file is refused when it is read."""
+    """Whether a path exists and is not a folder; files that are not regular are rejected when they are read."""
     return path.exists() and not path.is_dir()
 
 
-def checked_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.ndarray:
-    """Labels as int32; ``RequestError`` names the first that is not from 0 to ``num_classes`` - 1."""
+def checked_labels(labels: NDArray[np.integer[Any]], num_classes: int, origin: str) -> NDArray[np.int32]:
+    """Convert labels to int32; ``RequestError`` names the first that is not from 0 to ``num_classes`` - 1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         raise RequestError(f"{origin}: label {labels[wrong[0]]} of sample {wrong[0]}; expected 0 to {num_classes - 1}")
@@ -103,41 +106,41 @@ def checked_labels(labels: np.ndarray, num_classes: int, origin: str) -> np.ndar
 
 
 class _Bounded:
-    """A stream for tarfile, which would read one of any length, and go on reading at the end of one that is cut short."""
+    """Size-limited stream for tarfile, which would read any length, and continue at the end of a truncated stream."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream, self._left, self._ended = stream, _ARCHIVE_LIMIT, False
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; empty at the end, once."""
+        """Read at most ``size`` bytes; empty at the end, but only once."""
         part = self._stream.read(min(size, _CHUNK))
         self._left -= len(part)
         if self._left < 0:
-            raise ValueError(f"it unpacks to more than {_ARCHIVE_LIMIT} bytes")
+            raise ValueError(f"it decompresses to more than {_ARCHIVE_LIMIT} bytes")
         if not part and self._ended:
-            raise EOFError("it is cut short")
+            raise EOFError("it is truncated")
         self._ended = not part
         return part
 
 
 def _read_up_to(stream: _Stream, limit: int) -> bytes:
-    """All that is left of a stream; ``EOFError`` where it is more than ``limit``."""
+    """Read the rest of a stream; ``EOFError`` if it is longer than ``limit``."""
     parts, left = [], limit
     while part := stream.read(_CHUNK):
         parts.append(part)
         left -= len(part)
         if left < 0:
-            raise EOFError(f"it unpacks to more than the {limit} bytes that are expected at most")
+            raise EOFError(f"it decompresses to more than the expected maximum of {limit} bytes")
     return b"".join(parts)
 
 
 @contextmanager
 def _naming(archive: Path) -> Iterator[None]:
-    """Name the archive in what tarfile raises at a damaged one: errors of all kinds."""
+    """Convert errors of tarfile, which have many types for a damaged archive, to ``RequestError`` with its name."""
     try:
         yield
     except (MemoryError, RequestError):
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"{archive} is not a whole archive: {reason}; fetch it again") from error
+        raise RequestError(f"{archive} is not a complete archive: {reason}; download it again") from error

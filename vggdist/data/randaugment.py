@@ -1,4 +1,4 @@
-"""Random operations of one strength (Cubuk et al. 2020, "RandAugment"), with the ranges of torchvision."""
+"""RandAugment: random operations of one magnitude (Cubuk et al. 2020), with the ranges of torchvision."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data import colour, operations
 from vggdist.data.randomness import Draws
 
 MAX_MAGNITUDE = 30
-_REACH = 150 / 331  # share of the side by which the strongest translation moves: 150 pixels in AutoAugment's images of 331
+_MAX_SHIFT = 150 / 331  # of the largest translation, as a fraction of the side: 150 of AutoAugment's 331 pixels
 
-Operation = Callable[[np.ndarray], np.ndarray]
+Operation = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
-def randaugment(images: np.ndarray, count: int, magnitude: int, draws: Draws) -> np.ndarray:
-    """Apply ``count`` operations, each any of the fourteen, to each of ``(B, S, S, C) uint8`` images, in place."""
+def randaugment(images: NDArray[np.uint8], count: int, magnitude: int, draws: Draws) -> NDArray[np.uint8]:
+    """Apply ``count`` random operations to each of ``(B, S, S, C) uint8`` images, in place."""
     table = operations_at(magnitude, images.shape[1])
     drawn = draws.uniforms([f"randaugment {what} {place}" for what in ("operation", "direction") for place in range(count)])
     chosen = (drawn[:count] * len(table)).astype(np.int64).T.tolist()
@@ -32,20 +33,20 @@ def randaugment(images: np.ndarray, count: int, magnitude: int, draws: Draws) ->
 
 
 def operations_at(magnitude: int, side: int) -> list[tuple[Operation, Operation]]:
-    """The fourteen operations at a magnitude from 0 to 30, for images of a side in pixels, in both directions.
+    """The fourteen operations at a magnitude from 0 to 30, in both directions, for images with sides of ``side`` pixels.
 
-    An operation without a direction stands twice. Where pixels come from outside the image they are black, and geometry
-    is to the nearest pixel, as torchvision does unless told otherwise.
+    An operation without a direction is listed twice. Pixels from outside the image are black, and geometric operations use the
+    nearest pixel, as in torchvision by default.
     """
     level = magnitude / MAX_MAGNITUDE
-    moved = int(_REACH * side * level)
+    shift = int(_MAX_SHIFT * side * level)
     blends = (colour.brightness, colour.saturation, colour.contrast)
     return [
         _one_way(operations.identity),
         _both_ways(operations.shear_x, 0.3 * level),
         _both_ways(operations.shear_y, 0.3 * level),
-        _both_ways(operations.translate_x, moved),
-        _both_ways(operations.translate_y, moved),
+        _both_ways(operations.translate_x, shift),
+        _both_ways(operations.translate_y, shift),
         _both_ways(operations.rotate, 30 * level),
         *(_both_ways(partial(_blended, blend), 0.9 * level, neutral=1) for blend in blends),
         _both_ways(operations.sharpness, 0.9 * level, neutral=1),
@@ -56,17 +57,19 @@ def operations_at(magnitude: int, side: int) -> list[tuple[Operation, Operation]
     ]
 
 
-def _both_ways(operation: Callable[..., np.ndarray], strength: float, neutral: float = 0) -> tuple[Operation, Operation]:
+def _both_ways(
+    operation: Callable[..., NDArray[np.uint8]], strength: float, neutral: float = 0
+) -> tuple[Operation, Operation]:
     def at(value: float) -> Operation:
         return lambda image: operation(image, value)
 
     return at(neutral + strength), at(neutral - strength)
 
 
-def _one_way(operation: Callable[..., np.ndarray], **settings: Any) -> tuple[Operation, Operation]:
+def _one_way(operation: Callable[..., NDArray[np.uint8]], **settings: Any) -> tuple[Operation, Operation]:
     return (partial(operation, **settings),) * 2
 
 
-def _blended(blend: Callable[..., np.ndarray], image: np.ndarray, factor: float) -> np.ndarray:
-    """One of colour jitter's blends, which take batches, of one image."""
+def _blended(blend: Callable[..., NDArray[np.uint8]], image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Apply a blend of colour jitter, which takes batches, to one image."""
     return blend(image[None], np.array([factor]))[0]

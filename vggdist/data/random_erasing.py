@@ -1,24 +1,27 @@
-"""Parts of an image that are filled with the mean colour, so that the network looks at the rest."""
+"""Cutout and random erasing: parts of an image are filled with the mean colour."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.data.crop_boxes import box_draws, fitting_box
 from vggdist.data.randomness import Draws
 
-# torchvision's, and the paper's; its ratios are of height to width.
+# As in torchvision and in the paper, whose ratios are of height to width.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_RATIO = (1 / 3.3, 1 / 0.3)
 
 
-def cutout(images: np.ndarray, side: int, rows: np.ndarray, columns: np.ndarray, fill: np.ndarray) -> np.ndarray:
+def cutout(
+    images: NDArray[np.uint8], side: int, rows: NDArray[np.int64], columns: NDArray[np.int64], fill: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Fill a square of each image, in place (DeVries & Taylor 2017).
 
     Args:
         images: ``(B, H, W, C) uint8``.
-        side: of the square in pixels; what lies beyond the image's border is lost.
-        rows, columns: ``(B,)`` centre of each square, anywhere in the image.
+        side: of the square in pixels; it is clipped at the image border.
+        rows, columns: ``(B,)`` centre of each square.
         fill: ``(C,) uint8``.
     """
     tops, lefts = rows - side // 2, columns - side // 2
@@ -28,12 +31,12 @@ def cutout(images: np.ndarray, side: int, rows: np.ndarray, columns: np.ndarray,
     return images
 
 
-def erase(images: np.ndarray, probability: float, fill: np.ndarray, draws: Draws) -> np.ndarray:
+def erase(images: NDArray[np.uint8], probability: float, fill: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
     """Fill a rectangle of some images, in place (Zhong et al. 2017, algorithm 1).
 
     Args:
         images: ``(B, H, W, C) uint8``.
-        probability: of an image to be changed; one into which none of ten rectangles fits stays.
+        probability: of an image to be changed; it is unchanged if none of ten random rectangles fits.
         fill: ``(C,) uint8``.
     """
     _, height, width, _ = images.shape

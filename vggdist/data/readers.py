@@ -1,4 +1,4 @@
-"""The data sets, one small function for each: all make a training and a test part."""
+"""Loaders of the data sets, one function each; all return a training and a test part."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
@@ -20,17 +21,17 @@ from vggdist.data.decode import convert_channels
 from vggdist.data.encoded import EncodedSource, Store
 from vggdist.data.published import PARTS, Labelled
 from vggdist.data.randomness import hash64
-from vggdist.data.sanity_checks import few, findings
+from vggdist.data.sanity_checks import abbreviated, findings
 
 _log = logging.getLogger(__name__)
 _DIGITS = tuple("0123456789")
-# In the order of the labels: README of zalandoresearch/fashion-mnist.
+# In the order of the labels, from the README of zalandoresearch/fashion-mnist.
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_PATTERN_CELLS = 4  # the synthetic pattern's side in cells: coarse enough to survive a network's first poolings
+_PATTERN_CELLS = 4  # side of the synthetic pattern in cells: coarse enough for the network's first pooling layers
 
 
 class LoadedPart(NamedTuple):
-    """A part as it was loaded, the hash of its contents, and where it is from, for the log."""
+    """A loaded part, the hash of its contents, and a description of its origin for the log."""
 
     source: Source
     contents: str
@@ -38,18 +39,18 @@ class LoadedPart(NamedTuple):
 
 
 Parts = Mapping[str, LoadedPart]
-"""``train`` and ``test``, or what was wanted of them."""
+"""``train``, ``test`` or both, by name."""
 
 
 def load_parts(data: DataConfig, seed: int, wanted: Sequence[str] = PARTS) -> Parts:
-    """Parts of the data set that ``data`` names; see :func:`vggdist.data.dataset.load`.
+    """Load parts of the configured data set; see :func:`vggdist.data.dataset.load`.
 
     Args:
-        wanted: ``train``, ``test`` or both; the files of another part are not needed, unless one is held out of the other.
+        wanted: ``train``, ``test`` or both; the files of the other part are not needed, unless one is held out of the other.
     """
     loader = globals()[DATA_SETS[data.name].loader]
-    found: Parts = loader(data, seed, wanted)
-    return {part: found[part] for part in wanted}
+    parts: Parts = loader(data, seed, wanted)
+    return {name: parts[name] for name in wanted}
 
 
 def _in_memory(part: Labelled, class_names: tuple[str, ...], data: DataConfig, origin: str = "") -> LoadedPart:
@@ -59,7 +60,7 @@ def _in_memory(part: Labelled, class_names: tuple[str, ...], data: DataConfig, o
 
 def digits(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     """Scikit-learn's digits: values from 0 to 16, scaled by 255/16 and rounded."""
-    # The file alone, whose rows are 64 values and a label: to import sklearn.datasets takes two seconds.
+    # Read the file directly (rows of 64 values and a label), because importing sklearn.datasets takes two seconds.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(file), delimiter=",")
     images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
@@ -71,7 +72,7 @@ def digits(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
 
 
 def published(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
-    """A publisher's files, fetched when they are missing and data.download is true."""
+    """A publisher's files, downloaded if they are missing and data.download is true."""
     try:
         return _read_published(data, wanted)
     except download.MissingFileError:
@@ -92,42 +93,42 @@ def _read_published(data: DataConfig, wanted: Sequence[str]) -> Parts:
 
 
 def in_folders(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
-    """Images under data.root, in memory where they are small and of one size."""
+    """Image folders in data.root, in memory if the images are small and of one size."""
     root = Path(data.root)
     if [*wanted] == ["test"] and (listed := folder.scan_test(root)) is not None:
         names, listing = listed
         return {"test": in_files(listing, names, data, len(listing.paths))}
     layout, *listings = folder_listings(data, seed)
-    _require_sense(data, layout.class_names, *(listing.labels for listing in listings))
+    _check_classes(data, layout.class_names, *(listing.labels for listing in listings))
     total = sum(len(listing.paths) for listing in listings)
     train, test = (in_files(listing, layout.class_names, data, total) for listing in listings)
     if layout.test is None:
         test = test._replace(origin=_held_out(data))
     if layout.not_read:
-        test = test._replace(origin=f"{test.origin}; beside both, not read: {few(layout.not_read)}")
+        test = test._replace(origin=f"{test.origin}; other entries, not read: {abbreviated(layout.not_read)}")
     return {"train": train, "test": test}
 
 
 def in_files(listing: folder.Listing, names: tuple[str, ...], data: DataConfig, total: int) -> LoadedPart:
-    """A part whose images are files.
+    """A part of image files.
 
     Args:
-        total: images of all parts together.
+        total: number of images of all parts.
     """
     left_out = _left_out(listing, data)
     return _encoded_part(folder.FileStore(listing.paths), listing.labels, names, data, total, left_out, listing.origin)
 
 
 def _left_out(listing: folder.Listing, data: DataConfig) -> int:
-    """How many images are left out since they are links to nothing; ``RequestError`` where data.damaged is ``stop``."""
-    links = listing.dead_links
+    """The number of broken symlinks, which are left out; ``RequestError`` if there are any and data.damaged is ``stop``."""
+    links = listing.broken_links
     if links and data.damaged == "stop":
         raise RequestError(
-            f"{len(links)} images under {listing.place} are links to nothing, such as {links[0]}; restore what they link to, "
-            f"remove them, or leave them out with --data.damaged skip"
+            f"{len(links)} images in {listing.place} are broken symlinks, such as {links[0]}; restore their targets, remove "
+            f"them, or leave them out with --data.damaged skip"
         )
     for link in links:
-        _log.warning("left out: %s is a link to nothing", link)
+        _log.warning("left out: %s is a broken symlink", link)
     return len(links)
 
 
@@ -135,17 +136,17 @@ def _held_out(data: DataConfig) -> str:
     return f"held out, {100 * data.held_out:g} % of each class"
 
 
-def _require_sense(data: DataConfig, class_names: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> None:
-    """Log what is odd about the classes of both parts; ``RequestError`` where they make no sense."""
-    problem, remarks = findings(class_names, train, test)
+def _check_classes(data: DataConfig, class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32]) -> None:
+    """Log warnings about the classes of both parts; ``RequestError`` if they cannot be trained on."""
+    problem, warnings = findings(class_names, train, test)
     if problem is not None:
         raise RequestError(f"data.root {data.root}: {problem}")
-    for remark in remarks:
-        _log.warning("%s", remark)
+    for warning in warnings:
+        _log.warning("%s", warning)
 
 
 def folder_listings(data: DataConfig, seed: int) -> tuple[folder.Layout, folder.Listing, folder.Listing]:
-    """What is under data.root, and the files of the training and of the test part; no image is read."""
+    """The layout of data.root, and the files of the training and of the test part; no image is read."""
     layout = folder.scan(Path(data.root))
     if layout.test is not None:
         return layout, layout.train, layout.test
@@ -153,7 +154,7 @@ def folder_listings(data: DataConfig, seed: int) -> tuple[folder.Layout, folder.
 
 
 def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
-    """Record files in data.root, in memory where their images are small and of one size."""
+    """Record files in data.root, in memory if the images are small and of one size."""
     root = Path(data.root)
     if [*wanted] == ["test"] and (listed := record_dataset.find_test(root, data.damaged)) is not None:
         names, part = listed
@@ -164,24 +165,24 @@ def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
         parts = [(part.store, part.labels, len(part.left_out), part.origin) for part in (train, test)]
     else:
         split = held_out_split(train.labels, data.held_out, seed)
-        # A record without a label can be held out from neither part: it counts as one of the training part.
+        # A damaged record without a label belongs to no class, so it is counted in the training part.
         parts = [
             (train.store.take(chosen), train.labels[chosen], left_out, origin)
             for chosen, left_out, origin in zip(split, (len(train.left_out), 0), (train.origin, _held_out(data)), strict=True)
         ]
-    _require_sense(data, names, *(labels for _, labels, *_ in parts))
+    _check_classes(data, names, *(labels for _, labels, *_ in parts))
     total = sum(len(store) for store, *_ in parts)
     train_part, test_part = (
         _encoded_part(store, labels, names, data, total, left_out, origin) for store, labels, left_out, origin in parts
     )
-    if beside := record_dataset.not_read(root):
-        test_part = test_part._replace(origin=f"{test_part.origin}; beside both, not read: {few(beside)}")
+    if others := record_dataset.not_read(root):
+        test_part = test_part._replace(origin=f"{test_part.origin}; other entries, not read: {abbreviated(others)}")
     return {"train": train_part, "test": test_part}
 
 
 def _encoded_part(
     store: Store,
-    labels: np.ndarray,
+    labels: NDArray[np.int32],
     class_names: tuple[str, ...],
     data: DataConfig,
     total: int,
@@ -197,7 +198,7 @@ def _encoded_part(
 
 
 def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
-    """Half noise, half a coarse pattern of each class, the same in both parts; labels go round the classes."""
+    """Noise plus a coarse pattern per class, which is the same in both parts; the labels cycle through the classes."""
     size, channels, classes = data.image_size or 32, data.channels or 3, data.synthetic_classes
     shape = classes, _PATTERN_CELLS, _PATTERN_CELLS, channels
     cells = (hash64(seed, "pattern", np.arange(np.prod(shape))) >> np.uint64(57)).astype(np.uint8).reshape(shape)
@@ -216,24 +217,28 @@ def synthetic(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
 
 
 def given(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
-    """No files: the images are those of a program."""
-    raise RequestError(f"data.name is given: the {' and '.join(wanted)} images are those of a program; start that one again")
+    """Raise ``RequestError``: the images were passed to the Python API and cannot be loaded."""
+    raise RequestError(
+        f"data.name is given: the {' and '.join(wanted)} images come from a Python program; run that program again"
+    )
 
 
-def held_out_split(labels: np.ndarray, share: float, seed: int, part: str = "held out") -> tuple[np.ndarray, np.ndarray]:
-    """Hold out a share of each class, chosen by hash.
+def held_out_split(
+    labels: NDArray[np.integer[Any]], share: float, seed: int, part: str = "held out"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out a fraction of each class, selected by hash.
 
     Args:
-        labels: ``(N,)`` whole numbers.
-        share: of the samples of each class, rounded; a class of two or more has at least one sample in each part, and a
-            class of one stays in the training part.
+        labels: ``(N,)`` integers.
+        share: fraction of each class, rounded. A class of two or more samples has at least one in each part; a single sample
+            stays in the training part.
         seed, part: the split is a pure function of them and the labels.
 
     Returns:
         Sorted indices of the training part and of the held-out part, ``int64``.
     """
     samples = np.arange(len(labels))
-    by_class = np.lexsort((hash64(seed, part, samples), labels))  # classes in order, shuffled within
+    by_class = np.lexsort((hash64(seed, part, samples), labels))  # sorted by class, shuffled within each
     _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
     held = np.clip(np.rint(counts * share).astype(np.int64), 1, np.maximum(counts - 1, 1)) * (counts > 1)
     place_in_class = samples - np.repeat(starts, counts)

@@ -1,9 +1,9 @@
-"""The format of MXNet's RecordIO files, ``.rec`` and ``.idx``, and a writer of them.
+"""Format and writer of MXNet's RecordIO files, ``.rec`` and ``.idx``.
 
-The format is that of dmlc-core's ``recordio.h``: each part of a record is a magic number, a word with the kind of part (3
-bits) and its length (29 bits), the data, and zeros up to a multiple of four bytes. Data that hold the magic number at a
-multiple of four are cut there into several parts. In a record of an image the data begin with MXNet's ``IRHeader`` (flag,
-label, two ids). A line of the index is a key, a tab and the position of its record.
+The format is that of dmlc-core's ``recordio.h``: each part of a record is a magic number, a word with the kind of the part (3
+bits) and its length (29 bits), the data, and zero padding to a multiple of four bytes. If the data contain the magic number at
+a multiple of four, they are split there into several parts. The data of an image start with MXNet's ``IRHeader`` (flag, label,
+two ids). A line of the index is a key, a tab and the position of the record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 
@@ -25,12 +26,12 @@ WHOLE, FIRST, MIDDLE, LAST = range(4)
 MAX_LENGTH = 2**29 - 1
 IMAGE_HEADER = struct.Struct("<IfQQ")
 _INDEX_LINE = re.compile(rb"([0-9]{1,19})\t([0-9]{1,19})\r?")
-MOST_LABELS = 2**24
-"""Labels are float32, which holds the whole numbers below this one."""
+MAX_LABELS = 2**24
+"""Labels are float32, which represents all integers below this one exactly."""
 
 
 class ImageRecord(NamedTuple):
-    """One record of an image."""
+    """The record of an image."""
 
     key: int
     label: float
@@ -42,13 +43,13 @@ class RecordWriter:
     """Appends records to a ``.rec`` file and their lines to an index."""
 
     def __init__(self, record_file: BinaryIO, index_file: BinaryIO) -> None:
-        """Go on at the end of both files."""
+        """Append to both files."""
         self._records, self._index = record_file, index_file
         self._position = record_file.seek(0, os.SEEK_END)
         index_file.seek(0, os.SEEK_END)
 
     def write(self, record: ImageRecord) -> None:
-        """Append one image; its line in the index is written after it."""
+        """Append an image, then its line of the index."""
         data = IMAGE_HEADER.pack(0, record.label, record.key, 0) + record.content
         if len(data) > MAX_LENGTH:
             raise RequestError(f"an image of {len(record.content)} bytes is too large for a record")
@@ -61,7 +62,7 @@ class RecordWriter:
 
 
 def frame(data: bytes) -> bytes:
-    """A record of ``data`` as it stands in a file."""
+    """Encode ``data`` as a record."""
     cuts, place = [], data.find(MAGIC_BYTES)
     while place >= 0:
         if place % 4 == 0:
@@ -76,16 +77,15 @@ def frame(data: bytes) -> bytes:
 
 
 def record_end(head_at: Callable[[int], bytes], position: int, size: int) -> int | None:
-    """Where a record ends, with all its parts.
+    """Find the end of a record, including all its parts.
 
     Args:
-        head_at: the eight bytes at a position of the file, or what is left of it.
-        position: where the record begins.
+        head_at: returns the eight bytes at a position of the file, fewer at its end.
+        position: start of the record.
         size: of the file in bytes.
 
     Returns:
-        The position behind it, which is beyond ``size`` where it is cut short; None where it, or a part of it, does not begin
-        as it should.
+        The position after the record, which is beyond ``size`` if it is truncated; None if the header of a part is invalid.
     """
     expected: tuple[int, ...] = (WHOLE, FIRST)
     while True:
@@ -102,10 +102,10 @@ def record_end(head_at: Callable[[int], bytes], position: int, size: int) -> int
         expected = (MIDDLE, LAST)
 
 
-def parse_index(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def parse_index(path: Path, content: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys and positions, ``(N,) int64`` each."""
     if not content:
-        raise RequestError(f"{path} is empty: it lists no record; remove it, and the records are read in their order")
+        raise RequestError(f"{path} is empty; remove it to read the records in file order")
     keys, positions = [], []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         match = _INDEX_LINE.fullmatch(line)
@@ -114,5 +114,5 @@ def parse_index(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         keys.append(int(match[1]))
         positions.append(int(match[2]))
     if len(set(positions)) < len(positions):
-        raise RequestError(f"{path} lists a position twice; it is no index of records")
+        raise RequestError(f"{path} lists a position twice; it is not an index of records")
     return np.array(keys, np.int64), np.array(positions, np.int64)

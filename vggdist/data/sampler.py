@@ -1,7 +1,7 @@
-"""Which samples each rank takes in each step: a pure function of (seed, epoch, step).
+"""Distributed sampling: the samples of each rank and step as a pure function of (seed, epoch, step).
 
 An epoch is one permutation of the data set. Global batch ``k`` is its ``k``-th slice, and each rank takes its part of that
-slice, so the samples of a step do not depend on the number of ranks, and every rank makes the same number of steps.
+slice. So the samples of a step do not depend on the number of ranks, and all ranks have the same number of steps.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data.randomness import permutation
@@ -21,9 +22,9 @@ class SamplePlan:
     Attributes:
         num_samples: size of the data set.
         global_batch_size: samples of one step over all ranks.
-        world_size: number of ranks; where they cannot share the global batch evenly, the last ones take less.
-        drop_last: leave out the samples that do not fill the last batch; otherwise that batch is filled up and masked.
-        accumulation: equal parts into which each rank cuts its batch.
+        world_size: number of ranks; if the global batch is not divisible by it, the last ranks have fewer samples.
+        drop_last: drop the last incomplete batch; otherwise it is padded and masked.
+        accumulation: number of equal micro-batches of each rank's batch.
     """
 
     num_samples: int
@@ -35,29 +36,29 @@ class SamplePlan:
 
     @property
     def batch_size(self) -> int:
-        """Slots of one rank in one step, the same on every rank; those that no sample is left for are masked."""
+        """Slots per rank and step, the same on every rank; slots without a sample are masked."""
         return -(-self.global_batch_size // (self.world_size * self.accumulation)) * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
-        """The same on every rank."""
+        """Number of steps, the same on every rank."""
         full, rest = divmod(self.num_samples, self.global_batch_size)
         return full if self.drop_last or rest == 0 else full + 1
 
     def num_valid(self, step: int) -> int:
-        """Samples in the global batch of a step of an epoch that are not fill."""
+        """Samples without padding in the global batch of a step of an epoch."""
         return min(self.global_batch_size, self.num_samples - step * self.global_batch_size)
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> NDArray[np.int64]:
         """All samples in the order of an epoch: ``(num_samples,) int64``."""
         return permutation(self.seed, epoch, self.num_samples)
 
-    def part(self, order: np.ndarray, step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """A rank's part of a step.
+    def part(self, order: NDArray[np.int64], step: int, rank: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """A rank's samples of a step.
 
         Returns:
-            samples: ``(batch_size,) int64``; slots that only fill up repeat samples of the same global batch.
-            mask: ``(batch_size,) float32``, 0 for these slots.
+            samples: ``(batch_size,) int64``; padding repeats samples of the same global batch.
+            mask: ``(batch_size,) float32``, 0 for padding.
         """
         start = step * self.global_batch_size
         valid = self.num_valid(step)
@@ -69,11 +70,11 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
     """The samples of one step over all ranks.
 
     Args:
-        batch_size: samples of one rank, used when no global size is requested.
-        world_size: ranks with which the run begins.
+        batch_size: samples of one rank, used if ``requested`` is None.
+        world_size: number of ranks at the start of the run.
 
     Raises:
-        RequestError: when ranks or the parts of an accumulated batch do not divide it.
+        RequestError: it is not divisible by the ranks times the accumulation.
     """
     size = batch_size * world_size if requested is None else requested
     key = "train.batch_size" if requested is None else "train.global_batch_size"
@@ -81,9 +82,8 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
     if size % parts:
         fitting = [multiple * parts for multiple in (size // parts, size // parts + 1) if multiple]
         raise RequestError(
-            f"{key} makes a global batch of {size} samples, which {world_size} ranks with "
-            f"train.accumulation {accumulation} cannot share evenly; "
-            f"use {' or '.join(map(str, fitting))} samples over all ranks"
+            f"{key} results in a global batch of {size} samples, which is not divisible by {world_size} ranks with "
+            f"train.accumulation {accumulation}; use {' or '.join(map(str, fitting))} samples over all ranks"
         )
     return size
 
@@ -91,26 +91,26 @@ def global_batch_size(batch_size: int, requested: int | None, world_size: int, a
 def make_plan(
     num_samples: int, global_batch: int, world_size: int, seed: int, drop_last: bool, accumulation: int = 1
 ) -> SamplePlan:
-    """Check that every rank has samples to work on.
+    """Make the plan; every rank must have samples.
 
     Raises:
-        RequestError: for more ranks than samples, or a batch larger than the data set.
+        RequestError: there are more ranks than samples, or the global batch is larger than the data set.
     """
     if world_size > num_samples:
-        raise RequestError(f"{world_size} ranks share {num_samples} training samples; start at most {num_samples} ranks")
+        raise RequestError(f"{world_size} ranks for {num_samples} training samples; start at most {num_samples} ranks")
     if global_batch > num_samples:
         raise RequestError(
             f"the global batch has {global_batch} samples, the training set only {num_samples}; "
-            f"use at most {num_samples // world_size} samples a rank, or start fewer ranks"
+            f"use at most {num_samples // world_size} samples per rank, or start fewer ranks"
         )
     return SamplePlan(num_samples, global_batch, world_size, seed, drop_last, accumulation)
 
 
-def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[np.ndarray]:
-    """A rank's batches of an evaluation, each sample of the data set in exactly one batch of one rank.
+def evaluation_batches(num_samples: int, batch_size: int, world_size: int, rank: int) -> list[NDArray[np.int64]]:
+    """A rank's batches of an evaluation; each sample of the data set is in exactly one batch of one rank.
 
-    Batches are cut before they are dealt out, so each holds the same samples in the same places for any number of ranks:
-    what a network computes for a sample can depend on its place in the batch in the last bit.
+    The data set is divided into batches before these are distributed, so the batches do not depend on the number of ranks.
+    This matters because the last bit of a network's output for a sample can depend on its position in the batch.
     """
     starts = range(rank * batch_size, num_samples, world_size * batch_size)
     return [np.arange(start, min(start + batch_size, num_samples)) for start in starts]

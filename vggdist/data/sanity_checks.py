@@ -1,4 +1,4 @@
-"""What was read of a data set, in one line for each part, and whether the parts make sense together."""
+"""Plausibility checks of the classes of a data set, and a one-line summary of each part."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Findings(NamedTuple):
-    """What is odd about a data set: what forbids to train on it, and what a person should know."""
+    """Result of the checks: the error that makes the data set unusable, and warnings."""
 
     problem: str | None
-    remarks: list[str]
+    warnings: list[str]
 
 
-def part_line(labels: np.ndarray, class_names: tuple[str, ...], origin: str) -> str:
-    """A part in one line: images, classes, and the smallest and largest of those that occur.
+def part_line(labels: NDArray[np.int32], class_names: tuple[str, ...], origin: str) -> str:
+    """Summarise a part in one line: number of images and classes, the smallest and the largest class.
 
     Args:
-        labels: ``(N,)`` whole numbers.
-        origin: where the images are from, and what beside them was ignored; may be empty.
+        labels: ``(N,)`` integers.
+        origin: description of the location of the images and of ignored files; may be empty.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     occurs = np.flatnonzero(counts)
@@ -34,41 +35,41 @@ def part_line(labels: np.ndarray, class_names: tuple[str, ...], origin: str) -> 
     return f"{line}; {origin}" if origin else line
 
 
-def findings(class_names: tuple[str, ...], train: np.ndarray, test: np.ndarray | None) -> Findings:
-    """Judge the classes of a data set.
+def findings(class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32] | None) -> Findings:
+    """Check the classes of a data set.
 
     Args:
-        train, test: ``(N,)`` labels of the parts; ``test`` is None where there is no such part.
+        train, test: ``(N,)`` labels of the parts; ``test`` is None if there is no test part.
     """
     known, measured = (set(np.unique(labels).tolist()) for labels in (train, test if test is not None else train))
     problem = None
     if len(class_names) < 2:
-        problem = f"there is one class, {class_names[0]}: a classifier needs two; expected a folder or a label for each"
+        problem = f"there is only one class, {class_names[0]}; a classifier needs at least two (one folder or label per class)"
     elif test is not None and not len(test):
         problem = (
-            "no image is left to test on: each class has one image, and none of them can be held out; add images, or a test "
-            "set of their classes"
+            "the test set would be empty: each class has only one image, so none can be held out; add images, or a test set "
+            "of the same classes"
         )
     elif unknown := [class_names[label] for label in sorted(measured - known)]:
-        problem = f"the test set has images of {_some(unknown)}, of which the training set has none"
-    remarks = []
+        problem = f"the test set has images of {_classes(unknown)} without training images"
+    warnings = []
     for part, labels, consequence in (
         ("training", known, "the network learns to predict the others only"),
-        ("test", measured, "nothing is measured for them, and macro_f1 counts one that is predicted as 0"),
+        ("test", measured, "they are not evaluated, and in macro_f1 such a class counts as 0 if it is predicted"),
     ):
         absent = [name for label, name in enumerate(class_names) if label not in labels]
         if absent and problem is None:
-            remarks.append(f"the {part} set has no image of {_some(absent)}, of {len(class_names)} classes: {consequence}")
-    return Findings(problem, remarks)
+            warnings.append(f"the {part} set has no image of {_classes(absent)}, of {len(class_names)} classes: {consequence}")
+    return Findings(problem, warnings)
 
 
-def few(things: Sequence[str]) -> str:
-    """The first five of them, and how many more there are."""
-    return ", ".join(things[:5]) + (f" and {len(things) - 5} more" if len(things) > 5 else "")
+def abbreviated(names: Sequence[str]) -> str:
+    """Join the first five names, and append the number of the others."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _some(names: list[str]) -> str:
-    return f"{_number(len(names), 'class')} ({few(names)})"
+def _classes(names: list[str]) -> str:
+    return f"{_number(len(names), 'class')} ({abbreviated(names)})"
 
 
 def _number(count: int, what: str) -> str:

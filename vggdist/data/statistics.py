@@ -1,4 +1,4 @@
-"""Mean and deviation of a data set's pixels."""
+"""Mean and standard deviation of a data set's pixels."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
 from vggdist.data.arrays import ArraySource, Source
 
-_CHUNK = 1024  # images counted at once: enough to forget Python's cost, few enough to stay small
+_CHUNK = 1024  # images counted at once: a compromise between Python's overhead and memory
 
 
-def value_counts(source: Source, part: int = 0, parts: int = 1) -> np.ndarray:
-    """How many pixels of each channel have each value, in one of so many equal parts of a source.
+def value_counts(source: Source, part: int = 0, parts: int = 1) -> NDArray[np.int64]:
+    """Histogram of the pixel values of each channel, over slice ``part`` of ``parts`` equal slices of a source.
 
     Returns:
-        ``(C, 256) int64``; over all parts they sum to those of the whole.
+        ``(C, 256) int64``; the sum over all slices is the histogram of the source.
 
     Raises:
         DamagedImageError: an image does not decode.
@@ -30,23 +31,23 @@ def value_counts(source: Source, part: int = 0, parts: int = 1) -> np.ndarray:
     return counts
 
 
-def statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel on a scale from 0 to 1.
 
-    They come from integers, so they are exact and the same for any number of parts that were counted by themselves.
+    They are computed from integers, so they are exact and do not depend on the number of slices.
 
     Args:
-        counts: of all images, as :func:`value_counts` has them.
+        counts: histogram of all images, see :func:`value_counts`.
 
     Raises:
-        RequestError: a channel has one value everywhere, so nothing can be divided by its deviation.
+        RequestError: a channel has the same value everywhere, so its standard deviation is 0.
     """
     moments = [_moments(counted) for counted in counts.tolist()]
     return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
 
 
-def _pixels(source: Source, samples: range) -> Iterator[np.ndarray]:
-    """Some of the images of a source, ``(..., C) uint8``, few at a time."""
+def _pixels(source: Source, samples: range) -> Iterator[NDArray[np.uint8]]:
+    """The images of a range of samples, ``(..., C) uint8``, in chunks."""
     if isinstance(source, ArraySource):
         chunks = (samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK))
         yield from (source.images[chunk.start : chunk.stop] for chunk in chunks)
@@ -55,14 +56,14 @@ def _pixels(source: Source, samples: range) -> Iterator[np.ndarray]:
 
 
 def _moments(counted: list[int]) -> tuple[float, float]:
-    """Mean and standard deviation on a scale from 0 to 1 from the number of pixels of each value."""
+    """Mean and standard deviation on a scale from 0 to 1 of a histogram."""
     pixels = sum(counted)
     total = sum(value * count for value, count in enumerate(counted))
     squares = sum(value * value * count for value, count in enumerate(counted))
-    spread = pixels * squares - total * total  # Python's integers: neither overflow nor cancellation
+    spread = pixels * squares - total * total  # Python's integers have neither overflow nor cancellation
     if spread == 0:
         raise RequestError(
-            "a channel of the training images has the same value in every pixel, so augment.normalize "
-            "computed has nothing to divide by; use published or none"
+            "augment.normalize computed: a channel of the training images has the same value in every pixel, so its standard "
+            "deviation is 0; use published or none"
         )
     return total / (255 * pixels), math.sqrt(spread) / (255 * pixels)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
 from vggdist.data.decode import convert_channels
-from vggdist.data.resize_crop import frame_crops
+from vggdist.data.resize_crop import fixed_crops
 from vggdist.inference.prediction import probabilities
 from vggdist.models.model import Model
 
@@ -57,7 +57,7 @@ class Classifier:
         rows = [np.empty((0, len(self.class_names)), np.float32)]
         for start in range(0, len(source), _IMAGES_AT_ONCE):
             samples = np.arange(start, min(start + _IMAGES_AT_ONCE, len(source)))
-            framed = frame_crops(source, samples, self.spec.resize, self.spec.image_size)
+            framed = fixed_crops(source, samples, self.spec.resize, self.spec.image_size)
             rows.append(probabilities(self._model, framed).astype(np.float32))
         return np.concatenate(rows)
 

@@ -14,11 +14,11 @@ from scipy.special import softmax
 from vggdist.config.errors import RequestError, RunError, VggdistError
 from vggdist.config.images import ReadingConfig
 from vggdist.config.schema import MeasuringConfig
-from vggdist.data.augment import require_room
+from vggdist.data.augment import require_margin
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
 from vggdist.data.loader import prefetch
-from vggdist.data.resize_crop import frame_crops
+from vggdist.data.resize_crop import fixed_crops
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
 from vggdist.training.evaluation import mean_over_crops
@@ -48,7 +48,7 @@ def predictions(
         RequestError: the scaled image has no room for several crops.
     """
     spec, crops = model.spec, measuring.crops
-    require_room(crops, spec.resize, spec.image_size)
+    require_margin(crops, spec.resize, spec.image_size)
     size = measuring.images_at_once // crops
     pending: list[tuple[Path, NDArray[np.uint8]]] = []
     slots = None
@@ -84,7 +84,7 @@ def _framed(spec: ModelSpec, crops: int, file: FileOrError) -> tuple[Path, NDArr
         return Path(), file
     source = EncodedSource(FileStore([file]), np.zeros(1, np.int32), (), spec.channels)
     try:
-        return file, frame_crops(source, np.zeros(1, np.int64), spec.resize, spec.image_size, crops)
+        return file, fixed_crops(source, np.zeros(1, np.int64), spec.resize, spec.image_size, crops)
     except RequestError as error:
         return file, error
 

@@ -1,1 +1,1 @@
-"""Image folders, list files and record files, converted to each other."""
+"""Conversion between image folders, list files and record files."""

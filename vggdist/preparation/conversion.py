@@ -1,4 +1,4 @@
-"""Images from one place to another: changed in parallel, and written to folders."""
+"""Parallel transformation of images, and writing them to folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vggdist.config.errors import RequestError
@@ -24,19 +25,19 @@ from vggdist.data.resize_crop import resize
 from vggdist.preparation.output_folder import OutputFolder, write_whole
 
 _Error = TypeVar("_Error", bound=RequestError)
-_AHEAD = 4  # images for each thread that may wait for their turn to be written
+_AHEAD = 4  # finished images per thread that may wait to be written
 
 
 @dataclass(frozen=True)
-class Change:
-    """What becomes of an image: nothing with neither, since the bytes are then passed through."""
+class Transform:
+    """Resizing and JPEG quality of written images; with None for both, the original bytes are kept."""
 
     short_side: int | None
     quality: int | None
 
-    def of(self, image: Encoded) -> bytes:
-        """The bytes to keep; ``DamagedImageError`` where the image does not decode."""
-        pixels = decode(image, 3)  # also to pass it through: what is damaged must not be found in training
+    def apply(self, image: Encoded) -> bytes:
+        """The bytes to write; ``DamagedImageError`` if the image does not decode."""
+        pixels = decode(image, 3)  # also if the bytes are kept, to find damaged images before the training
         if self.quality is None:
             return image.content
         height, width, _ = pixels.shape
@@ -53,20 +54,20 @@ class Part:
     """The images of ``train`` or ``test`` and the ``(N,) int32`` label of each.
 
     Attributes:
-        left_out: images that are so damaged that they have no label, and links to nothing, by name, and why.
-        origin: where the images are, in words.
+        left_out: name and error of damaged records without a label, and of broken symlinks.
+        origin: description of the location of the images.
     """
 
     name: str
     store: Store
-    labels: np.ndarray
+    labels: NDArray[np.int32]
     left_out: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
 
 
 @dataclass
 class Outcome:
-    """What became of a part."""
+    """Result of writing a part."""
 
     written: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -81,30 +82,30 @@ def write_folder(
     names: tuple[str, ...],
     target: OutputFolder,
     request: str,
-    change: Change,
+    transform: Transform,
     threads: int,
     damaged: str,
     advance: Callable[[int], object],
 ) -> Outcome:
-    """Write ``<part>/<class>/<number>.jpg`` (or .png); what an earlier call of this request wrote is left as it is.
+    """Write ``<part>/<class>/<number>.jpg`` (or .png); files of an earlier call of the same request are kept.
 
     Raises:
         DamagedImageError: an image does not decode and ``damaged`` is ``stop``.
-        RequestError: a class name cannot be that of a folder, or the folder of the part holds what is not of this request.
+        RequestError: a class name is not a valid folder name, or the folder of the part has files of another request.
     """
-    if unfit := [name for name in names if not folder.fits_class(name)]:
-        raise RequestError(f"the class {unfit[0]!r} cannot be a folder's name; change it in {CLASSES}")
+    if invalid := [name for name in names if not folder.fits_class(name)]:
+        raise RequestError(f"the class name {invalid[0]!r} is not a valid folder name; change it in {CLASSES}")
     place, marker, aside = target.folder / part.name, target.own / f"{part.name}.request", target.own / "image"
     if not marker.exists() or marker.read_bytes() != request.encode():
-        if found := next((path for path in place.rglob("*") if not path.is_dir()), None):
+        if other := next((path for path in place.rglob("*") if not path.is_dir()), None):
             raise RequestError(
-                f"{place} holds images that are not of this request, such as {found}; remove {place}, or give another TARGET"
+                f"{place} has files of another request, such as {other}; remove {place}, or specify another TARGET"
             )
         write_whole(marker, request.encode())
     for name in names:
         (place / name).mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
-    for key, content in changed(part.store, 0, change, threads, DamagedImageError):
+    for key, content in transformed(part.store, 0, transform, threads, DamagedImageError):
         if isinstance(content, DamagedImageError):
             if damaged == "stop":
                 raise content
@@ -120,14 +121,14 @@ def write_folder(
     return outcome
 
 
-def changed(
-    store: Store, first: int, change: Change, threads: int, caught: type[_Error]
+def transformed(
+    store: Store, first: int, transform: Transform, threads: int, caught: type[_Error]
 ) -> Iterator[tuple[int, bytes | _Error]]:
-    """The images from a place on, in order, made by threads a few ahead; or the errors of a kind, in place of images."""
+    """Transform the images from ``first`` on in threads; yield their keys and bytes in order, or errors of type ``caught``."""
 
-    def make(key: int) -> bytes | _Error:
+    def task(key: int) -> bytes | _Error:
         try:
-            return change.of(store.read(key))
+            return transform.apply(store.read(key))
         except caught as error:
             return error
 
@@ -135,19 +136,19 @@ def changed(
     waiting: deque[tuple[int, Future[bytes | _Error]]] = deque()
     try:
         for key in range(first, len(store)):
-            waiting.append((key, pool.submit(make, key)))
+            waiting.append((key, pool.submit(task, key)))
             if len(waiting) > _AHEAD * threads:
-                key, made = waiting.popleft()
-                yield key, made.result()
-        for key, made in waiting:
-            yield key, made.result()
+                key, result = waiting.popleft()
+                yield key, result.result()
+        for key, result in waiting:
+            yield key, result.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def fingerprint(part: Part, names: tuple[str, ...], change: Change) -> str:
-    """Hash of what was asked for: another request does not go on with these files."""
-    digest = hashlib.sha256(json.dumps([names, asdict(change)]).encode() + part.labels.astype("<i4").tobytes())
+def fingerprint(part: Part, names: tuple[str, ...], transform: Transform) -> str:
+    """Hash of the request and its images, by which only the same request resumes interrupted work."""
+    digest = hashlib.sha256(json.dumps([names, asdict(transform)]).encode() + part.labels.astype("<i4").tobytes())
     for index in range(len(part.store)):
         digest.update(f"{part.store.name(index)} {part.store.stamp(index)}\n".encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Images into record files: to be continued when interrupted, and whole or absent under the final name."""
+"""Writing of record files: resumable after an interruption, and complete or absent under the final name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from vggdist.config.errors import RequestError
 from vggdist.data.decode import DamagedImageError
 from vggdist.data.recordio import ImageRecord, RecordWriter, record_end
-from vggdist.preparation.conversion import Change, Outcome, Part, changed
+from vggdist.preparation.conversion import Outcome, Part, Transform, transformed
 from vggdist.preparation.output_folder import OutputFolder, read_json_lines, write_whole
 
 
@@ -19,17 +19,17 @@ def write_records(
     part: Part,
     target: OutputFolder,
     request: str,
-    change: Change,
+    transform: Transform,
     threads: int,
     damaged: str,
     advance: Callable[[int], object],
 ) -> Outcome:
-    """Write records and their index aside, for :func:`publish_records`; goes on where an earlier call was interrupted.
+    """Write records and their index to temporary files, for :func:`publish_records`; resumes interrupted work.
 
-    A key is the place of the image in its part.
+    The key of a record is the index of the image in its part.
 
     Args:
-        request: of :func:`vggdist.preparation.conversion.fingerprint`.
+        request: result of :func:`vggdist.preparation.conversion.fingerprint`.
 
     Raises:
         DamagedImageError: an image does not decode and ``damaged`` is ``stop``.
@@ -43,7 +43,7 @@ def write_records(
     advance(first)
     with records.open("r+b") as record_file, lines.open("r+b") as index_file, journal.open("ab") as journal_file:
         writer = RecordWriter(record_file, index_file)
-        for key, content in changed(part.store, first, change, threads, DamagedImageError):
+        for key, content in transformed(part.store, first, transform, threads, DamagedImageError):
             if isinstance(content, DamagedImageError):
                 if damaged == "stop":
                     raise content
@@ -62,16 +62,16 @@ def write_records(
 
 
 def publish_records(part: Part, target: OutputFolder, request: str, outcome: Outcome) -> None:
-    """Give whole records and their index the names ``<part>.rec`` and ``<part>.idx``, unless they have them.
+    """Move complete records and their index to ``<part>.rec`` and ``<part>.idx``, unless this is done.
 
     Raises:
-        RequestError: a file would be replaced that is not ours.
+        RequestError: this would replace a file that an earlier call did not write.
     """
     if _finished(part, target, request) is not None:
         return
     done = target.own / f"{part.name}.done"
     done.unlink(missing_ok=True)
-    target.remove(f"{part.name}.idx")  # the index of earlier records must not stand beside these
+    target.remove(f"{part.name}.idx")  # new records must never be beside an old index
     for kind in ("rec", "idx"):
         target.publish(target.own / f"{part.name}.{kind}", f"{part.name}.{kind}")
     write_whole(done, json.dumps({"request": request, **asdict(outcome)}).encode() + b"\n")
@@ -79,17 +79,17 @@ def publish_records(part: Part, target: OutputFolder, request: str, outcome: Out
 
 
 def _finished(part: Part, target: OutputFolder, request: str) -> Outcome | None:
-    """What an earlier call of this request made of a part, if it is there under its final names."""
+    """The outcome of an earlier call of this request, if its files have their final names; else None."""
     (found,) = read_json_lines(target.own / f"{part.name}.done")[:1] or [{}]
     whole = target.is_own(f"{part.name}.rec") and target.is_own(f"{part.name}.idx")
     return Outcome(found["written"], found["left_out"]) if whole and found.get("request") == request else None
 
 
 def _resume(records: Path, lines: Path, journal: Path, request: str) -> tuple[Outcome, int]:
-    """What an interrupted call of the same request left, cut after its last whole record; else fresh files.
+    """Truncate the files of an interrupted call of the same request after the last complete record; else create empty files.
 
     Returns:
-        What it had done, and the place of the next image.
+        The outcome so far, and the index of the next image.
     """
     outcome, first, end, index_end = Outcome(), 0, 0, 0
     kept: list[dict[str, object]] = [{"request": request}]
@@ -103,7 +103,7 @@ def _resume(records: Path, lines: Path, journal: Path, request: str) -> tuple[Ou
                 file.seek(position)
                 return file.read(8)
 
-            while True:  # one image after the other, as long as it is known what became of it
+            while True:  # image by image, as long as each was written or left out
                 if first in left_out:
                     outcome.left_out.append({what: str(left_out[first][what]) for what in ("image", "reason")})
                     kept.append(left_out[first])

@@ -1,4 +1,4 @@
-"""What ``vggdist prepare`` is given: a folder, a list file, or record files; as images and labels, or checked."""
+"""Inputs of ``vggdist prepare``: a folder, a list file or record files; listing and checking of their images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vggdist.config.errors import RequestError
 from vggdist.config.files import read_regular
 from vggdist.data import folder
 from vggdist.data.record_dataset import CLASSES, RecordPart, find, numbered_names
-from vggdist.data.recordio import MOST_LABELS
+from vggdist.data.recordio import MAX_LABELS
 from vggdist.data.sanity_checks import Findings, findings, part_line
-from vggdist.preparation.conversion import Change, Part, changed
+from vggdist.preparation.conversion import Part, Transform, transformed
 
-_LIST_LIMIT = 2**30  # bytes of a list file: about ten million lines
+_LIST_LIMIT = 2**30  # maximum size of a list file in bytes, about ten million lines
 _LABEL = re.compile(r"([0-9]{1,8})(\.0*)?")
 
 
@@ -26,32 +26,34 @@ def listed_parts(source: Path, damaged: str = "stop") -> tuple[tuple[str, ...], 
 
     Raises:
         DamagedImageError: a record's header is damaged, unless ``damaged`` is ``skip``.
-        RequestError: it is none of them, or an image is a link to nothing, unless ``damaged`` is ``skip``.
+        RequestError: the source is none of these, or an image is a broken symlink, unless ``damaged`` is ``skip``.
     """
     if source.suffix == ".rec" and source.exists():
-        raise RequestError(f"{source} is one record file; give the folder that holds train.rec")
+        raise RequestError(f"{source} is a record file; specify the folder that contains train.rec")
     if not source.is_dir() and source.exists():
         return _read_list(source)
     if (source / "train.rec").exists():
-        names, *found = find(source, damaged)
+        names, *record_parts = find(source, damaged)
         return names, [
-            Part(part.path.stem, part.store, part.labels, part.left_out, part.origin) for part in found if part is not None
+            Part(part.path.stem, part.store, part.labels, part.left_out, part.origin)
+            for part in record_parts
+            if part is not None
         ]
     layout = folder.scan(source)
     listings = [("train", layout.train)] + ([("test", layout.test)] if layout.test is not None else [])
     parts = []
     for name, listing in listings:
-        left_out = dict.fromkeys(listing.dead_links, "it is a link to nothing")
+        left_out = dict.fromkeys(listing.broken_links, "it is a broken symlink")
         if left_out and damaged == "stop":
-            raise RequestError(f"{listing.dead_links[0]} is a link to nothing; restore what it links to, or remove it")
+            raise RequestError(f"{listing.broken_links[0]} is a broken symlink; restore its target, or remove it")
         parts.append(Part(name, folder.FileStore(listing.paths), listing.labels, left_out, listing.origin))
     return layout.class_names, parts
 
 
 def _read_list(path: Path) -> tuple[tuple[str, ...], list[Part]]:
-    """Images and classes from the lines of a text file: path, tab, class; or MXNet's key, tab, label, tab, path."""
+    """Read a text file with lines of path, tab, class, or MXNet's key, tab, label, tab, path."""
     try:
-        # Names of files need not be UTF-8; in a class's name, such bytes are escaped.
+        # File names may not be UTF-8; in class names, such bytes are escaped.
         text = read_regular(path, _LIST_LIMIT).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
@@ -62,10 +64,10 @@ def _read_list(path: Path) -> tuple[tuple[str, ...], list[Part]]:
     columns = len(rows[0][1])
     for number, row in rows:
         if len(row) not in (2, 3) or len(row) != columns or not all(row):
-            hint = "; several labels for each image are not read" if len(row) > 3 else ""
-            found = f"{len(row)} columns" if all(row) else "an empty column"
+            hint = "; several labels per image are not supported" if len(row) > 3 else ""
+            fault = f"{len(row)} columns" if all(row) else "an empty column"
             raise RequestError(
-                f"line {number} of {path} has {found}; expected path, tab, class on each line, or key, tab, label, tab, path "
+                f"line {number} of {path} has {fault}; expected path, tab, class on each line, or key, tab, label, tab, path "
                 f"on each{hint}"
             )
     paths = [path.parent / row[-1 if columns == 3 else 0] for _, row in rows]
@@ -81,67 +83,67 @@ def _read_list(path: Path) -> tuple[tuple[str, ...], list[Part]]:
 
 
 def _label(text: str, line: int, path: Path) -> int:
-    """The number of a class; MXNet's tools write it with six zeros behind the point."""
+    """Parse a label; MXNet's tools write it with six decimal zeros."""
     match = _LABEL.fullmatch(text.strip())
-    if match is None or int(match[1]) >= MOST_LABELS:
-        raise RequestError(f"line {line} of {path} has the label {text[:40]!r}; expected a whole number from 0 on")
+    if match is None or int(match[1]) >= MAX_LABELS:
+        raise RequestError(f"line {line} of {path} has the label {text[:40]!r}; expected an integer from 0 on")
     return int(match[1])
 
 
 class Checked(NamedTuple):
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         total: number of images.
-        lines: what was read, a line for each part.
-        damage: a line for each damaged image, and for what makes the data set unfit to train on.
-        remarks: what a person should know beside.
+        lines: summary of each part.
+        damage: error of each damaged image, and the error that makes the data set unusable.
+        warnings: about the classes.
     """
 
     total: int
     lines: list[str]
     damage: list[str]
-    remarks: list[str]
+    warnings: list[str]
 
 
 def check(path: Path, threads: int, advance: Callable[[int], object]) -> Checked:
     """Decode every image of a record file, a folder of record files, a list file or a folder of images.
 
     Raises:
-        RequestError: it is none of them.
+        RequestError: the path is none of these.
     """
     damage: list[str] = []
     if path.suffix == ".rec" and path.exists() or any(path.glob("*.rec")):
         names, parts = _records_to_check(path, damage)
     else:
         names, parts = listed_parts(path, "skip")
-    problem, remarks = judged(names, parts) if names is not None else (None, [])
+    problem, warnings = check_classes(names, parts) if names is not None else (None, [])
     damage += [problem] if problem is not None else []
     damage += [f"{name}: {reason}" for part in parts for name, reason in part.left_out.items()]
     for part in parts:
-        for _, content in changed(part.store, 0, Change(None, None), threads, RequestError):
+        for _, content in transformed(part.store, 0, Transform(None, None), threads, RequestError):
             if isinstance(content, RequestError):
                 damage.append(str(content))
             advance(1)
     lines = [f"{part.name}: {part_line(part.labels, names, part.origin)}" for part in parts] if names is not None else []
-    return Checked(sum(len(part.store) + len(part.left_out) for part in parts), lines, damage, remarks)
+    return Checked(sum(len(part.store) + len(part.left_out) for part in parts), lines, damage, warnings)
 
 
-def judged(names: tuple[str, ...], parts: Sequence[Part]) -> Findings:
-    """What is odd about the classes of parts, of which the first is for training."""
+def check_classes(names: tuple[str, ...], parts: Sequence[Part]) -> Findings:
+    """Check the classes of parts, of which the first is the training part."""
     return findings(names, parts[0].labels, parts[1].labels if len(parts) > 1 else None)
 
 
 def _records_to_check(path: Path, damage: list[str]) -> tuple[tuple[str, ...] | None, list[Part]]:
-    """The class names, where there are any, and the images of one record file or of a folder's, as far as they can be read."""
+    """The class names, if there are any, and the readable images of a record file or of all record files in a folder."""
     files = [path] if path.suffix == ".rec" else sorted(path.glob("*.rec"))
-    found: dict[str, RecordPart] = {}
+    readable: list[RecordPart] = []
     for file in files:
         try:
-            found[file.name] = RecordPart(file, "skip")
+            readable.append(RecordPart(file, "skip"))
         except RequestError as error:
             damage.append(str(error))
-    parts = [Part(part.path.stem, part.store, part.labels, part.left_out, part.origin) for part in found.values()]
+    parts = [Part(part.path.stem, part.store, part.labels, part.left_out, part.origin) for part in readable]
     names = None
     if not damage and path.is_dir():
         try:

@@ -121,14 +121,14 @@ def _arrays(pretrained: Pretrained) -> AbstractContextManager[Mapping[str, Store
 
 def _require_frozen(rows: Sequence[Layer], found: Fit, path: str) -> None:
     """Frozen layers must be in the file, since they are not trained."""
-    if missing := [row.name for row in rows if row.frozen and row.name in found.anew]:
+    if missing := [row.name for row in rows if row.frozen and row.name in found.initialized]:
         raise RequestError(f"model.freeze freezes {missing[0]}, which {path} does not have: {found.difference}")
 
 
 def _report(found: Fit, spec: ModelSpec, path: str) -> None:
     logger.info("pretrained, from %s: %s", path, ", ".join(found.taken))
-    if found.anew:
-        logger.info("initialised, not pretrained: %s (%s)", ", ".join(found.anew), found.difference)
-    if found.left:
-        logger.info("not used from the file: %s", ", ".join(found.left))
+    if found.initialized:
+        logger.info("initialised, not pretrained: %s (%s)", ", ".join(found.initialized), found.difference)
+    if found.unused:
+        logger.info("not used from the file: %s", ", ".join(found.unused))
     logger.info("images are normalised as for these weights: mean %s, deviation %s", spec.mean, spec.std)

@@ -1,1 +1,1 @@
-"""Parameters that other programs have saved: reading their files without trust, and finding the layers that fit. No MXNet."""
+"""Pretrained weights in files of other programs: safe readers and layer matching. Does not import MXNet."""

@@ -1,4 +1,4 @@
-"""Files of parameters that other programs have written: recognised by their content, and read without trust."""
+"""Weight files of other programs: the format is detected by content, and the files are not trusted."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vggdist.weights.torch_file import OLD_BEGINNING, ZIP_BEGINNING, read_old, r
 
 _PUBLISHED = re.compile(r"vgg\d\d(_bn)?-(?P<digits>[0-9a-f]{8})\.(?P<ending>params|pth)")
 _HASHES = {"params": "sha1", "pth": "sha256"}
-"""Of the published files of Gluon's model zoo and of torchvision, which have its first eight digits in their names."""
+"""Hash algorithms of Gluon's model zoo and torchvision; names of published files contain the first eight digits."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Mapping[str, StoredArray]]:
-    """The arrays of a file by name, whose values can be read within the context.
+    """Open a file and return its arrays by name; their values can be read within the context.
 
     Raises:
-        RequestError: it cannot be read, is damaged, or of an unknown format; also for an error within the context that shows
-            it. The message names the file.
+        RequestError: the file cannot be read, is damaged, or has an unknown format, detected here or within the context. The
+            message names the file.
     """
     with naming(str(path), fault=": "), open_regular(path) as file:
         _check_hash(path, file)
@@ -46,12 +46,12 @@ def _arrays(path: Path, file: BinaryIO) -> AbstractContextManager[dict[str, Stor
         return nullcontext(read_mxnet(file))
     if is_safetensors(beginning):
         return read_safetensors(path)
-    raise ValueError("it is neither a .params file of MXNet, a file of torch.save, nor a .safetensors file")
+    raise ValueError("it is neither an MXNet .params file, a torch.save file, nor a .safetensors file")
 
 
 def _check_hash(path: Path, file: BinaryIO) -> None:
-    """Refuse a published file that differs from the hash in its own name."""
+    """Raise ``ValueError`` if a published file does not match the hash in its name."""
     if named := _PUBLISHED.fullmatch(path.name):
         algorithm = _HASHES[named["ending"]]
         if not hashlib.file_digest(file, algorithm).hexdigest().startswith(named["digits"]):  # type: ignore[arg-type]
-            raise ValueError(f"its content does not have the {algorithm.upper()} in its name; fetch it again, or rename it")
+            raise ValueError(f"its {algorithm.upper()} differs from that in its name; download it again, or rename it")

@@ -1,9 +1,9 @@
-"""Which layers of a file are those of our network?
+"""Matching of the layers in a weight file with those of the network.
 
-The files are of VGG networks, so their layers come in a row: convolutions, each with its batch normalisation if there is one,
-and fully connected layers. Names differ: ``vgg_stage1_conv1_weight`` (ours), ``features.0.weight`` (torchvision, and Gluon's
+The files are of VGG networks, so the layers form a sequence: convolutions, each optionally with batch normalisation, then
+fully connected layers. Names differ: ``vgg_stage1_conv1_weight`` (vggdist), ``features.0.weight`` (torchvision, and Gluon's
 ``save_parameters``), ``vgg0_conv0_weight`` (Gluon's ``export``), ``pre_logits.fc1.weight`` (timm, whose fully connected layers
-are convolutions that give one position). In all of them the numbers in the names rise with the layers.
+are convolutions with a single output position). In all of them the numbers in the names increase with the layers.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggdist.models.layers import NETWORK_PREFIX, Layer
 from vggdist.weights.stored_array import StoredArray
 
 _ROLES = ("weight", "bias", "gamma", "beta", "running_mean", "running_var")
 _NORM_ROLES = {"weight": "norm_gamma", "bias": "norm_beta"} | {role: f"norm_{role}" for role in _ROLES[2:]}
-"""In our network; torch calls gamma and beta weight and bias."""
+"""Roles in the network by role in the file; torch names gamma and beta weight and bias."""
 _TIMM_HIDDEN, _TIMM_OUTPUT = "pre_logits.", "head."
 _NAME = re.compile(rf"(?P<owner>.+)[._](?P<role>{'|'.join(_ROLES)})")
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""Of each parameter, by the name of its row and its role there: see :func:`~vggdist.models.layers.parameter_shapes`."""
+"""Shape of each parameter by layer and role, see :func:`~vggdist.models.layers.parameter_shapes`."""
 
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A layer of a file: its name there, and its arrays by their roles in our network."""
+    """A layer in a file: its name, and its arrays by their roles in the network."""
 
     name: str
     arrays: Mapping[str, StoredArray]
@@ -39,25 +40,25 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a network takes from a file.
+    """Result of the matching.
 
     Attributes:
-        taken: rows that have the file's values: from the image on, as far as they fit.
-        anew: the other rows with parameters.
-        left: layers of the file that are not used.
-        difference: why the first of ``anew`` is not taken; None where all are.
+        taken: layers that get the file's values: those that match, from the input on up to the first mismatch.
+        initialized: the other layers with parameters.
+        unused: layers of the file that are not used.
+        difference: why the first of ``initialized`` does not match; None if all layers match.
     """
 
     taken: Mapping[str, StoredLayer]
-    anew: tuple[str, ...]
-    left: tuple[str, ...]
+    initialized: tuple[str, ...]
+    unused: tuple[str, ...]
     difference: str | None
 
-    def values(self, rows: Sequence[Layer]) -> dict[str, np.ndarray]:
-        """Read the values of what is taken: ``float32`` arrays by the names of our parameters.
+    def values(self, rows: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
+        """Read the values of the matching layers, by the names of the network's parameters.
 
         Raises:
-            ValueError: they cannot be read, or are no finite numbers of a type that parameters have.
+            ValueError: they cannot be read, are not finite, or have an unsupported type.
         """
         return {
             f"{NETWORK_PREFIX}{row.prefix}{role}": array.values()
@@ -68,16 +69,16 @@ class Fit:
 
 
 def fit(rows: Sequence[Layer], shapes: Shapes, arrays: Mapping[str, StoredArray], same_classes: bool = True) -> Fit:
-    """Compare a file with a network, layer by layer from the image on, up to the first one that differs.
+    """Compare a file with a network, layer by layer from the input on, up to the first mismatch.
 
-    What comes behind that one was trained on other features, and is not taken even where its shape is the same.
+    Later layers were trained on other features, so they are not used even if their shapes match.
 
     Args:
-        rows: of the network.
-        same_classes: False: the file's classes are known to be others, so the output layer is not taken.
+        rows: the layers of the network.
+        same_classes: False if the file is known to have other classes; the output layer is then not used.
 
     Raises:
-        ValueError: not even the first convolution fits; the message says why. Or the file is of no VGG.
+        ValueError: the first convolution does not match (the message has the reason), or the file is not of a VGG network.
     """
     convolutions, dense = stored_layers(arrays)
     taken: dict[str, StoredLayer] = {}
@@ -87,25 +88,25 @@ def fit(rows: Sequence[Layer], shapes: Shapes, arrays: Mapping[str, StoredArray]
             convolution = row is None or row.kind == "convolution"
             difference = f"the file has another number of {'convolutions' if convolution else 'fully connected layers'}"
         elif row.name == "output" and not same_classes:
-            difference = f"the classes of {layer.name} are others"
+            difference = f"{layer.name} has other classes"
         else:
             difference = _difference(row, shapes[row.name], layer)
         if difference is not None or row is None or layer is None:
             break
         taken[row.name] = layer
     if not taken:
-        raise ValueError(f"none of its layers fits: {difference}")
+        raise ValueError(f"none of its layers matches: {difference}")
     used = {layer.name for layer in taken.values()}
-    anew = tuple(name for name in shapes if name not in taken)
-    left = tuple(layer.name for layer in (*convolutions, *dense) if layer.name not in used)
-    return Fit(taken, anew, left, difference)
+    initialized = tuple(name for name in shapes if name not in taken)
+    unused = tuple(layer.name for layer in (*convolutions, *dense) if layer.name not in used)
+    return Fit(taken, initialized, unused, difference)
 
 
 def stored_layers(arrays: Mapping[str, StoredArray]) -> tuple[list[StoredLayer], list[StoredLayer]]:
-    """The convolutions of a file, each with its normalisation, and its fully connected layers, in the order of the network.
+    """The convolutions of a file, each with its batch normalisation, and its fully connected layers, in network order.
 
     Raises:
-        ValueError: there is no convolution, or not a normalisation for each of them where there are some.
+        ValueError: there is no convolution, or the numbers of convolutions and batch normalisations differ.
     """
     convolutions, norms, dense = [], [], []
     for owner, roles in _by_owner(arrays).items():
@@ -127,10 +128,10 @@ def stored_layers(arrays: Mapping[str, StoredArray]) -> tuple[list[StoredLayer],
 
 
 def _by_owner(arrays: Mapping[str, StoredArray]) -> dict[str, dict[str, StoredArray]]:
-    """The arrays that have a role, by their layer's name and their role, in the order of the layers.
+    """The parameters by layer and role, in the order of the layers.
 
-    Files hold them in any order. The numbers in the names count through all layers (``features.7.weight``) or through one kind
-    (``vgg0_conv2_weight``); in both cases the n-th normalisation belongs to the n-th convolution.
+    Files store them in any order. The numbers in the names count all layers (``features.7.weight``) or the layers of one kind
+    (``vgg0_conv2_weight``); in both cases the n-th batch normalisation belongs to the n-th convolution.
     """
     layers: dict[str, dict[str, StoredArray]] = {}
     for name in sorted(arrays, key=_order):
@@ -146,10 +147,10 @@ def _order(name: str) -> tuple[bool, list[tuple[int, str]]]:
 
 
 def _folded(layer: Mapping[str, StoredArray], norm: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """A convolution and its normalisation as one.
+    """Merge a convolution and its batch normalisation into one layer.
 
-    A convolution that is normalised has no bias in our network; where it has one, b, it goes into the running mean m, for
-    ``norm(conv + b; m) = norm(conv; m - b)``: exact in inference, and in training the normalisation cancels b anyway.
+    With batch normalisation, the network's convolutions have no bias. A bias b in the file is subtracted from the running mean
+    m, because ``norm(conv + b; m) = norm(conv; m - b)``. This is exact in inference; in training the normalisation cancels b.
     """
     merged = {**layer, **norm}
     bias, mean = layer.get("bias"), norm.get("norm_running_mean")
@@ -162,7 +163,7 @@ def _folded(layer: Mapping[str, StoredArray], norm: Mapping[str, StoredArray]) -
 def _pairs(
     rows: Sequence[Layer], convolutions: Sequence[StoredLayer], dense: Sequence[StoredLayer]
 ) -> Iterator[tuple[Layer | None, StoredLayer | None]]:
-    """What stands at the same place in both networks; None where one of them has nothing there."""
+    """Corresponding layers of the network and the file; None for a layer without a counterpart."""
     yield from zip_longest([row for row in rows if row.kind == "convolution"], convolutions)
     ours = [row for row in rows if row.kind == "dense"]
     if len(ours) == len(dense):
@@ -173,13 +174,13 @@ def _pairs(
 
 
 def _difference(row: Layer, shapes: Mapping[str, tuple[int, ...]], layer: StoredLayer) -> str | None:
-    """Why a layer of the file cannot stand in the place of a row; None where it can."""
+    """Why a layer of the file does not match a layer of the network; None if it does."""
     for role in ("norm_gamma", *shapes):
         found = layer.arrays.get(role)
         if (found is not None) != (role in shapes):
             which = "a batch normalisation" if role == "norm_gamma" else f"a {role}"
-            has = f"{layer.name} of the file has {which}, and {row.name} has none"
-            return has if found is not None else f"{layer.name} of the file lacks {which}, which {row.name} has"
+            has = f"{layer.name} in the file has {which}, but {row.name} does not"
+            return has if found is not None else f"{layer.name} in the file does not have {which}, but {row.name} does"
         if found is not None and found.shape != shapes[role]:
-            return f"{found.name} of the file is {found.shape}, {row.name} takes {shapes[role]}"
+            return f"{found.name} in the file has the shape {found.shape}, but {row.name} has {shapes[role]}"
     return None

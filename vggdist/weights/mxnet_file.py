@@ -1,10 +1,10 @@
-"""MXNet's ``.params`` files: what ``save_parameters``, ``export`` and ``mx.nd.save`` write.
+"""Safe reader of MXNet's ``.params`` files, as written by ``save_parameters``, ``export`` and ``mx.nd.save``.
 
-``mx.nd.load`` takes the memory that a header asks for before it looks whether the file has so many bytes, and reads a shape of
-2^32 x 2^32 as one of 0 x 0. The format is simple (``NDArray::Save`` in ``src/ndarray/ndarray.cc`` of MXNet 1.9.1), little
-endian: 0x112 and 0 (uint64); a count (uint64) and as many arrays; a count and as many names, each a length (uint64) and bytes.
-An array is its kind (uint32), its storage (int32; not in the first kind), its shape (int32 and int64s), device (two int32),
-type (int32) and values. Before there were kinds, the number of sizes stood there, followed by sizes of 32 bits.
+``mx.nd.load`` is not safe: it allocates the size in a header before it checks the length of the file, and reads a shape of
+2^32 x 2^32 as 0 x 0. The format (``NDArray::Save`` in ``src/ndarray/ndarray.cc`` of MXNet 1.9.1) is little endian: 0x112 and 0
+(uint64); a count (uint64) and the arrays; a count and the names, each a length (uint64) and bytes. An array is its version
+(uint32), its storage type (int32; not in the first version), its shape (int32 and int64s), device (two int32), type (int32)
+and values. The oldest format has no version, but the number of dimensions in its place, followed by 32-bit sizes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vggdist.weights.stored_array import MOST_ARRAYS, RAW, StoredArray, num_bytes
+from vggdist.weights.stored_array import MAX_ARRAYS, RAW, StoredArray, num_bytes
 
 BEGINNING = struct.pack("<QQ", 0x112, 0)
 _FIRST_KIND, _STORAGE_KIND, _NUMPY_SHAPES_KIND = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -25,26 +26,26 @@ _MOST_SIZES, _LONGEST_NAME = 32, 1000
 
 
 def read_mxnet(file: BinaryIO) -> dict[str, StoredArray]:
-    """The arrays by name; the names of an exported network lose their ``arg:`` and ``aux:``.
+    """Read the arrays by name; the prefixes ``arg:`` and ``aux:`` of an exported network are removed.
 
     Args:
-        file: open at its beginning, and as long as values are read.
+        file: must stay open as long as values are read.
 
     Raises:
-        ValueError: it is not whole, or has something else than dense arrays with names.
+        ValueError: the file is truncated, or contains anything but dense arrays with names.
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(len(BEGINNING))
     (count,) = _take(file, "Q")
-    if count > MOST_ARRAYS:
-        raise ValueError(f"it claims to have {count} arrays; expected at most {MOST_ARRAYS}")
+    if count > MAX_ARRAYS:
+        raise ValueError(f"it claims to have {count} arrays; expected at most {MAX_ARRAYS}")
     found = [_read_array(file, size) for _ in range(count)]
     (named,) = _take(file, "Q")
     if named != count:
         raise ValueError(f"it has {count} arrays and {named} names; save the network with save_parameters")
     names = [_read_name(file).split(":")[-1] for _ in range(count)]
     if len(set(names)) < count:
-        raise ValueError("it has the same name twice")
+        raise ValueError("it has duplicate names")
     return {name: StoredArray(name, *array) for name, array in zip(names, found)}
 
 
@@ -75,7 +76,7 @@ def _read_name(file: BinaryIO) -> str:
     return _bytes(file, length).decode("utf-8")
 
 
-def _load(file: BinaryIO, begin: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _load(file: BinaryIO, begin: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     file.seek(begin)
     return np.frombuffer(_bytes(file, num_bytes(shape, dtype)), RAW[dtype]).reshape(shape)
 
@@ -87,5 +88,5 @@ def _take(file: BinaryIO, layout: str) -> tuple[Any, ...]:
 def _bytes(file: BinaryIO, count: int) -> bytes:
     content = file.read(count)
     if len(content) < count:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return content

@@ -1,4 +1,4 @@
-"""Files in the format safetensors, read by its own library."""
+"""Reader of safetensors files, by the library of that name."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from vggdist.weights.stored_array import MOST_ARRAYS, StoredArray
+from vggdist.weights.stored_array import MAX_ARRAYS, StoredArray
 
 _LONGEST_HEADER = 2**22
-"""Bytes, of which an array takes about a hundred; the library allows 100 MB."""
+"""Maximum size of the header in bytes, of which an array needs about 100; the library allows 100 MB."""
 _TYPES = {"F32": "float32", "F16": "float16", "F64": "float64", "I64": "int64", "I32": "int32"}
 
 
 def is_safetensors(beginning: bytes) -> bool:
-    """Whether a file that begins with these bytes, at least 9, may be one: the length of a header (uint64), and JSON."""
+    """Whether a file may be safetensors by its first bytes, at least 9: the length of the header (uint64), then JSON."""
     return len(beginning) >= 9 and beginning[8:9] == b"{" and struct.unpack("<Q", beginning[:8])[0] <= _LONGEST_HEADER
 
 
 @contextmanager
 def read_safetensors(path: Path) -> Iterator[dict[str, StoredArray]]:
-    """The arrays of a file by name, whose values can be read within the context.
+    """Open a file and return its arrays by name; their values can be read within the context.
 
-    bfloat16, which numpy does not have, is among the types that :meth:`StoredArray.values` refuses here.
+    bfloat16 is not supported here, because numpy does not have it.
 
     Raises:
-        ValueError: it has too many arrays; where it is damaged, what the library raises.
+        ValueError: it has too many arrays.
+        Exception: errors of the library for a damaged file.
     """
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         names = list(file.keys())
-        if len(names) > MOST_ARRAYS:
-            raise ValueError(f"it has {len(names)} arrays; expected at most {MOST_ARRAYS}")
+        if len(names) > MAX_ARRAYS:
+            raise ValueError(f"it has {len(names)} arrays; expected at most {MAX_ARRAYS}")
         parts = {name: file.get_slice(name) for name in names}
         yield {
             name: StoredArray(

@@ -1,44 +1,46 @@
-"""An array in a file of parameters."""
+"""An array in a weight file, read on demand."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 RAW = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
-"""How numpy reads the types that parameters may have; it has no bfloat16, which is the upper half of a float32."""
+"""Type with which numpy reads each supported parameter type; bfloat16 is the upper half of a float32."""
 ITEM_SIZES = {
     **{"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8},
     **{"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1},
 }
-"""Bytes of a number of each type that a file may hold, by its name."""
-MOST_ARRAYS = 10_000
-"""In one file; VGG-19 with batch normalisation has 119."""
+"""Size in bytes of each type that a file may contain."""
+MAX_ARRAYS = 10_000
+"""Maximum number of arrays in a file; VGG-19 with batch normalisation has 119."""
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array whose shape is known, and whose values are read when they are asked for.
+    """An array of known shape whose values are read on demand.
 
     Attributes:
         name: in the file.
-        dtype: as in :data:`ITEM_SIZES`.
-        load: reads the values as numpy reads them by :data:`RAW`.
+        dtype: a key of :data:`ITEM_SIZES`.
+        load: reads the values with the type in :data:`RAW`.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    load: Callable[[], np.ndarray]
+    load: Callable[[], NDArray[Any]]
 
-    def values(self) -> np.ndarray:
-        """The values as a ``float32`` array of its own.
+    def values(self) -> NDArray[np.float32]:
+        """Read the values as a new ``float32`` array.
 
         Raises:
-            ValueError: they have another type than float32, float16 or bfloat16, or are not finite.
+            ValueError: the type is not float32, float16 or bfloat16, or a value is not finite.
         """
         if self.dtype not in RAW:
             raise ValueError(f"{self.name} is {self.dtype}; expected float32, float16 or bfloat16")
@@ -56,5 +58,5 @@ class StoredArray:
 
 
 def num_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of a dense array."""
+    """Size of a dense array in bytes."""
     return math.prod(shape) * ITEM_SIZES[dtype]

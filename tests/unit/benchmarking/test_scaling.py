@@ -46,7 +46,7 @@ def test_weak_scaling_keeps_a_rank_s_batch_and_strong_scaling_the_global_batch()
 
 
 def test_ranks_that_cannot_share_the_batch_are_refused() -> None:
-    with pytest.raises(RequestError, match="global batch of 8 samples, which 3 ranks"):
+    with pytest.raises(RequestError, match="global batch of 8 samples, which is not divisible by 3 ranks"):
         sizes(BenchRequest(train=TrainConfig(batch_size=8), bench=BenchConfig(ranks=(1, 3))))
 
 

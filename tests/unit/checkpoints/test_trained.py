@@ -75,8 +75,8 @@ def test_what_is_not_there_is_named(tmp_path: Path, checkpoint: str, message: st
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has no checkpoint; train it first"):
         read(place(str(tmp_path), None))
-    with pytest.raises(RequestError, match="nothing is not a folder; name that of a run"):
+    with pytest.raises(RequestError, match="nothing is not a folder; specify the folder of a run"):
         place("nothing", None)
     path = saved(tmp_path, 10, best=None).path(10)
-    with pytest.raises(RequestError, match="is one checkpoint; leave out --checkpoint"):
+    with pytest.raises(RequestError, match="is a checkpoint; remove --checkpoint"):
         place(str(path), "latest")

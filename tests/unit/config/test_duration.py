@@ -1,4 +1,4 @@
-"""Durations are read as batch systems write them, and nothing else is."""
+"""Durations in the format of batch systems are accepted, and no others."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def test_hours_minutes_seconds_and_days(text: str, seconds: int) -> None:
     + ["१:00:00"],
 )
 def test_anything_else_is_refused_with_what_was_expected(text: str) -> None:
-    with pytest.raises(ValueError, match="no duration; expected hours:minutes:seconds as in 12:00:00") as refusal:
+    with pytest.raises(ValueError, match="is not a duration; expected HH:MM:SS such as 12:00:00") as refusal:
         parse_duration(text)
     assert repr(text) in str(refusal.value)

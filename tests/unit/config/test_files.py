@@ -1,4 +1,4 @@
-"""Only regular files of a size that can be right are read, and nothing blocks."""
+"""Only regular files up to a size limit are read, and nothing blocks."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_a_larger_file_is_refused_by_its_size_before_it_is_read(tmp_path: Path, 
 
 
 def test_a_file_that_has_more_than_its_size_says_is_read_up_to_the_limit() -> None:
-    size = len(Path("/proc/self/maps").read_bytes())  # whose size is given as 0
+    size = len(Path("/proc/self/maps").read_bytes())  # whose reported size is 0
     assert size > 1000 and len(read_regular("/proc/self/maps", 10 * size)) > 1000
-    with pytest.raises(OSError, match="more bytes than its size says; expected at most 1000"):
+    with pytest.raises(OSError, match="more bytes than its reported size; expected at most 1000"):
         read_regular("/proc/self/maps", 1000)
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", ["FIFO", "socket", "character device", "folder", "absent", "link to nothing"])
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "character device", "folder", "absent", "broken symlink"])
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     expected = {"FIFO": "it is a FIFO, not a regular", "character device": "it is a character device", "folder": "Is a dir"}
@@ -50,7 +50,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
         path.mkdir()
     elif kind == "character device":
         path.symlink_to("/dev/zero")
-    elif kind == "link to nothing":
+    elif kind == "broken symlink":
         path.symlink_to("nothing")
     with socket.socket(socket.AF_UNIX) as server:
         if kind == "socket":
@@ -63,7 +63,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
 def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match="it is no file name"):
+    with pytest.raises(OSError, match="it is not a file name"):
         read_regular(tmp_path / name, 10)
 
 

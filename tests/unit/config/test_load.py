@@ -1,4 +1,4 @@
-"""What is asked for in a file or by flags is what the run gets, and what is wrong in it is named."""
+"""Settings from files and flags are applied, and errors in them are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = list(options(Config))
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 
-# A value of each option that is not its default.
+# A value of each option that differs from the default.
 OTHER: dict[str, Any] = {
     "run.name": "other",
     "run.directory": "elsewhere",
@@ -130,7 +130,7 @@ COMPANIONS = {
     "optimizer.backbone_rate": ["--model.pretrained", "runs/other"],
     "schedule.name": ["--schedule.milestones", "[3]"],
 }
-PLAIN = ["--data.name", "digits", "--run.name", "plain"]  # says what to train on, so that the quickstart is not taken
+PLAIN = ["--data.name", "digits", "--run.name", "plain"]  # selects a data set, so that the quickstart is not used
 DEFAULTS = Config(run=RunConfig(name="plain"))
 
 
@@ -155,7 +155,7 @@ def listed(value: Any) -> Any:
 
 def written(folder: Path, text: str) -> list[str]:
     """The flags that read a file of this text."""
-    path = folder / "asked.yaml"
+    path = folder / "settings.yaml"
     path.write_text(text)
     return ["--config", str(path)]
 
@@ -215,7 +215,7 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"),
+    ("key", "suggestion"),
     [
         ("train.epoch", "train.epochs"),
         ("trian.epochs", "train.epochs"),
@@ -223,10 +223,10 @@ def test_a_number_with_an_exponent_is_a_number_in_a_file(tmp_path: Path) -> None
         ("model.batchnorm", "model.batch_norm"),
     ],
 )
-def test_an_unknown_key_is_named_and_the_closest_suggested(key: str, meant: str, tmp_path: Path) -> None:
+def test_an_unknown_key_is_named_and_the_closest_suggested(key: str, suggestion: str, tmp_path: Path) -> None:
     section, name = key.split(".")
     for arguments in ([*PLAIN, f"--{key}", "3"], [f"--{key}=3"], written(tmp_path, f"{section}:\n  {name}: 3\n")):
-        with pytest.raises(RequestError, match=f"unknown key {key}; did you mean {meant}?"):
+        with pytest.raises(RequestError, match=f"unknown key {key}; did you mean {suggestion}?"):
             load("train", arguments)
 
 
@@ -346,15 +346,15 @@ def test_a_file_that_holds_no_settings_is_refused(text: str, tmp_path: Path) -> 
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(RequestError, match="/nowhere/asked.yaml"):
-        load("train", ["--config", "/nowhere/asked.yaml"])
+    with pytest.raises(RequestError, match="/nowhere/settings.yaml"):
+        load("train", ["--config", "/nowhere/settings.yaml"])
 
 
 def test_help_exits_with_0_and_lists_every_key_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         load("train", ["--help"])
     text = capsys.readouterr().out
-    assert left.value.code == 0 and "python -m vggdist.train" in text and "Seed of everything random" in text
+    assert left.value.code == 0 and "python -m vggdist.train" in text and "Random seed of initial parameters" in text
     assert not [key for key in KEYS if f"--{key} " not in text]
 
 
@@ -365,7 +365,7 @@ def test_the_run_directory_is_made_of_directory_and_name() -> None:
 @pytest.mark.parametrize("key", [key for key, option in options(Config).items() if not option.allows_null])
 def test_null_is_refused_where_the_option_has_none(key: str, tmp_path: Path) -> None:
     section, name = key.split(".")
-    with pytest.raises(RequestError, match=rf"asked.yaml, line 2: {key} is null"):
+    with pytest.raises(RequestError, match=rf"settings.yaml, line 2: {key} is null"):
         load("train", written(tmp_path, f"{section}:\n  {name}: null\n"))
 
 
@@ -407,7 +407,7 @@ def test_what_comes_last_on_the_command_line_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"),
+    ("key", "suggestion"),
     [
         ("optimizer.lr", "optimizer.learning_rate"),
         ("lr", "optimizer.learning_rate"),
@@ -421,8 +421,8 @@ def test_what_comes_last_on_the_command_line_holds(tmp_path: Path) -> None:
         ("output_dir", "run.directory"),
     ],
 )
-def test_a_name_of_other_trainers_is_understood(key: str, meant: str) -> None:
-    with pytest.raises(RequestError, match=rf"unknown key {key}; did you mean {meant}\?"):
+def test_a_name_of_other_trainers_is_understood(key: str, suggestion: str) -> None:
+    with pytest.raises(RequestError, match=rf"unknown key {key}; did you mean {suggestion}\?"):
         load("train", [f"--{key}", "3"])
 
 
@@ -436,7 +436,7 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
     ("arguments", "advice"),
     [
         (["configs/x.yaml"], "write --config configs/x.yaml"),
-        (["more"], "'more' is no option"),
+        (["more"], "'more' is not an option"),
         (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
         (["--train.epochs"], "write --train.epochs 0.1"),
@@ -458,7 +458,7 @@ def test_a_wrong_file_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 def test_a_message_about_a_file_names_file_and_line(tmp_path: Path) -> None:
     for text, line in (("train:\n  epochs: 0\n", 2), ("train:\n  epochs: many\n", 2), ("train:\n  a: 1\n", 2)):
-        with pytest.raises(RequestError, match=rf"/asked.yaml, line {line}: .*train\."):
+        with pytest.raises(RequestError, match=rf"/settings.yaml, line {line}: .*train\."):
             load("train", written(tmp_path, text))
 
 
@@ -472,7 +472,7 @@ def test_a_path_means_what_a_shell_means_by_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_run_without_a_name_has_that_of_its_file_or_of_model_and_data(tmp_path: Path) -> None:
-    assert load("train", written(tmp_path, "train: {epochs: 3}\n")).run.name == "asked"
+    assert load("train", written(tmp_path, "train: {epochs: 3}\n")).run.name == "settings"
     assert load("train", ["--data.name", "cifar10", "--model.name", "vgg16"]).run.name == "vgg16-cifar10"
     assert load("train", ["--train.epochs", "3"]).run.name == "quickstart"
     file = tmp_path / ".hidden.yaml"
@@ -493,7 +493,9 @@ def test_the_configuration_in_a_run_is_that_run_wherever_it_was_copied_to(
     assert run_directory(again) == Path("elsewhere/c")
     monkeypatch.chdir(copied)
     assert run_directory(load("train", ["--config", "config.yaml"])) == copied
-    (tmp_path / "config.yaml").write_text("run: {name: a, directory: runs}\n")  # beside no checkpoints: a file of settings
+    (tmp_path / "config.yaml").write_text(
+        "run: {name: a, directory: runs}\n"
+    )  # without checkpoints it is an ordinary settings file
     monkeypatch.chdir(tmp_path)
     assert run_directory(load("train", ["--config", "config.yaml"])) == Path("runs/a")
 

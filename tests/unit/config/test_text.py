@@ -1,4 +1,4 @@
-"""What is printed can be printed everywhere."""
+"""Printed text has no unprintable characters."""
 
 from __future__ import annotations
 

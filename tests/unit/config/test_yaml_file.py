@@ -1,4 +1,4 @@
-"""A file of settings is read strictly, and whatever is wrong with it is said with file and line."""
+"""Settings files are parsed strictly, and errors are reported with file and line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vggdist.config.yaml_file import parse_file, parse_value
 
 
 def nested_aliases(levels: int) -> str:
-    """Each section names the one before ten times."""
+    """Each section refers to the previous one ten times."""
     lines = ["a: &a {k: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]}"]
     for level in range(1, levels):
         inner = ", ".join(f"x{place}: *{chr(96 + level)}" for place in range(10))
@@ -30,14 +30,14 @@ def test_each_value_has_its_line_and_its_text() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a:\n  b: 1\n  b: 2\n", "x.yaml: lines 2 and 3: the key b is there twice"),
-        ("a: {b: 1}\nc: {d: 1}\na: {e: 1}\n", "x.yaml: lines 1 and 3: the key a is there twice"),
+        ("a:\n  b: 1\n  b: 2\n", "x.yaml: lines 2 and 3: duplicate key b"),
+        ("a: {b: 1}\nc: {d: 1}\na: {e: 1}\n", "x.yaml: lines 1 and 3: duplicate key a"),
         ("a:\n\tb: 1\n", "x.yaml, line 2: there is a tab; indent by spaces"),
         ("a: [1\n", "x.yaml, line 2: it is not YAML"),
         ("a:\n  b: 1\n  c", "x.yaml, line 4: it is not YAML: could not find expected"),
         ("\0", "x.yaml: it is not YAML"),
         ("", "x.yaml: it is empty"),
-        ("- 3", "x.yaml: it holds no sections"),
+        ("- 3", "x.yaml: it has no sections"),
         ("a: 3", "x.yaml: line 1: a is not a section"),
         ("a:\n", "x.yaml: line 1: a is empty"),
         ("a: {b: !!python/object/apply:os.system [ls]}", "x.yaml, line 1: it is not YAML: could not determine a constructor"),

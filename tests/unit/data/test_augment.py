@@ -1,4 +1,4 @@
-"""A batch is framed and augmented as asked, and what happens to a sample depends on (seed, epoch, sample) alone."""
+"""Batches are cropped and augmented as configured; the augmentation of a sample depends only on (seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.images import MixedSizes, mixed_sizes, noise, one_size
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data import crop_boxes
-from vggdist.data.augment import CHANGES, Batch, EvaluationView, TrainingView
+from vggdist.data.augment import AUGMENTATIONS, Batch, EvaluationView, TrainingView
 from vggdist.data.dataset import ArraySource
 from vggdist.data.randomness import Draws
 from vggdist.data.resize_crop import short_side
@@ -46,7 +46,7 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
         np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
 
 
-# What is seen does not depend on how it is asked for
+# Batches do not depend on how samples are grouped
 
 
 @pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
@@ -109,12 +109,12 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 
 def test_every_setting_is_carried_out_by_one_entry() -> None:
     framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
-    elsewhere = {"mixup", "cutmix", "normalize"}  # of two samples, and on the device
-    entries = [key for keys in CHANGES for key in keys]
+    elsewhere = {"mixup", "cutmix", "normalize"}  # applied to two samples, or on the device
+    entries = [key for keys in AUGMENTATIONS for key in keys]
     assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
 
 
-# Framing
+# Resizing and cropping
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -155,7 +155,7 @@ def test_the_crops_of_a_sample_stand_together() -> None:
 
 
 def test_several_crops_of_nothing_but_the_centre_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"evaluation\.crops 5 .*data\.image_size 16; train with augment\.resize above"):
+    with pytest.raises(RequestError, match=r"evaluation\.crops 5 .*data\.image_size 16, .*; train with augment\.resize above"):
         EvaluationView(one_size(), 16, 16, crops=5)
 
 
@@ -253,7 +253,7 @@ def test_cutmix_pastes_another_sample_as_that_one_is_augmented_itself() -> None:
     for image, sample, partner, weight in zip(batch.images, _SAMPLES, batch.partners, batch.weights, strict=True):
         own, other = ((image == alone[number]).all(axis=-1) for number in (sample, partner))
         assert (own | other).all()
-        assert 1 - other.mean() <= weight + 1e-6 and weight <= own.mean() + 1e-6  # where both are alike, either may be it
+        assert 1 - other.mean() <= weight + 1e-6 and weight <= own.mean() + 1e-6  # where both are equal, either matches
     assert 0 < batch.weights.mean() < 1
 
 

@@ -1,4 +1,4 @@
-"""CIFAR's files are read exactly, or refused with a message that helps."""
+"""CIFAR's files are read exactly, or rejected with a clear message."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_binary_and_pickled_cifar_read_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-binary.tar"])
-@pytest.mark.parametrize("mode", ["w:gz", "w"])  # whatever the name says
+@pytest.mark.parametrize("mode", ["w:gz", "w"])  # independent of the name
 def test_cifar_reads_from_the_root_and_from_the_archive_as_from_its_folder(tmp_path: Path, name: str, mode: str) -> None:
     _write_binary(tmp_path / "plain")
     (tmp_path / "packed").mkdir()
@@ -120,7 +120,7 @@ def _archive(path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE])
 def test_a_member_of_an_archive_that_is_no_plain_file_is_not_there(tmp_path: Path, kind: bytes) -> None:
     _archive(tmp_path / "cifar-10-binary.tar.gz", test_batch=(kind, "/etc/passwd"))
-    with pytest.raises(RequestError, match="does not hold cifar-10-batches-bin/test_batch.bin|is not a whole archive"):
+    with pytest.raises(RequestError, match="does not contain cifar-10-batches-bin/test_batch.bin|is not a complete archive"):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -128,15 +128,22 @@ def test_what_unpacks_to_more_than_is_right_is_refused_before_it_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _archive(tmp_path / "cifar-10-binary.tar.gz", data_batch_2=bytes(10**7))
-    with pytest.raises(RequestError, match="binary.tar.gz is not a whole archive: it unpacks to more than the 12292 bytes"):
+    with pytest.raises(
+        RequestError,
+        match="binary.tar.gz is not a complete archive: it decompresses to more than the expected maximum of 12292 bytes",
+    ):
         cifar.load_cifar("cifar10", tmp_path)
     monkeypatch.setattr(published, "_ARCHIVE_LIMIT", 80_000)
-    with pytest.raises(RequestError, match="binary.tar.gz is not a whole archive: it unpacks to more than 80000 bytes"):
+    with pytest.raises(
+        RequestError, match="binary.tar.gz is not a complete archive: it decompresses to more than 80000 bytes"
+    ):
         cifar.load_cifar("cifar10", tmp_path)
     path.unlink()
     _write_binary(tmp_path)
     (tmp_path / "data_batch_2.bin").write_bytes(gzip.compress(bytes(10**7)))
-    with pytest.raises(RequestError, match="data_batch_2.bin cannot be read: it unpacks to more than the 12292 bytes"):
+    with pytest.raises(
+        RequestError, match="data_batch_2.bin cannot be read: it decompresses to more than the expected maximum of 12292 bytes"
+    ):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -148,7 +155,7 @@ def test_an_archive_that_is_cut_short_anywhere_is_refused_and_ends(tmp_path: Pat
     for cut in range(0, len(plain) - 11_000, 997):
         for content in (packed[: len(packed) * cut // len(plain)], plain[:cut]):
             path.write_bytes(content)
-            with pytest.raises(RequestError, match="tar.gz (is not a whole archive|does not hold)"):
+            with pytest.raises(RequestError, match="tar.gz (is not a complete archive|does not contain)"):
                 cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -158,7 +165,7 @@ def test_a_member_that_claims_to_be_endless_is_not_skipped_for_ever(tmp_path: Pa
     member.size = 2**60
     content = member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(content))
-    with pytest.raises(RequestError, match="is not a whole archive: it is cut short"):
+    with pytest.raises(RequestError, match="is not a complete archive: it is truncated"):
         cifar.load_cifar("cifar10", tmp_path)
 
 
@@ -176,13 +183,13 @@ def test_class_names_that_are_not_ten_names_are_refused(tmp_path: Path, names: o
     _write_pickles(tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, protocol=2))
     with pytest.raises(
-        RequestError, match="batches.meta(: label_names is not a list of names| names [19] classes; expected 10)"
+        RequestError, match="batches.meta(: label_names is not a list of names| has [19] class names; expected 10)"
     ):
         cifar.load_cifar("cifar10", tmp_path)
 
 
 def test_the_pickle_that_python_2_wrote_is_read() -> None:
-    """The operations of the published data_batch_1 in their order, with four images."""
+    """The operations of the published data_batch_1 in order, with four images."""
     labels, pixels = _batches()[0]
     content = b"".join(
         (
@@ -231,7 +238,7 @@ def test_truncated_pickle_names_the_file_and_both_sizes() -> None:
         ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, True]}, "labels is a list"),
         ({"data": np.zeros((4, 3072), np.uint8), "labels": "0123"}, "labels is a str"),
         ({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, -1]}, "label -1 of sample 3; expected 0 to 9"),
-        ([1, 2], "holds a list; expected a dictionary"),
+        ([1, 2], "contains a list; expected a dictionary"),
     ],
 )
 def test_pickle_of_another_content_is_refused(batch: object, message: str) -> None:
@@ -240,7 +247,7 @@ def test_pickle_of_another_content_is_refused(batch: object, message: str) -> No
 
 
 class _Hostile:
-    """Touches a file when it is unpickled the ordinary way."""
+    """Touches a file when Python's unpickler reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -252,11 +259,11 @@ class _Hostile:
 def test_hostile_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     content = pickle.dumps({"data": _Hostile(trace)}, protocol=2)
-    with pytest.raises(RequestError, match=r"data_batch_1 is no CIFAR file: it names .* was not run"):
+    with pytest.raises(RequestError, match=r"data_batch_1 is not a CIFAR file: it contains .* was not executed"):
         cifar.read_cifar_pickle(content, "data_batch_1", _ROWS, 10, "labels")
     assert not trace.exists()
     pickle.loads(content)
-    assert trace.exists()  # so the pickle would have run
+    assert trace.exists()  # the pickle is really executable
 
 
 def test_label_out_of_range_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Colours change as Pillow changes them."""
+"""Colour augmentation equals Pillow's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random crops are what their paper says, whatever the image's shape."""
+"""Random crops have the distribution of their paper for images of any shape."""
 
 from __future__ import annotations
 

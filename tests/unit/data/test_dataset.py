@@ -1,4 +1,4 @@
-"""Each data set arrives as two sources of the right shape, the same on every rank."""
+"""Each data set is loaded as parts of the right shape, the same on every rank."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_part_alone_is_what_a_training_makes_of_it() -> None:
 
 
 def test_a_validation_part_that_there_is_not_cannot_be_measured() -> None:
-    with pytest.raises(RequestError, match="data.validation is 0, so there is no validation part; set it"):
+    with pytest.raises(RequestError, match="data.validation is 0, so there is no validation set; set it"):
         load_part(DataConfig(), 0, "validation", tuple("0123456789"))
 
 
@@ -184,7 +184,8 @@ def test_labels_of_a_part_alone_refer_to_the_network_s_classes(tmp_path: Path) -
     config = DataConfig(name="folder", root=str(tmp_path))
     part = load_part(config, 0, "test", ["cat", "ant", "bee"])
     assert part.labels.tolist() == [2, 0] and part.class_names == ("cat", "ant", "bee")
-    with pytest.raises(RequestError, match="the data have 1 classes that the network does not know: bee; it knows cat, ant"):
+    expected = "the data set has 1 classes that the network does not have: bee; the network has cat, ant"
+    with pytest.raises(RequestError, match=expected):
         load_part(config, 0, "test", ["cat", "ant"])
 
 

@@ -1,4 +1,4 @@
-"""A photograph is decoded at the scale that is needed, upright, and what it shows is what Pillow shows."""
+"""Images are decoded upright, at the required scale, and equal Pillow's result."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.crop_boxes import Box, box_draws, random_box
-from vggdist.data.decode import DamagedImageError, Encoded, Photograph, decode
+from vggdist.data.decode import DamagedImageError, Encoded, LazyImage, decode
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
 from vggdist.data.randomness import Draws
-from vggdist.data.resize_crop import crop_photograph
+from vggdist.data.resize_crop import decode_crop
 
 
 def _scene(width: int = 640, height: int = 480) -> Image.Image:
-    """Smooth waves with edges between them: something that a scale can be wrong about."""
+    """Smooth waves and edges, which show errors of scaling."""
     rows, columns = np.mgrid[:height, :width]
     waves = [128 + 100 * np.sin(columns / (20 + 9 * c) + c) * np.cos(rows / (25 + 5 * c)) for c in range(3)]
     pixels = np.stack(waves, axis=-1).astype(np.uint8)
@@ -53,7 +53,7 @@ def _oriented(orientation: int, byte_order: str = ">") -> Encoded:
 
 def _crop(encoded: Encoded, box: Box, size: int) -> np.ndarray:
     out = np.empty((size, size, 3), np.uint8)
-    crop_photograph(Photograph(encoded), box, out)
+    decode_crop(LazyImage(encoded), box, out)
     return out
 
 
@@ -80,18 +80,18 @@ def test_tiny_images_are_not_scaled(side: int) -> None:
 def test_every_exif_orientation_is_turned_upright_at_every_scale(orientation: int, byte_order: str) -> None:
     encoded = _oriented(orientation, byte_order)
     whole = _pillows(encoded)
-    photograph = Photograph(encoded)
-    assert (photograph.height, photograph.width) == whole.shape[:2]
-    np.testing.assert_array_equal(photograph.pixels(3), whole)
+    image = LazyImage(encoded)
+    assert (image.height, image.width) == whole.shape[:2]
+    np.testing.assert_array_equal(image.pixels(3), whole)
     half = Image.fromarray(whole).resize((whole.shape[1] // 2, whole.shape[0] // 2), Image.Resampling.BOX)
-    assert np.abs(photograph.pixels(3, divisor=2).astype(int) - np.asarray(half)).mean() < 2
+    assert np.abs(image.pixels(3, divisor=2).astype(int) - np.asarray(half)).mean() < 2
 
 
 @pytest.mark.parametrize("divisor", [2, 4, 8])
 def test_a_scaled_image_is_the_mean_of_its_squares(divisor: int) -> None:
     encoded = _jpeg(_scene())
     squares = _pillows(encoded).reshape(480 // divisor, divisor, 640 // divisor, divisor, 3).mean(axis=(1, 3))
-    assert np.abs(Photograph(encoded).pixels(3, divisor) - squares).mean() < 2
+    assert np.abs(LazyImage(encoded).pixels(3, divisor) - squares).mean() < 2
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -99,7 +99,7 @@ def test_a_scaled_image_is_the_mean_of_its_squares(divisor: int) -> None:
 def test_what_is_finer_than_the_pixels_of_a_long_crop_becomes_its_mean_and_the_short_side_stays_sharp(
     shrink: float, across: bool
 ) -> None:
-    """Stripes along the side that shrinks, and an edge along the other, which must not be blurred."""
+    """Stripes along the side that is reduced, and an edge along the other side, which must not be blurred."""
     long, short = round(100 * shrink), 150
     pixels = np.zeros((short, long, 3), np.uint8)
     pixels[:75] = 120 + 100 * np.sin(np.arange(long) * 2 * np.pi / 2.9)[:, None]
@@ -145,7 +145,9 @@ def test_an_image_of_too_many_pixels_is_not_called_damaged(kind: str) -> None:
     else:
         start = content.index(b"\xff\xc0") + 5
         content = content[:start] + struct.pack(">HH", 20_000, 10_000) + content[start + 4 :]
-    with pytest.raises(DamagedImageError, match=r"large .* has more than 178956970 pixels.*; scale it down") as caught:
+    with pytest.raises(
+        DamagedImageError, match=r"large .* has more than the supported 178956970 pixels.*; scale it down"
+    ) as caught:
         decode(Encoded(content, "large"), 3)
     assert "replace or remove" not in str(caught.value)
 
@@ -206,8 +208,8 @@ def test_random_crops_of_real_photographs_are_pillows_within_these_levels(size: 
         files = [member for member in archive.getmembers() if member.isfile()][:80]
         for member, draws in zip(files, box_draws(Draws(0, 0, np.arange(len(files))), "crop")):
             encoded = Encoded(archive.extractfile(member).read(), member.name)  # type: ignore[union-attr]
-            photograph = Photograph(encoded)
-            box = random_box(photograph.height, photograph.width, AugmentConfig(), draws)
+            image = LazyImage(encoded)
+            box = random_box(image.height, image.width, AugmentConfig(), draws)
             difference = _crop(encoded, box, size).astype(int) - _pillows_crop(encoded, box, size)
             differences.append(np.abs(difference).mean())
     assert np.mean(differences) < mean and np.max(differences) < largest

@@ -1,4 +1,4 @@
-"""What is fetched is whole, checked, and fetched once."""
+"""Downloads are complete, verified, and made once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vggdist.data.download import Publisher, RemoteFile
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves ``contents`` on this machine and counts the requests."""
+    """Local server of ``contents`` that counts the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.removeprefix("/")
         self.server.requests.append(name)
-        time.sleep(0.2)  # long enough for a second process to ask in the meantime, if it were free to
+        time.sleep(0.2)  # long enough for a request of the second process, if it were not locked out
         self.send_response(200 if name in self.server.contents else 404)
         self.end_headers()
         self.wfile.write(self.server.contents.get(name, b""))
@@ -95,13 +95,23 @@ def test_archive_is_unpacked_and_not_kept(server: _Server, tmp_path: Path) -> No
     assert _left(tmp_path) == {".download.lock", "sub/folder/a", "sub/folder/b"}
 
 
+def _archive_of_symlink(target: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("folder/a")
+        member.type, member.linkname = tarfile.SYMTYPE, target
+        archive.addfile(member)
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "unpacks_to", "md5", "message"),
     [
         (b"content", (), _md5(b"other"), "hash"),
         (b"not an archive", ("folder/a",), "", "file could not be opened"),
         (_archive(b=b"1"), ("folder/a",), "", "No such file"),
-        (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "No such file"),  # which is not written anywhere
+        (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "No such file"),  # the member is not extracted
+        (_archive_of_symlink("/etc/passwd"), ("folder/a",), "", "No such file"),  # pooch.Untar would extract the link
     ],
     ids=["other-hash", "no-archive", "file-missing", "outside"],  # an archive's bytes contain the time
 )
@@ -148,7 +158,7 @@ def test_files_that_are_there_are_not_replaced_when_others_are_fetched(server: _
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["sub/file", ".download.lock", ".vggdist-download"])
-@pytest.mark.parametrize("kind", ["link to nothing", "FIFO", "link to a folder"])
+@pytest.mark.parametrize("kind", ["broken symlink", "FIFO", "symlink to a folder"])
 def test_what_is_in_the_way_is_reported_and_stays(server: _Server, tmp_path: Path, name: str, kind: str) -> None:
     server.contents["file"] = b"content"
     path = tmp_path / "root" / name
@@ -158,7 +168,7 @@ def test_what_is_in_the_way_is_reported_and_stays(server: _Server, tmp_path: Pat
     if kind == "FIFO":
         os.mkfifo(path)
     else:
-        path.symlink_to(tmp_path / ("gone" if kind == "link to nothing" else "mine"))
+        path.symlink_to(tmp_path / ("gone" if kind == "broken symlink" else "mine"))
     with pytest.raises(RequestError):
         download.fetch("set", tmp_path / "root", server.url, _publishers(b"content"))
     assert path.is_fifo() if kind == "FIFO" else path.is_symlink()

@@ -1,4 +1,4 @@
-"""A data set is recognised in a copy elsewhere, and what changed in it is said in words."""
+"""A copy of a data set has the same fingerprint, and changes are described."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _of(root: Path, **options: Any) -> dict[str, Any]:
-    """As it is after a checkpoint has kept it."""
+    """The fingerprint after it was stored in a checkpoint."""
     return json.loads(json.dumps(load(DataConfig(name="folder", root=str(root), **options), seed=0).identity))
 
 
@@ -74,20 +74,24 @@ def _remove_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "part", "words"),
     [
-        (_rename_class, "train", "calls a class bumblebee that it called bee before"),
-        (_remove_class, "test", "had 3 classes before and has 2 now: it lacks the class ant"),
+        (_rename_class, "train", "has the class bumblebee instead of bee"),
+        (_remove_class, "test", "had 3 classes before and has 2 now: removed ant"),
         (
             lambda root: _save(root / "train/dog/0.png", 7),
             "train",
-            "3 classes before and has 4 now: it has the new class dog",
+            "3 classes before and has 4 now: added dog",
         ),
         (lambda root: (root / "test/cat/1.png").unlink(), "test", "had 6 images before and has 5 now (cat 2 before, 1 now)"),
         (
             lambda root: _save(root / "train/ant/2.png", 7, 30),
             "train",
-            "has as many images of each class as before, but others: names or sizes of files, or pixels, differ",
+            "has the same number of images per class, but other images: file names, file sizes or pixels differ",
         ),
-        (lambda root: (root / "test/cat/1.png").rename(root / "test/cat/2.png"), "test", "has as many images of each class"),
+        (
+            lambda root: (root / "test/cat/1.png").rename(root / "test/cat/2.png"),
+            "test",
+            "has the same number of images per class",
+        ),
         (
             lambda root: (root / "test/cat/1.png").rename(root / "test/ant/2.png"),
             "test",

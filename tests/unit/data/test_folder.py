@@ -1,4 +1,4 @@
-"""Folders of images become the pixels that a person sees, and what is wrong in them is named."""
+"""Image folders are read correctly, and faults in them are reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _load(root: Path, **options: object) -> DataSet:
         ("1", 1, (255, 255, 255)),
         ("LA", (100, 255), (100, 100, 100)),
         ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
-        ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # what lies under full transparency is not part of the picture
+        ("RGBA", (7, 8, 9, 0), (255, 255, 255)),  # fully transparent pixels have no visible colour
         ("I;16", 0x80FF, (128, 128, 128)),
         ("P", 0, (0, 0, 0)),
     ],
@@ -80,9 +80,9 @@ def test_transparent_palette_and_cmyk_become_rgb(tmp_path: Path) -> None:
 
 def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotated by 90 degrees clockwise
     image = Image.new("RGB", (16, 8))
-    image.paste(_RED, (0, 0, 8, 8))  # the left half, which comes to lie on top
+    image.paste(_RED, (0, 0, 8, 8))  # the left half, which is at the top after the rotation
     image.save(tmp_path / "turned.jpg", exif=exif, quality=100)
     pixels = decode(tmp_path / "turned.jpg", 3)
     assert pixels.shape == (16, 8, 3)
@@ -195,7 +195,7 @@ def test_one_line_reports_of_each_part_what_was_read_and_what_was_ignored(
         f"training set: 8 images in 2 classes, from 3 (dog) to 5 (cat); from {root}/train; "
         "ignored: 6 system files, 2 .webp, 1 .txt, 1 folder, 1 loose image, 1 other file"
     ) in caplog.text
-    assert f"test set: 2 images in 2 classes, 1 of each; from {root}/test; beside both, not read: extra\n" in caplog.text
+    assert f"test set: 2 images in 2 classes, 1 of each; from {root}/test; other entries, not read: extra\n" in caplog.text
 
 
 def test_images_that_are_not_decoded_at_the_start_are_said_to_be_checked_by_prepare(
@@ -208,7 +208,7 @@ def test_images_that_are_not_decoded_at_the_start_are_said_to_be_checked_by_prep
         _load(root, damaged="skip")
         assert "prepare --check" not in caplog.text
         _load(root)
-    assert f"vggdist prepare --check {root} finds damaged ones first" in caplog.text
+    assert f"vggdist prepare --check {root} finds damaged ones in advance" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
@@ -224,7 +224,7 @@ def test_parts_may_be_written_in_any_case(root: Path, train: str, test: str) -> 
     data = _load(root)
     assert (len(data.train), len(data.test)) == (6, 2)
     (root / "train").mkdir()
-    with pytest.raises(RequestError, match=f"holds both {train}/ and train/"):
+    with pytest.raises(RequestError, match=f"has both {train}/ and train/"):
         _load(root)
 
 
@@ -234,7 +234,7 @@ def test_label_of_a_test_class_is_its_label_in_training_and_the_others_are_repor
     (root / "test" / "cat" / "0.png").unlink()
     (root / "test" / "cat").rmdir()
     assert _load(root).test.labels.tolist() == [1]
-    assert "the test set has no image of 1 class (cat), of 2 classes: nothing is measured" in caplog.text
+    assert "the test set has no image of 1 class (cat), of 2 classes: they are not evaluated" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["test", "val", "Validation", "training", "testing"])
@@ -242,7 +242,7 @@ def test_a_folder_named_as_a_part_without_train_beside_it_is_not_taken_for_a_cla
     (root / "train").rename(root / "aside")
     (root / "test").rename(root / name)
     for extra in ("aside", "other"):
-        with pytest.raises(RequestError, match=f"holds {name}/ and no train/: put the training images into .*/train/<class>/"):
+        with pytest.raises(RequestError, match=f"has {name}/ but not train/; move the training images to .*/train/<class>/"):
             _load(root)
         (root / extra).mkdir(exist_ok=True)
 
@@ -251,7 +251,7 @@ def test_one_image_in_each_class_leaves_none_to_test_on(root: Path, caplog: pyte
     folder = root / "train"
     for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
         (folder / name).unlink()
-    with pytest.raises(RequestError, match="no image is left to test on: each class has one image"):
+    with pytest.raises(RequestError, match="the test set would be empty: each class has only one image"):
         _load(folder)
     _save(folder / "dog" / "1.png")
     assert len(_load(folder).test) == 1
@@ -259,7 +259,7 @@ def test_one_image_in_each_class_leaves_none_to_test_on(root: Path, caplog: pyte
 
 
 def test_a_single_class_is_refused(root: Path) -> None:
-    with pytest.raises(RequestError, match="there is one class, images: a classifier needs two"):
+    with pytest.raises(RequestError, match="there is only one class, images; a classifier needs at least two"):
         (root / "single").mkdir()
         (root / "train" / "cat").rename(root / "single" / "images")
         _load(root / "single")
@@ -269,7 +269,7 @@ def test_links_to_nothing_stop_the_run_or_are_left_out_and_counted(root: Path, c
     (root / "train" / "cat" / "9.png").symlink_to("gone.png")
     (root / "train" / "cat" / "circle.png").symlink_to("circle.png")
     (root / "train" / "cat" / "notes").symlink_to("gone")
-    with pytest.raises(RequestError, match=r"2 images under .*train are links to nothing, such as .*cat/9.png"):
+    with pytest.raises(RequestError, match=r"2 images in .*train are broken symlinks, such as .*cat/9.png"):
         _load(root)
     data = _load(root, damaged="skip")
     assert data.left_out == {"train": 2, "test": 0} and len(data.train) == 6
@@ -280,7 +280,7 @@ def test_links_to_nothing_stop_the_run_or_are_left_out_and_counted(root: Path, c
 def test_a_part_that_is_a_link_to_nothing_is_named(root: Path, name: str) -> None:
     (root / name).rename(root / "aside")
     (root / name).symlink_to("nothing")
-    with pytest.raises(RequestError, match=f"{name} is a link to nothing"):
+    with pytest.raises(RequestError, match=f"{name} is a broken symlink"):
         _load(root)
 
 
@@ -339,21 +339,21 @@ def test_training_folder_without_a_test_folder_holds_out_a_share(root: Path) -> 
 def test_what_a_folder_lacks_is_named(root: Path) -> None:
     with pytest.raises(RequestError, match="absent is not a folder"):
         _load(root / "absent")
-    with pytest.raises(RequestError, match="cat holds no class folders"):
+    with pytest.raises(RequestError, match="cat has no class folders"):
         _load(root / "train" / "cat")
     (root / "train" / "emu").mkdir()
-    with pytest.raises(RequestError, match=r"train/emu holds no \.jpg, \.jpeg or \.png"):
+    with pytest.raises(RequestError, match=r"train/emu has no \.jpg, \.jpeg or \.png"):
         _load(root)
     (root / "train" / "emu").rmdir()
     _save(root / "test" / "emu" / "0.png")
-    with pytest.raises(RequestError, match=r"1 classes that .*train lacks: emu"):
+    with pytest.raises(RequestError, match=r"1 classes that .*train does not have: emu"):
         _load(root)
 
 
 def test_images_one_folder_further_down_are_pointed_at(root: Path) -> None:
     (root.parent / "unpacked" / "set").mkdir(parents=True)
     root.rename(root.parent / "unpacked" / "set" / "animals")
-    with pytest.raises(RequestError, match=r"only 1 folder; .*is data.root .*unpacked/set meant"):
+    with pytest.raises(RequestError, match=r"only 1 folder; .*should data.root be .*unpacked/set"):
         _load(root.parent / "unpacked")
 
 

@@ -1,4 +1,4 @@
-"""Idx files are read exactly, under the names that people have them by, or refused with a message that helps."""
+"""Idx files are read exactly, under all common names, or rejected with a clear message."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_gzipped_and_plain_idx_read_equal(tmp_path: Path) -> None:
         (lambda content: content[:7], "has 7 bytes"),
         (lambda content: content[:4] + bytes(4) + content[8:16], "expected 16 for 0 items"),
         (lambda content: content[:4] + b"\xff" * 4 + content[8:], "expected 3367254359296 for 4294967295 items"),
-        (lambda content: content[:11] + b"\x1d" + content[12:], r"items of \(29, 28\); expected \(28, 28\)"),
+        (lambda content: content[:11] + b"\x1d" + content[12:], r"items of shape \(29, 28\); expected \(28, 28\)"),
     ],
 )
 def test_idx_of_another_content_is_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -66,7 +66,7 @@ def test_truncated_gzip_names_the_file(tmp_path: Path) -> None:
 def test_images_without_as_many_labels_are_refused(tmp_path: Path) -> None:
     _write(tmp_path / "mnist", packed=False)
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x02ab")
-    with pytest.raises(RequestError, match="holds 3 images but .* 2 labels"):
+    with pytest.raises(RequestError, match="has 3 images but .* has 2 labels"):
         idx.load_idx("mnist", tmp_path)
 
 
@@ -80,10 +80,10 @@ def _rename(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "change",
     [
-        lambda name: name.replace("-idx", ".idx"),  # several unpackers
+        lambda name: name.replace("-idx", ".idx"),  # as some archivers write it
         lambda name: name.upper(),
-        lambda name: name.removesuffix(".gz"),  # gzipped none the less
-        lambda name: f"{name}/{name}",  # unpacked into a folder of its own
+        lambda name: name.removesuffix(".gz"),  # but gzipped
+        lambda name: f"{name}/{name}",  # extracted into a folder of this name
         lambda name: f"{name}/{name.replace('-idx', '.idx')}",
     ],
 )
@@ -131,7 +131,8 @@ def test_a_gzip_bomb_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypat
     _write(tmp_path / "mnist", packed=True)
     (tmp_path / "mnist" / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(10**7)))
     with pytest.raises(
-        RequestError, match="train-labels-idx1-ubyte.gz cannot be read: it unpacks to more than the 100000 bytes"
+        RequestError,
+        match="train-labels-idx1-ubyte.gz cannot be read: it decompresses to more than the expected maximum of 100000 bytes",
     ):
         idx.load_idx("mnist", tmp_path)
 

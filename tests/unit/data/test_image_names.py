@@ -1,4 +1,4 @@
-"""What is named on a command line or on standard input becomes files, in the order of the names."""
+"""Names from the command line or standard input are expanded to files, in order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_pattern_is_what_it_matches_in_sorted_order(tmp_path: Path) -> None:
     touch(tmp_path / "b.png", tmp_path / "a.png", tmp_path / "c.jpg", tmp_path / "deep" / "er" / "d.png")
     assert found(tmp_path / "*.png") == [str(tmp_path / name) for name in ("a.png", "b.png")]
     assert found(tmp_path / "**" / "*.png")[-1] == str(tmp_path / "deep" / "er" / "d.png")
-    assert found(tmp_path / "*.webp") == [str(tmp_path / "*.webp")]  # which is then not there
+    assert found(tmp_path / "*.webp") == [str(tmp_path / "*.webp")]  # which does not exist
 
 
 def test_a_name_with_the_characters_of_a_pattern_is_a_name_where_it_exists(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_name_with_the_characters_of_a_pattern_is_a_name_where_it_exists(tmp_p
 def test_a_folder_without_images_and_one_that_cannot_be_read_are_errors_in_their_place(tmp_path: Path) -> None:
     touch(tmp_path / "empty" / "notes.txt", tmp_path / "a.png")
     first, second = files([str(tmp_path / "empty"), str(tmp_path / "a.png")])
-    assert isinstance(first, RequestError) and "empty holds no .jpg, .jpeg or .png file" in str(first)
+    assert isinstance(first, RequestError) and "empty has no .jpg, .jpeg or .png file" in str(first)
     assert second == tmp_path / "a.png"
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -
 
 
 class Dribble(io.BytesIO):
-    """A pipe that holds three bytes at a time."""
+    """A pipe that returns three bytes at a time."""
 
     def read1(self, size: int | None = -1, /) -> bytes:
         return super().read1(3)
@@ -107,7 +107,7 @@ def test_a_name_arrives_before_the_stream_ends() -> None:
 
 
 def test_a_stream_of_something_else_is_refused() -> None:
-    with pytest.raises(RequestError, match="no list of names: one has more than 65536 bytes"):
+    with pytest.raises(RequestError, match="not a list of names: one has more than 65536 bytes"):
         list(read_names(io.BytesIO(bytes(10**6)), b"\n"))
     closed = os.open(os.devnull, os.O_WRONLY)
     with open(closed, "rb", buffering=65536) as stream, pytest.raises(RequestError, match="standard input cannot be read"):

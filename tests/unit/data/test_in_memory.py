@@ -1,4 +1,4 @@
-"""Images that a program gives become a data set, or are refused with what is wrong."""
+"""Images that are passed to the Python API become a data set, or are rejected with the reason."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_a_share_of_each_class_is_held_out_of_one_part() -> None:
 
 
 def test_parts_are_taken_as_they_are_named() -> None:
-    few = np.zeros(4, np.int64)
-    data = data_set({"train": (noise(40, 6, 6, 3), LABELS), "test": (noise(4, 6, 6, 3), few)}, DATA, seed=1)
+    zeros = np.zeros(4, np.int64)
+    data = data_set({"train": (noise(40, 6, 6, 3), LABELS), "test": (noise(4, 6, 6, 3), zeros)}, DATA, seed=1)
     assert len(data.train) == 40 and len(data.test) == 4 and data.test.class_names == ("0", "1", "2", "3")
     assert data.identity["train"]["contents"] != data.identity["test"]["contents"]
 
@@ -46,7 +46,7 @@ def test_channels_follow_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
         ((noise(40, 6, 6), LABELS[:5]), r"images of the train part are uint8 \(40, 6, 6, 1\) with 5 labels"),
         ((noise(40, 6, 6).astype(float), LABELS), "images of the train part are float64"),
@@ -59,11 +59,11 @@ def test_channels_follow_the_request() -> None:
         ((noise(4, 6, 6), np.arange(4)), "data.held_out 0.2 holds out no image: each class has one"),
     ],
 )
-def test_what_is_no_data_set_is_refused(given: Any, message: str) -> None:
+def test_what_is_no_data_set_is_refused(inputs: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        data_set(given, DATA, seed=0)
+        data_set(inputs, DATA, seed=0)
 
 
 def test_the_command_line_has_no_such_images() -> None:
-    with pytest.raises(RequestError, match="data.name is given: the train and test images are those of a program"):
+    with pytest.raises(RequestError, match="data.name is given: the train and test images come from a Python program"):
         load(DATA, 0)

@@ -1,4 +1,4 @@
-"""The top of a photograph is decoded without the rest, and is the same as of the whole, whatever file holds it."""
+"""The upper rows of a JPEG image are decoded without the rest, and equal those of the full image, for all kinds of files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
 
 
 def segments(content: bytes) -> dict[int, list[bytes]]:
-    """The segments before the scan by marker, and what is from the scan to the end under 0."""
+    """The segments before the scan by marker, and the rest of the file under 0."""
     found: dict[int, list[bytes]] = {}
     start = 2
     while content[start + 1] != 0xDA:
@@ -38,7 +38,7 @@ def segments(content: bytes) -> dict[int, list[bytes]]:
 
 
 def one_scan_for_each_colour() -> bytes:
-    """A sequential file as the standard allows it and few programs write it: three scans, one after the other."""
+    """A sequential file with three scans, which the standard allows and few programs write."""
     colours = [segments(jpeg(Image.fromarray(plane))) for plane in np.moveaxis(np.asarray(noise().convert("YCbCr")), -1, 0)]
     (grey_frame,) = colours[0][0xC0]
     frame = b"\xff\xc0" + (8 + 3 * 3).to_bytes(2, "big") + grey_frame[4:9] + b"\3"
@@ -50,7 +50,7 @@ def one_scan_for_each_colour() -> bytes:
 
 
 def decoded(content: bytes, row: int, divisor: int) -> tuple[np.ndarray, np.ndarray]:
-    """The whole picture, and its top in a buffer of other pixels."""
+    """The full image, and its upper rows in a buffer of other pixels."""
     whole = decode_jpeg(content, HEIGHT, WIDTH, divisor)
     buffer = np.full(HEIGHT * WIDTH * 3, 77, np.uint8)
     return whole, decode_top(content, read_header(content), HEIGHT, WIDTH, row, divisor, buffer)
@@ -73,7 +73,7 @@ def test_the_top_is_that_of_the_whole_and_the_rest_is_spared(options: dict[str, 
         whole, top = decoded(jpeg(noise(), **options), row, divisor)
         rows = -(-row // divisor)
         np.testing.assert_array_equal(top[:rows], whole[:rows])
-        assert top.shape == whole.shape and (top[-1] == 77).all()  # nothing was written there
+        assert top.shape == whole.shape and (top[-1] == 77).all()  # not overwritten
 
 
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
@@ -111,7 +111,7 @@ def test_damage_above_the_row_is_told_and_so_is_an_early_end() -> None:
 
 
 def test_simplejpeg_tells_a_size_that_is_not_the_files() -> None:
-    """What :func:`decode_top` rests on: the header alone says how many rows there are."""
+    """The assumption of :func:`decode_top`: only the header determines the number of rows."""
     content = jpeg(noise())
     frame = content.index(b"\xff\xc0")
     shorter = content[: frame + 5] + (64).to_bytes(2, "big") + content[frame + 7 :]

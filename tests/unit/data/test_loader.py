@@ -1,4 +1,4 @@
-"""Batches come in the order of the plan, prepared ahead, and errors come in their place."""
+"""Batches and errors are returned in the order of the plan, prepared in advance."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vggdist.data.sampler import SamplePlan
 
 
 def numbered(number: int) -> Batch:
-    """What stands for a batch here; the loader only hands it on."""
+    """Placeholder of a batch, which the loader does not inspect."""
     return cast(Batch, number)
 
 
 def tasks(count: int, started: list[int]) -> Iterator[Callable[[], Batch]]:
-    """Tasks that give their number; it is noted when the loader takes one."""
+    """Tasks that return their number; each is recorded when the loader takes it."""
     for number in range(count):
         started.append(number)
         yield partial(numbered, number)

@@ -1,4 +1,4 @@
-"""Samples are mixed in the shares that are told."""
+"""Samples are mixed with the returned weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_cutmix_box_has_the_share_of_its_weight_and_is_cut_at_the_border() -> 
 
 
 def _mixed(mixup: float, cutmix: float, count: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """Black images with white ones mixed in, and the shares."""
+    """Black images with white ones mixed in, and the weights."""
     images, others = np.zeros((count, 20, 20, 1), np.uint8), np.full((count, 20, 20, 1), 255, np.uint8)
     shares = mix(images, others, mixup, cutmix, Draws(0, 0, np.arange(count)))
     assert shares.dtype == np.float32
@@ -36,7 +36,7 @@ def test_cutmix_pastes_a_box_and_tells_its_true_area() -> None:
     np.testing.assert_allclose(shares, (images == 0).mean(axis=(1, 2, 3)), atol=1e-6)
     white = images[..., 0] == 255
     np.testing.assert_array_equal(white.sum(axis=(1, 2)), white.any(axis=2).sum(axis=1) * white.any(axis=1).sum(axis=1))
-    assert (white[:, 0, 0].mean() > 0.05) and (white[:, -1, -1].mean() > 0.05)  # boxes reach beyond the border
+    assert (white[:, 0, 0].mean() > 0.05) and (white[:, -1, -1].mean() > 0.05)  # boxes extend beyond the border
 
 
 def test_cutmix_and_mixup_together_take_half_of_the_samples_each() -> None:

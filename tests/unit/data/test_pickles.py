@@ -1,4 +1,4 @@
-"""Pickles of plain values and arrays are read; nothing else is, whatever it would cost to build it."""
+"""Pickles of plain values and arrays are read; all others are rejected without much time or memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from vggdist.data.pickles import NamesError, read_pickle
 
-_DOUBLED = b"\x86q\x01h\x01"  # makes a pair of the two values on the stack, and puts it there twice
+_DOUBLED = b"\x86q\x01h\x01"  # makes a pair of the top two values, and pushes it twice
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def _calls(function: bytes, arguments: bytes) -> bytes:
         _calls(b"_codecs\nencode", b"U\x01aU\x06utf-16\x86"),
         _calls(b"_codecs\nencode", b"K\x07\x85"),
         b"\x80\x02}K\x01K\x01" + _DOUBLED * 60 + b"\x86K\x01s.",  # a key whose hash takes 2^60 steps
-        b"\x80\x02}r\xff\xff\xff\xff" + b"U\x01as.",  # a memo of 2^32 places, and an operand too few
-        b"\x80\x02}U\x01aB\xff\xff\xff\xffs.",  # bytes that are not there
+        b"\x80\x02}r\xff\xff\xff\xff" + b"U\x01as.",  # a memo of 2^32 entries, and a missing operand
+        b"\x80\x02}U\x01aB\xff\xff\xff\xffs.",  # missing bytes
         b"\x80\x02}U\x01a\x8e" + struct.pack("<Q", 2**60) + b"s.",
-        b"\x80\x02}U\x01ah\x07s.",  # a place of the memo that is empty
+        b"\x80\x02}U\x01ah\x07s.",  # an empty memo entry
         b"\x80\x02}U\x01a(i__main__\nX\ns.",
         b"\x80\x02}U\x01aPnumber\ns.",
         b"\x80\x02]K\x01b.",
@@ -106,11 +106,11 @@ def test_an_array_is_as_large_as_its_content() -> None:
 
 @pytest.mark.timeout(30)
 def test_a_string_is_not_copied_again_and_again() -> None:
-    """Twenty thousand arrays of one megabyte that is there once."""
+    """20,000 arrays that refer to the same megabyte."""
     state = b"(K\x01h\x01h\x02\x89h\x03tb"
     begin = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
     head = b"\x80\x02}q\x00(U\x01sT" + struct.pack("<i", 2**20) + bytes(2**20) + b"q\x03U\x01pJ\x00\x00\x10\x00\x85q\x01"
     head += b"U\x01tcnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x02"
     assert read_pickle(head + b"U\x01a" + begin + state + b"u.")["a"].nbytes == 2**20
-    with pytest.raises(ValueError, match="not as numpy writes it"):
+    with pytest.raises(ValueError, match="not in numpy's format"):
         read_pickle(head + b"U\x01a](" + (begin + state) * 20_000 + b"eu.")

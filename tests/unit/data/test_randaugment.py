@@ -1,4 +1,4 @@
-"""RandAugment's operations are Pillow's, in the ranges of torchvision, and each comes as often as any other."""
+"""RandAugment's operations equal Pillow's, have torchvision's ranges, and are equally likely."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
 
 
-# In the order of torchvision's list, with its figures for magnitude m of 30: what Pillow makes of an image, and the levels
-# by which a pixel may differ. Moves are 150/331 of 100 pixels at the most, and whole.
+# In the order of torchvision's list, with its figures for magnitude m of 30: Pillow's operation, and the levels
+# by which a pixel may differ. Translations are at most 150/331 of 100 pixels, rounded down.
 _PILLOW: dict[str, tuple[Callable[[Image.Image, float, int], Image.Image], int]] = {
     "identity": (lambda image, m, sign: image, 0),
     "shear x": (lambda image, m, sign: _affine(image, (1, sign * 0.3 * m / 30, 0, 0, 1, 0)), 0),
@@ -102,11 +102,11 @@ def test_each_operation_is_as_likely_in_each_direction_and_place() -> None:
     image, samples = photograph(16), 3000
     results = randaugment(np.repeat(image[None], samples, axis=0), 1, 30, Draws(0, 0, np.arange(samples)))
     outcomes = [{operation(image).tobytes() for operation in ways} for ways in operations_at(30, 16)]
-    seen = [result.tobytes() for result in results]
+    outputs = [result.tobytes() for result in results]
     for outcome in outcomes:
         for way in outcome:
             expected = samples / 14 / len(outcome)
-            assert abs(seen.count(way) - expected) < 5 * np.sqrt(expected)
+            assert abs(outputs.count(way) - expected) < 5 * np.sqrt(expected)
 
 
 def test_operations_follow_one_another() -> None:

@@ -1,4 +1,4 @@
-"""Parts of images are filled where they should be."""
+"""The right parts of images are filled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_erasing_fills_one_rectangle_of_the_papers_area_and_shape_in_some_images
     changed = erased[erased.any(axis=(1, 2))]
     assert abs(len(changed) / 4000 - 0.25) < 0.03
     heights, widths = changed.any(axis=2).sum(axis=1), changed.any(axis=1).sum(axis=1)
-    np.testing.assert_array_equal(changed.sum(axis=(1, 2)), heights * widths)  # of a rectangle, and of it only
+    np.testing.assert_array_equal(changed.sum(axis=(1, 2)), heights * widths)  # exactly one rectangle is filled
     areas, ratios = heights * widths / 64**2, np.log(heights / widths)
     assert stats.kstest(areas[areas < 0.2], stats.uniform(0.02, 0.18).cdf).pvalue > 0.01  # large ones fit less often
     assert areas.max() < 0.35 and abs(ratios).max() < np.log(3.3) + 0.1 and abs(ratios.mean()) < 0.1

@@ -1,4 +1,4 @@
-"""Random numbers depend on their address alone, and look random."""
+"""Random numbers depend only on their coordinates, and pass statistical tests."""
 
 from __future__ import annotations
 

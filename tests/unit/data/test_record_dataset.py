@@ -1,4 +1,4 @@
-"""Record files are those of MXNet, read by random access, and what is wrong in them is named."""
+"""Record files are compatible with MXNet, read by random access, and faults in them are reported."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _load(root: Path, **options: Any) -> DataSet:
 
 
 def _spoil(path: Path, key: int, offset: int, content: bytes) -> None:
-    """Overwrite bytes of a record, ``offset`` counted from its beginning."""
+    """Overwrite bytes of a record, ``offset`` relative to its start."""
     lines = dict(line.split("\t") for line in path.with_suffix(".idx").read_text().splitlines())
     with path.open("r+b") as file:
         file.seek(int(lines[str(key)]) + offset)
@@ -161,7 +161,8 @@ def test_records_and_a_folder_of_the_same_files_show_the_same_batches(root: Path
     config = AugmentConfig(random_resized_crop=True, flip=True, contrast=0.3)
     samples = np.arange(len(folder.train))
     ours, theirs = (
-        TrainingView(data.train, config, 16, 5, (0, 0, 0)).batch(3, samples, samples) for data in (records, folder)
+        TrainingView(data.train, config, 16, 5, (0, 0, 0)).batch(3, samples, np.ones(len(samples), np.float32))
+        for data in (records, folder)
     )
     np.testing.assert_array_equal(ours.images, theirs.images)
     np.testing.assert_array_equal(ours.labels, theirs.labels)
@@ -177,12 +178,12 @@ def test_records_of_one_small_size_are_held_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "offset", "content", "reason"),
     [
-        (30, 0, b"\0", "does not begin as a record does"),
+        (30, 0, b"\0", "does not start with a record header"),
         (30, 8, struct.pack("<If", 3, 0), "3 labels"),
         (30, 12, struct.pack("<f", 0.5), "label 0.5"),
         (30, 12, struct.pack("<f", float("nan")), "label nan"),
-        (30, 7, b"\x20", "a part of it is missing|cut short|bytes are there"),
-        (30, 4, b"\xff\xff", "bytes are there"),
+        (30, 7, b"\x20", "a part of it is missing|truncated|has \\d+ of \\d+ bytes"),
+        (30, 4, b"\xff\xff", r"has \d+ of \d+ bytes"),
         (30, 32, bytes(20), "does not decode"),
     ],
 )
@@ -204,7 +205,7 @@ def test_a_damaged_record_is_named_by_file_and_key_and_stops_or_is_left_out(
 def test_a_truncated_file_is_refused_before_anything_is_read(root: Path, lost: int, damaged: str) -> None:
     content = (root / "train.rec").read_bytes()
     (root / "train.rec").write_bytes(content[: len(content) - lost - 3])
-    with pytest.raises(RequestError, match=r"train.rec is cut short at \d+ bytes.*of the 9 records"):
+    with pytest.raises(RequestError, match=r"train.rec is truncated at \d+ bytes.*of the 9 records"):
         _load(root, damaged=damaged)
 
 
@@ -213,13 +214,13 @@ def test_a_truncated_file_is_refused_before_anything_is_read(root: Path, lost: i
     [
         ("", "is empty"),
         ("0\t0\n1\t0\n", "lists a position twice"),
-        ("0\t0\n1\t500\n", "position 500 in .*train.idx is within .*train.rec key 0: the index is not of this file"),
-        ("0\t4\n1\t8\n2\t12\n", "no record of .*train.rec begins at 3 of the 3 positions in .*train.idx"),
+        ("0\t0\n1\t500\n", "position 500 in .*train.idx is inside .*train.rec key 0: the index is of another file"),
+        ("0\t4\n1\t8\n2\t12\n", "train.rec has no record at 3 of the 3 positions in .*train.idx"),
         ("0\t0\n1\t9223372036854775808\n", "line 2 of"),
         (f"{2**63}\t0\n", "line 1 of"),
         (f"0\t0\n1\t{'4' * 5000}\n", "line 2 of .* is b'1.t4444444444.*; expected a key"),
         ("0\t0\n-1\t400\n", "line 2"),
-        ("0\t0\n1\t9223372036854775804\n", "cut short at .* bytes: 1 of the 2 records"),
+        ("0\t0\n1\t9223372036854775804\n", "truncated at .* bytes: 1 of the 2 records"),
         ("0\t0\n1\t3\n", r"line 2 of .*train.idx.*multiple of four"),
         ("0 0\n", "line 1"),
         ("0\t0\n\n", "line 2"),
@@ -233,13 +234,13 @@ def test_an_index_that_is_none_is_refused(root: Path, content: str, reason: str)
 
 def test_what_a_folder_of_records_lacks_is_named(root: Path) -> None:
     (root / "classes.txt").write_text("ant\nbee\n")
-    with pytest.raises(RequestError, match="classes.txt names 2 classes, but a record has label 2"):
+    with pytest.raises(RequestError, match="classes.txt has 2 class names, but a record has the label 2"):
         _load(root)
     (root / "classes.txt").write_text("ant\nant\n\n")
-    with pytest.raises(RequestError, match="classes.txt has an empty line or a name twice"):
+    with pytest.raises(RequestError, match="classes.txt has an empty line or a duplicate name"):
         _load(root)
     (root / "train.rec").rename(root / "cars_train.rec")
-    with pytest.raises(RequestError, match=r"train.rec is missing.*vggdist prepare.*\(cars_train.rec, val.rec are there"):
+    with pytest.raises(RequestError, match=r"train.rec is missing.*vggdist prepare.*\(found cars_train.rec, val.rec"):
         _load(root)
 
 
@@ -247,7 +248,7 @@ def test_what_a_folder_of_records_lacks_is_named(root: Path) -> None:
 def test_an_index_that_lists_a_part_of_the_records_is_refused(root: Path, lines: Any) -> None:
     listed = (root / "train.idx").read_text().splitlines(keepends=True)
     (root / "train.idx").write_text("".join(listed[line] for line in lines))
-    with pytest.raises(RequestError, match=rf"train.idx lists {len(lines)} of at least 9 records of .*: it is cut short"):
+    with pytest.raises(RequestError, match=rf"train.idx lists {len(lines)} of at least 9 records of .*: it is truncated"):
         _load(root, damaged="skip")
 
 
@@ -266,7 +267,7 @@ def test_records_without_an_index_are_read_in_their_order(root: Path, caplog: py
         after = _load(root).train
     assert after.labels.tolist() == before.labels.tolist()
     assert all(np.array_equal(after.read(index), before.read(index)) for index in range(9))
-    assert "train.rec, in its order: it has no index" in caplog.text
+    assert "train.rec, in file order because there is no index" in caplog.text
 
 
 def test_records_in_several_parts_are_found_without_an_index(tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_a_file_without_an_index_is_refused_where_its_records_end(root: Path, cu
     last = int(RecordReader(root / "train.rec").positions[-1])
     (root / "train.idx").unlink()
     (root / "train.rec").write_bytes(content[: len(content) - cut])
-    with pytest.raises(RequestError, match=rf"train.rec is damaged or cut short at byte {last} of \d+, after 8 records"):
+    with pytest.raises(RequestError, match=rf"train.rec is damaged or truncated at byte {last} of \d+, after 8 records"):
         _load(root, damaged="skip")
     (root / "train.rec").write_bytes(b"")
     with pytest.raises(RequestError, match="train.rec is empty"):
@@ -299,12 +300,12 @@ def test_a_record_file_of_terabytes_of_nothing_is_refused_and_takes_no_memory(ro
     if not with_index:
         (root / "train.idx").unlink()
     with pytest.raises(
-        RequestError, match="rec (key 102 is damaged: it ends \\d+ bytes before the end|is damaged or cut short)"
+        RequestError, match="rec (key 102 is damaged: it ends \\d+ bytes before the end|is damaged or truncated)"
     ):
         _load(root)
     with (root / "train.rec").open("wb") as file:
         file.truncate(2**42)
-    with pytest.raises(RequestError, match="no record of .*train.rec begins at 9 of|is damaged or cut short at byte 0"):
+    with pytest.raises(RequestError, match="train.rec has no record at 9 of|is damaged or truncated at byte 0"):
         _load(root, damaged="skip")
 
 
@@ -316,7 +317,7 @@ def test_a_record_that_ends_before_the_next_one_is_damaged(root: Path) -> None:
 
 
 def _with_labels(path: Path, *labels: object) -> None:
-    """Records as MXNet's im2rec writes them: with one label each, or with several."""
+    """Records as MXNet's im2rec writes them: with one label or several labels each."""
     import mxnet as mx
 
     path.parent.mkdir(exist_ok=True)
@@ -329,17 +330,19 @@ def _with_labels(path: Path, *labels: object) -> None:
 @pytest.mark.parametrize("damaged", ["stop", "skip"])
 def test_several_labels_in_each_record_are_not_taken_for_damage(tmp_path: Path, damaged: str) -> None:
     _with_labels(tmp_path / "train.rec", *([float(n % 2), 7.0] for n in range(6)))
-    with pytest.raises(RequestError, match=r"several labels for each image \(2 in .*key 0\).*label_width") as caught:
+    with pytest.raises(RequestError, match=r"several labels per image \(2 in .*key 0\).*label_width") as caught:
         _load(tmp_path, damaged=damaged)
     assert not isinstance(caught.value, DamagedImageError)
 
 
 def test_labels_that_would_make_a_network_of_millions_of_outputs_are_refused(tmp_path: Path) -> None:
     _with_labels(tmp_path / "train.rec", 0.0, 1.0, 3_000_000.0)
-    with pytest.raises(RequestError, match="3 images with labels up to 3000000: a network of 3000001 outputs.*classes.txt"):
+    with pytest.raises(
+        RequestError, match="3 images with labels up to 3000000, so most of the network's 3000001 outputs.*classes.txt"
+    ):
         _load(tmp_path)
     (tmp_path / "classes.txt").write_text("ant\nbee\n")
-    with pytest.raises(RequestError, match="names 2 classes, but a record has label 3000000"):
+    with pytest.raises(RequestError, match="has 2 class names, but a record has the label 3000000"):
         _load(tmp_path)
 
 
@@ -355,11 +358,11 @@ def test_classes_without_images_are_reported(tmp_path: Path, caplog: pytest.LogC
 def test_classes_that_only_the_test_set_has_and_a_single_class_are_refused(tmp_path: Path) -> None:
     _with_labels(tmp_path / "train.rec", 0.0, 1.0, 0.0)
     _with_labels(tmp_path / "test.rec", 2.0, 1.0)
-    with pytest.raises(RequestError, match=r"the test set has images of 1 class \(class 2\), of which the training"):
+    with pytest.raises(RequestError, match=r"the test set has images of 1 class \(class 2\) without training"):
         _load(tmp_path)
     _with_labels(tmp_path / "train.rec", 0.0, 0.0, 0.0)
     (tmp_path / "test.rec").unlink()
-    with pytest.raises(RequestError, match="there is one class, class 0: a classifier needs two"):
+    with pytest.raises(RequestError, match="there is only one class, class 0; a classifier needs at least two"):
         _load(tmp_path)
 
 
@@ -403,7 +406,7 @@ def test_a_second_test_file_is_reported_and_not_read(root: Path, caplog: pytest.
         (root / f"test{suffix}").write_bytes((root / f"val{suffix}").read_bytes())
     with caplog.at_level("INFO"):
         _load(root)
-    assert "test.rec; beside both, not read: val.rec" in caplog.text
+    assert "test.rec; other entries, not read: val.rec" in caplog.text
 
 
 def test_framing_pads_to_four_bytes() -> None:

@@ -1,4 +1,4 @@
-"""Every sample has its turn, the same for any number of ranks."""
+"""Every sample is used once per epoch, in the same step for any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def epoch_parts(plan: SamplePlan, epoch: int, rank: int) -> list[tuple[np.ndarra
 
 
 def counted(plan: SamplePlan, epoch: int) -> list[int]:
-    """All samples that count in an epoch, of all ranks."""
+    """All samples of an epoch without padding, over all ranks."""
     parts = [part for rank in range(plan.world_size) for part in epoch_parts(plan, epoch, rank)]
     return [int(sample) for samples, mask in parts for sample in samples[mask == 1]]
 
 
 def global_batches(plan: SamplePlan, epoch: int) -> list[tuple[list[int], list[float]]]:
-    """(samples, mask) of each step, the ranks' parts one after the other."""
+    """(samples, mask) of each step, the parts of the ranks concatenated."""
     order, batches = plan.order(epoch), []
     for step in range(plan.steps_per_epoch):
         samples, masks = zip(*(plan.part(order, step, rank) for rank in range(plan.world_size)))
@@ -164,7 +164,7 @@ def test_a_batch_size_that_accumulation_does_not_divide_names_its_key() -> None:
 
 
 def test_more_ranks_than_samples_are_refused() -> None:
-    with pytest.raises(RequestError, match="5 ranks share 4 training samples"):
+    with pytest.raises(RequestError, match="5 ranks for 4 training samples"):
         make_plan(4, 5, world_size=5, seed=0, drop_last=False)
 
 

@@ -1,4 +1,4 @@
-"""A data set is the same after its way through plain arrays, and nothing on the way is an object."""
+"""A data set is unchanged by the conversion to plain arrays and back, and no array has objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images are shifted and mirrored as told."""
+"""Images are shifted and flipped as specified."""
 
 from __future__ import annotations
 

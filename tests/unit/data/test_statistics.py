@@ -1,4 +1,4 @@
-"""Mean and deviation are those of all pixels."""
+"""Mean and standard deviation are those of all pixels."""
 
 from __future__ import annotations
 

@@ -122,11 +122,11 @@ def test_what_is_no_image_is_reported_in_its_place_and_the_rest_goes_on(
     model: Model, odd: list[Path], damaged: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "text.jpg").write_text("no image")
-    nothing = RequestError("folder holds no image")
+    nothing = RequestError("folder has no image")
     paths = [odd[0], damaged, nothing, odd[1], tmp_path / "text.jpg", tmp_path / "gone.png", tmp_path, odd[2]]
     found, failures = _all(model, paths, at_once=2)
     assert [path for path, _ in found] == odd[:3]
-    expected = ("half.png .* does not decode", "folder holds", "neither JPEG nor PNG", "gone.png", "cannot be read")
+    expected = ("half.png .* does not decode", "folder has no image", "neither JPEG nor PNG", "gone.png", "cannot be read")
     assert len(failures) == 5
     for failure, text in zip(failures, expected):
         assert re.search(text, str(failure))
@@ -238,5 +238,5 @@ def test_a_request_that_is_wrong_ends_with_2(
 
 
 def test_several_processes_are_refused(run: Path) -> None:
-    with pytest.raises(RequestError, match="predict computes in one process, and a launcher started 2"):
+    with pytest.raises(RequestError, match="predict runs in one process, but a launcher started 2"):
         predict.predict([str(run), "a.png"], processes=2)

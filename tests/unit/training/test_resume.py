@@ -50,7 +50,7 @@ def test_on_any_number_of_ranks_the_global_batch_stays(ranks: int, accumulation:
 
 def test_an_elastic_run_begins_on_any_number_of_ranks() -> None:
     config = config_of(global_batch_size=32)
-    with pytest.raises(RequestError, match="32 samples, which 3 ranks"):
+    with pytest.raises(RequestError, match="32 samples, which is not divisible by 3 ranks"):
         batch_size_of(config, 3, None)
     assert batch_size_of(replace(config, run=RunConfig(elastic=True)), 3, None) == 32
 
@@ -122,7 +122,7 @@ def test_equal_sizes_do_not_make_equal_data() -> None:
     contents = str(data.identity["train"]["contents"])
     other = part_identity(data.train.labels[::-1], data.train.class_names, contents)
     now = state_of(small(), replace(data, identity={**data.identity, "train": other}))
-    with pytest.raises(RequestError, match="the training set has the images of its classes in another order"):
+    with pytest.raises(RequestError, match="the training set has its labels in another order"):
         continued(state_of(small()), now)
 
 

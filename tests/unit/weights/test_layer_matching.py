@@ -1,4 +1,4 @@
-"""Which layers of a file are ours: those that stand at the same place and have the same shape, from the image on."""
+"""Layers of a file match if they have the same position and shape, from the input on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_layer_of_torchvision_has_its_place() -> None:
     found, values = fitted(dict(reversed(TORCH.items())))
     arrays = stored(dict(reversed(TORCH.items())))
     assert list(found.taken) == ["stage1.conv1", "stage2.conv1", "stage2.conv2", "hidden1", "output"]
-    assert (found.anew, found.left, found.difference) == ((), (), None)
+    assert (found.initialized, found.unused, found.difference) == ((), (), None)
     pairs = {"stage1_conv1": "features.0", "stage2_conv1": "features.3", "stage2_conv2": "features.10"}
     pairs |= {"hidden1": "classifier.0", "output": "classifier.3"}
     assert values.keys() == {f"vgg_{name}_{role}" for name in pairs for role in ("weight", "bias")}
@@ -95,26 +95,26 @@ def test_ours_exported_and_timm_s_names() -> None:
 
 def test_a_head_of_other_classes_is_made_anew() -> None:
     found, values = fitted({**TORCH, "classifier.3.weight": (1000, 5), "classifier.3.bias": (1000,)})
-    assert found.anew == ("output",) and found.left == ("classifier.3",) and len(found.taken) == 4
-    assert found.difference == "classifier.3.weight of the file is (1000, 5), output takes (7, 5)"
+    assert found.initialized == ("output",) and found.unused == ("classifier.3",) and len(found.taken) == 4
+    assert found.difference == "classifier.3.weight in the file has the shape (1000, 5), but output has (7, 5)"
     assert not [name for name in values if "output" in name]
     same_number, _ = fitted(TORCH, same_classes=False)
-    assert same_number.anew == ("output",) and same_number.difference == "the classes of classifier.3 are others"
+    assert same_number.initialized == ("output",) and same_number.difference == "classifier.3 has other classes"
 
 
 def test_other_images_or_another_head_take_the_convolutions_alone() -> None:
     found, _ = fitted({**TORCH, "classifier.0.weight": (5, 6 * 49)})
-    assert found.anew == ("hidden1", "output") and found.left == ("classifier.0", "classifier.3")
+    assert found.initialized == ("hidden1", "output") and found.unused == ("classifier.0", "classifier.3")
     found, _ = fitted(TORCH, hidden=())
-    assert found.anew == ("output",) and found.difference == "the file has another number of fully connected layers"
+    assert found.initialized == ("output",) and found.difference == "the file has another number of fully connected layers"
     found, _ = fitted(TORCH, stages=((1, 4), (3, 6)))
     assert list(found.taken) == ["stage1.conv1", "stage2.conv1", "stage2.conv2"]
-    assert found.difference == "the file has another number of convolutions" and found.anew[0] == "stage2.conv3"
+    assert found.difference == "the file has another number of convolutions" and found.initialized[0] == "stage2.conv3"
 
 
 def test_what_stands_behind_the_first_difference_is_not_taken_though_it_fits() -> None:
     found, _ = fitted({**TORCH, "features.3.weight": (6, 4, 5, 5)})
-    assert list(found.taken) == ["stage1.conv1"] and found.anew == ("stage2.conv1", "stage2.conv2", "hidden1", "output")
+    assert list(found.taken) == ["stage1.conv1"] and found.initialized == ("stage2.conv1", "stage2.conv2", "hidden1", "output")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_what_stands_behind_the_first_difference_is_not_taken_though_it_fits() -
         (
             {**TORCH, "features.0.weight": (8, 3, 3, 3)},
             {},
-            r"features.0.weight of the file is \(8, 3, 3, 3\), stage1.conv1 takes",
+            r"features.0.weight in the file has the shape \(8, 3, 3, 3\), but stage1.conv1 has",
         ),
-        (with_norm(), {}, "features.0 of the file has a batch normalisation, and stage1.conv1 has none"),
-        (TORCH, {"batch_norm": True}, "features.0 of the file lacks a batch normalisation, which stage1.conv1 has"),
+        (with_norm(), {}, "features.0 in the file has a batch normalisation, but stage1.conv1 does not"),
+        (TORCH, {"batch_norm": True}, "features.0 in the file does not have a batch normalisation, but stage1.conv1 does"),
         ({"w": (3,), "features.0.bias": (4,)}, {}, "it has no convolutions"),
         ({**TORCH, "features.1.running_mean": (4,)}, {}, "3 convolutions and 1 batch normalisations"),
     ],

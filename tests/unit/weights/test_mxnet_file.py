@@ -1,4 +1,4 @@
-"""Files of MXNet's parameters are read as MXNet reads them, and never take more memory than they have bytes."""
+"""MXNet's parameter files are read as by MXNet, without using more memory than the file has bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def one_array(
     named: int | None = None,
     length: int | None = None,
 ) -> bytes:
-    """A file, some of whose numbers may be wrong."""
+    """A file whose header fields can be set to wrong values."""
     content = struct.pack("<QQQIi", 0x112, 0, arrays, 0xF993FAC9, storage)
     content += struct.pack("<i", len(shape) if dimensions is None else dimensions) + struct.pack(f"<{len(shape)}q", *shape)
     content += struct.pack("<iii", 1, 0, dtype) + values + struct.pack("<Q", len(names) if named is None else named)
@@ -69,8 +69,8 @@ BAD = {
     "claims to have": one_array(arrays=2**40),
     "1 arrays and 1099511627776 names": one_array(named=2**40),
     "a name of 1099511627776 bytes": one_array(length=2**40),
-    "neither a .params file": b"not parameters at all",
-    "neither .* of torch.save": b"",
+    "neither an MXNet .params file": b"not parameters at all",
+    "neither .* torch.save file": b"",
 }
 
 
@@ -107,7 +107,7 @@ def test_a_published_file_must_have_the_hash_in_its_name(ending: str, algorithm:
     good = (tmp_path / "a.params").rename(tmp_path / f"vgg11_bn-{digits}.{ending}")
     assert read(good)["w"].tolist() == [1, 1]
     bad = good.rename(tmp_path / f"vgg11_bn-0123abcd.{ending}")
-    with pytest.raises(RequestError, match=f"does not have the {algorithm.upper()} in its name"):
+    with pytest.raises(RequestError, match=f"{algorithm.upper()} differs from that in its name"):
         read(bad)
 
 

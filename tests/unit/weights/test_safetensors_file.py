@@ -1,4 +1,4 @@
-"""Files of safetensors go through its own library."""
+"""Safetensors files are read by the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of torch.save are read as torch reads them, without torch, and nothing in them is run."""
+"""torch.save files are read as by torch, without torch, and no code in them is executed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class Evil:
 @pytest.mark.parametrize("write", [write_zip, write_old])
 def test_a_function_that_a_file_names_is_not_called(write: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "vgg.pth", OrderedDict(w=Evil(tmp_path / "made")))
-    with pytest.raises(RequestError, match=r"vgg\.pth: it names \S+, which was not run; save .*state_dict"):
+    with pytest.raises(RequestError, match=r"vgg\.pth: it contains \S+, which was not executed; save .*state_dict"):
         read(path)
     assert not (tmp_path / "made").exists()
     pickle.loads(pickle.dumps(Evil(tmp_path / "made")))  # Python's unpickler does call it
@@ -106,12 +106,21 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "compressed": ({"compression": zipfile.ZIP_DEFLATED}, "data.pkl is compressed"),
     "big endian": ({"records": {"byteorder": b"big"}}, "not little endian"),
     "no pickle": ({"records": {"data.pkl": b""}}, "data.pkl|end|pickle"),
-    "not of torch": ({"content": {"epoch": 3, "state": "text"}}, "it holds 'epoch', 'state', and no tensor by name"),
-    "a list": ({"content": [storage_of(6)]}, "no dictionary of tensors"),
-    "tensor out of its storage": ({"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 2, (5,), (1,)))}, "not fit"),
-    "strides out of it": ({"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (2, 2), (1, 5)))}, "not fit"),
-    "negative": ({"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (-2,), (1,)))}, "no whole numbers"),
-    "enlarged by strides": ({"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (10**9,), (0,)))}, "not fit"),
+    "not of torch": ({"content": {"epoch": 3, "state": "text"}}, "it contains 'epoch', 'state', but no tensor"),
+    "a list": ({"content": [storage_of(6)]}, "not contain a dictionary of tensors"),
+    "tensor out of its storage": (
+        {"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 2, (5,), (1,)))},
+        "exceeds",
+    ),
+    "strides out of it": (
+        {"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (2, 2), (1, 5)))},
+        "exceeds",
+    ),
+    "negative": ({"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (-2,), (1,)))}, "not integers from 0 on"),
+    "enlarged by strides": (
+        {"content": OrderedDict(w=Tensor("0", np.zeros(6, np.float32), 0, (10**9,), (0,)))},
+        "exceeds",
+    ),
     "deep key": ({"records": {"data.pkl": DEEP_KEY}}, "key of a dictionary is not a string"),
     "not finite": ({"content": tensors({"w": np.array([1, np.nan], np.float32)})}, "w has values that are not finite"),
 }
@@ -137,12 +146,12 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_an_old_file_whose_storage_is_shorter_than_its_tensor_is_refused(tmp_path: Path) -> None:
     content = write_old(tmp_path / "vgg.pth", W).read_bytes()
     (tmp_path / "vgg.pth").write_bytes(content.replace(struct.pack("<q", 6) + bytes(24), struct.pack("<q", 2) + bytes(24)))
-    with pytest.raises(RequestError, match="storage 0 is not of the size"):
+    with pytest.raises(RequestError, match="the size of storage 0 differs"):
         read(tmp_path / "vgg.pth")
 
 
 def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
-    """A few bytes that are many members would take more memory than the file has."""
+    """Overlapping members would use more memory than the file has bytes."""
     path, stream = tmp_path / "vgg.pth", io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("vgg/data/0", bytes(4000))

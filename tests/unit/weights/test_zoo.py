@@ -1,4 +1,4 @@
-"""Networks of Gluon's model zoo give the same scores through our network. Nothing is downloaded: they get random values."""
+"""Weights of Gluon's model zoo networks give the same scores in our network. They are random: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def images(size: int) -> mx.nd.NDArray:
 
 
 def zoo_network(name: str, size: int) -> mx.gluon.HybridBlock:
-    """A zoo network in which no parameter has the value that an initialiser would give it."""
+    """A zoo network in which no parameter has its initial value."""
     network = getattr(vision, name)(classes=len(NAMES))
     network.collect_params().setattr("grad_req", "null")
     network.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2))
@@ -34,7 +34,7 @@ def zoo_network(name: str, size: int) -> mx.gluon.HybridBlock:
         if not key.endswith("weight"):
             low, high = (0.5, 1.5) if key.endswith(("gamma", "running_var")) else (-0.5, 0.5)
             parameter.set_data(mx.nd.array(random.uniform(low, high, parameter.shape)))
-        elif "dense" in key:  # the zoo's own initialiser (std 0.01) would hide the features behind the biases
+        elif "dense" in key:  # with the zoo's initialiser (std 0.01) the biases would dominate the features
             parameter.set_data(parameter.data() * (0.01**-1) * np.sqrt(2 / parameter.shape[1]))
     return network
 
@@ -61,7 +61,7 @@ def test_a_file_of_the_zoo_gives_the_same_scores_however_its_parameters_are_name
     architecture = ModelConfig(name=plain, batch_norm=name.endswith("_bn"), initializer="xavier")
     spec = ModelSpec(architecture, NAMES, channels=3, image_size=size, resize=size, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = Model(spec, mx.cpu(), seed=3)
-    model.network(images(size)).wait_to_read()  # leaves the weights in oneDNN's layout
+    model.network(images(size)).wait_to_read()  # converts the weights to oneDNN's layout
     loaded = load(Pretrained(str(path), spec.mean, spec.std), model, World())
     assert len(loaded) == int(name[3:5])
     assert np.ptp(expected[0] - expected[1]) > 0.03, "the scores must depend on the image"
