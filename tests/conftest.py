@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import rank_pool
+
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 _POOL = ("decoded", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world")
 _GROUPS = {
-    **{f"tests/ranks/test_{name}.py": "rank pool" for name in _POOL},  # one worker starts the ranks that they share
+    **{f"tests/ranks/test_{name}.py": "rank pool" for name in _POOL},  # tests/rank_pool.py
     "tests/launch/test_slurm.py": "SLURM",  # one cluster
     "tests/launch/test_network.py": "two hosts",
     "tests/test_readme.py": "README",  # each command uses what the one before has made
@@ -39,3 +41,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     config.option.loadscopereorder = False
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the ranks of pools that the next test does not need."""
+    if group_of(item.nodeid) == "rank pool":
+        rank_pool.close_all(keep_small=nextitem is not None and group_of(nextitem.nodeid) == "rank pool")

@@ -1,4 +1,4 @@
-"""Ways to send gradients are measured over hosts of this machine, and the bytes that they send are those that the plan computes."""
+"""Ways to send gradients are measured over hosts of this machine, and send the bytes that the plan computes."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_the_command_logs_what_was_taken_and_what_was_not(tmp_path: Path) -> Non
     assert finished.code == 0, finished.output
     for line in (
         "from vgg.pth: stage1.conv1, stage1.conv2, stage2.conv1\n",
-        "initialised: hidden1, output (the file has another number of fully connected layers)\n",
+        "initialised, not pretrained: hidden1, output (the file has another number of fully connected layers)\n",
         "stage1.conv2 (frozen)",
     ):
         assert line in finished.output, finished.output
