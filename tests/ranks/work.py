@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import resource
 import sys
@@ -189,6 +190,7 @@ def training_that_is_stopped(
         stack.enter_context(patch.object(loss_scale, "GOOD_STEPS", 3))
         if world.rank == world.size - 1:
             stack.enter_context(_overflow(overflows))
+        warnings = stack.enter_context(_warnings())
         stack.enter_context(opened(config, world))
         training = prepare(config, world)
         taken: list[tuple[int, list[int]]] = []
@@ -215,7 +217,22 @@ def training_that_is_stopped(
         "stopped": stopped,
         "step": training.state.progress.step,
         "taken": taken[:made],
+        "warnings": warnings,
     }
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings that are logged meanwhile."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("vggdist")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 def order_on_the_disk(world: World, flags: list[str]) -> list[str]:
