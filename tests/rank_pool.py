@@ -75,8 +75,8 @@ def close_all(keep_small: bool = False) -> None:
     """End the ranks of all pools.
 
     Args:
-        keep_small: leave those of at most three ranks on Gloo. A rank that waits uses 6 % of a core there; two on MPI use a whole
-            core.
+        keep_small: leave those of at most three ranks on Gloo. A rank that waits uses 6 % of a core there, two on MPI use a
+            whole one.
     """
     for launcher, size in list(_pools):
         if not (keep_small and size <= 3 and launcher != "mpirun"):
