@@ -97,7 +97,9 @@ class Job:
             if time.monotonic() > until:
                 shown = self.shown()
                 self.cluster.run("scancel", "--quiet", self.number)
-                raise AssertionError(f"job {self.number} did not come so far: {shown}\n{self.log}\n{self.cluster.logs()}")
+                raise AssertionError(
+                    f"job {self.number} did not reach the expected state: {shown}\n{self.log}\n{self.cluster.logs()}"
+                )
             time.sleep(0.1)
 
     def finish(self, deadline: float = 240) -> int:

@@ -56,7 +56,7 @@ def test_a_run_outlives_a_network_that_broke(way: str, two_hosts: Hosts, tmp_pat
     try:
         finished: Finished = running.finish()
         assert finished.code != 0, finished.output
-        # Reported by the watchdog of either side, for each misses the other; or by mpirun, whose keepalive takes about 10 s.
+        # Reported by the watchdog of either host, or by mpirun, whose keepalive takes about 10 s.
         assert "no heartbeat" in finished.output or "lost communication" in finished.output, finished.output
     finally:
         ip("-n", namespace(2), "link", "set", "wire", "up")

@@ -19,7 +19,11 @@ from vggdist.config.load import load
 from vggdist.data.dataset import load as load_data
 from vggdist.data.sampler import SamplePlan
 
-HOSTS = ("localhost", "127.0.0.1", socket.gethostname())  # this machine, thrice: a dead worker costs the job its host
+HOSTS = (
+    "localhost",
+    "127.0.0.1",
+    socket.gethostname(),
+)  # three names of this machine: Horovod no longer uses a host on which a worker died
 LOG_EVERY = 5
 STEPS = 240
 FLAGS = [
@@ -83,7 +87,7 @@ class Job:
         return sorted((one for one in found if one["event"] == kind), key=lambda one: one["time"])
 
     def generations(self) -> list[Generation]:
-        """One after the other; a process that begins one anew, or a new size, begins the next."""
+        """In their order. A new one begins where a process begins again, or the number of ranks changes."""
         found: list[Generation] = []
         for event in self.events("generation"):
             if not found or event["rank"] in found[-1].ranks or event["size"] != found[-1].size:

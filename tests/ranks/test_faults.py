@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
         running = started("python", tmp_path, size=1)
         until = time.monotonic() + 4
         with (tmp_path / "runs" / "other").open("wb", buffering=0) as other:
-            while time.monotonic() < until:  # again and again: a checkpoint that fails gives its room back
+            while time.monotonic() < until:  # again and again: a checkpoint that fails frees space
                 with contextlib.suppress(OSError):
                     other.write(bytes(4096))
         full = steps_made(tmp_path)

@@ -14,12 +14,12 @@ from tests.rank_pool import call
     "flags", [[], ["--train.bucket_cap_mb", "0"], ["--train.factors", "always", "--train.compression", "fp16"]], ids=" ".join
 )
 @pytest.mark.parametrize("late", [0, 1])
-def test_the_ranks_wait_for_the_one_that_comes_late(flags: list[str], late: int, tmp_path: Path) -> None:
+def test_a_rank_waits_for_one_that_is_late(flags: list[str], late: int, tmp_path: Path) -> None:
     results = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*SMALL, *flags], steps=4, late=late, seconds=0.4)
-    punctual, tardy = results[1 - late]["parts"], results[late]["parts"]
-    assert punctual["rank_wait"] > tardy["rank_wait"] >= 0
-    assert tardy["compute"] > punctual["compute"]
-    assert 0 < punctual["allreduce"] == tardy["allreduce"]
+    other, delayed = results[1 - late]["parts"], results[late]["parts"]
+    assert other["rank_wait"] > delayed["rank_wait"] >= 0
+    assert delayed["compute"] > other["compute"]
+    assert 0 < other["allreduce"] == delayed["allreduce"]
     assert results[0]["sha256"] == results[1]["sha256"]  # the watched reductions reduce
 
 

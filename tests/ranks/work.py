@@ -211,7 +211,7 @@ def training_that_is_stopped(
             except Stopped:
                 stopped = True
     made = training.state.progress.step - first_step
-    # With one thread the batches come in the order of the steps; those after the last step were prepared in vain.
+    # With one thread the batches come in the order of the steps; those after the last step were not used.
     return {
         "sha256": digest(training.state.arrays),
         "stopped": stopped,
