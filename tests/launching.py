@@ -94,7 +94,7 @@ class Running:
         )
 
     def extend(self, deadline: float) -> None:
-        """Set the deadline anew, in seconds from now; a failure shows what is printed from now on."""
+        """Set a new deadline, in seconds from now. A failure shows what is printed from now on."""
         self._deadline, self._until = deadline, time.monotonic() + deadline
         self._shown_from = os.fstat(self._output.fileno()).st_size
 
@@ -131,7 +131,7 @@ class Running:
             if ended and condition():
                 return
             if ended or time.monotonic() > self._until:
-                pytest.fail(f"{self._command} did not come so far:\n{self._end()}")
+                pytest.fail(f"{self._command} did not reach the expected state:\n{self._end()}")
             time.sleep(0.02)
 
     def finish(self) -> Finished:
