@@ -120,8 +120,8 @@ def test_three_ranks_repeat_bit_for_bit(how: list[str], tmp_path: Path) -> None:
 
 
 def test_buckets_arrive_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
-    def early(cap: str, patience: float) -> list[str]:
-        flags = [*SMALL, "--train.bucket_cap_mb", cap]
+    def early(cap: str, patience: float, *more: str) -> list[str]:
+        flags = [*SMALL, "--train.bucket_cap_mb", cap, *more]
         arguments: dict[str, Any] = {"flags": flags, "patience": patience}
         first, second = call("horovodrun --gloo", 2, "gradients_before_the_end_of_a_backward_pass", tmp_path, **arguments)
         assert first == second
@@ -130,6 +130,10 @@ def test_buckets_arrive_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
     later = [f"vgg_{layer}_{kind}" for layer in ("output", "hidden1", "stage2_conv1") for kind in ("bias", "weight")]
     assert early("0", patience=60) == later
     assert early(".inf", patience=2) == []
+    # Factors, and a convolution that is a matrix product: graph nodes of their own, which MXNet would compute last.
+    products = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "128", *FACTORS]
+    own = [f"vgg_{layer}_{kind}" for layer in ("stage3_conv1", "stage2_conv1") for kind in ("bias", "weight")]
+    assert early("0", 60, *products) == [*4 * ["factors"], *own]
 
 
 def test_two_ranks_equal_one_where_a_convolution_is_a_matrix_product(tmp_path: Path) -> None:

@@ -123,7 +123,10 @@ class GateProp(mx.operator.CustomOpProp):
 
 
 def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], patience: float) -> list[str]:
-    """Hold a backward pass up behind the first layer; returns whose gradients arrive from the other ranks meanwhile."""
+    """Hold a backward pass up behind the first layer; returns what arrives from the other ranks meanwhile.
+
+    That is the names of parameters whose gradients are there, and ``factors``.
+    """
     block = vgg._block
 
     def gated(layer: Layer, *rest: Any) -> mx.gluon.HybridBlock:
@@ -138,11 +141,12 @@ def gradients_before_the_end_of_a_backward_pass(world: World, flags: list[str], 
     late = threading.Timer(patience, Gate.opened.set)
     late.start()
     training.step(batch, 0, 0.01, training.inputs.plan.num_valid(0), mx.nd.zeros((1,)), measure=False)
-    early = []
-    for name, parameter in reversed(training.step._trained.items()):
-        if "stage1" not in name:
-            parameter.grad().wait_to_read()
-            early += [name] if not Gate.opened.is_set() else []
+    reduction, early = training.step._reduction, []
+    arrays = [("factors", array) for array in reduction._factors._gathered]
+    arrays += [(name, parameter.grad()) for name, parameter in reversed(reduction._summed.items()) if "stage1" not in name]
+    for name, array in arrays:
+        array.wait_to_read()
+        early += [name] if not Gate.opened.is_set() else []
     late.cancel()
     Gate.opened.set()
     mx.nd.waitall()

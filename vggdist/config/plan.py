@@ -36,7 +36,7 @@ class PlanConfig:
     """Latency of one message between hosts in microseconds (NCCL's constant for its ring)."""
     byte_cost: float = 0.0
     """Core time of a rank per sent byte in nanoseconds. 0: communication runs on other cores. Measured with Gloo on a rank's
-    only core: 1.7, with compressed gradients 7 (docs/plan.md)."""
+    only core: 2.3, with compressed gradients 7 (docs/plan.md)."""
     host_bandwidth: float = 96.0
     """Bandwidth between two ranks of one host, Gbit/s (NCCL's constant for PCIe 3.0 x16)."""
     host_latency: float = 5.7
