@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
     "truncated-cifar": (truncated_cifar, ["--data.name", "cifar10", *SMALL], 2, "data_batch_3.bin"),
     "undecodable-jpeg": (undecodable_jpeg, FOLDER, 2, "dog/2.jpg"),
     "batch-larger-than-data-set": (nothing, ["--train.global_batch_size", "1440"], 2, "the global batch has 1440 samples"),
-    "more-ranks-than-samples": (two_samples, [*FOLDER, "--train.batch_size", "1"], 2, "3 ranks share 2 training samples"),
+    "more-ranks-than-samples": (two_samples, [*FOLDER, "--train.batch_size", "1"], 2, "3 ranks for 2 training samples"),
     "missing-weights": (nothing, ["--model.pretrained", "none.pth"], 2, "none.pth cannot be read: No such file"),
     "nonfinite-loss": (nothing, ["--optimizer.learning_rate", "1e30"], 1, "on rank 0 is not finite"),
 }

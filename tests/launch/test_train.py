@@ -114,13 +114,11 @@ def test_a_run_that_is_over_says_why_and_which_setting_makes_it_go_on(tmp_path: 
 
 
 def test_resume_never_refuses_to_overwrite_without_being_asked(tmp_path: Path) -> None:
-    script = (
-        "from vggdist.train import main\n"
-        "one_step, never = ['--train.steps', '1'], ['--run.resume', 'never']\n"
-        "print('codes', main(one_step), main(one_step + never), main([*one_step, *never, '--run.overwrite', 'true']))\n"
-    )
-    finished = run("python", 1, ["-c", script], tmp_path)
-    assert "codes 0 2 0" in finished.output and finished.output.count("--run.overwrite true") == 1, finished.output
+    once, never = ("--train.steps", "1"), ("--run.resume", "never")
+    assert train("python", 1, tmp_path, *once).code == 0
+    refused = train("python", 1, tmp_path, *once, *never)
+    assert refused.code == 2 and "--run.overwrite true" in refused.output
+    assert train("python", 1, tmp_path, *once, *never, "--run.overwrite", "true").code == 0
 
 
 def test_nonfinite_steps_are_left_out_where_asked(tmp_path: Path) -> None:
