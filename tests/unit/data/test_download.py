@@ -113,7 +113,7 @@ def _archive_of_symlink(target: str) -> bytes:
         (_archive(**{"../../escape": b"1"}), ("folder/a",), "", "No such file"),  # the member is not extracted
         (_archive_of_symlink("/etc/passwd"), ("folder/a",), "", "No such file"),  # pooch.Untar would extract the link
     ],
-    ids=["other-hash", "no-archive", "file-missing", "outside"],  # an archive's bytes contain the time
+    ids=["other-hash", "no-archive", "file-missing", "outside", "symlink"],  # an archive's bytes contain the time
 )
 def test_failure_names_the_address_and_leaves_nothing(
     server: _Server, tmp_path: Path, content: bytes, unpacks_to: tuple[str, ...], md5: str, message: str
