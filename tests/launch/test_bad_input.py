@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import run, train
+from tests.launching import train
 from vggdist.reporting.result import read_outcome
 
 
@@ -89,38 +88,33 @@ def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launch
     assert (tmp_path / "runs").exists() == (code == 1)
 
 
-REFUSED = [
-    ["--train.stepz", "2"],
-    ["--data.name", "cifar10", "--data.root", "nowhere"],
-    ["--model.width_divisor", "2"],
-    ["--model.name", "vgg16", "--model.stages", "null"],
-    ["--train.global_batch_size", "1440"],
-    ["--run.device", "gpu"],
-    ["--run.resume", "never"],
-]
-_TRAIN_THEN_REFUSE = """
-import json, sys
-from pathlib import Path
-from tests.launch.test_bad_input import contents
-from vggdist.train import main
-
-assert main(["--train.steps", "2"]) == 0
-folder, ends = Path(), []
-before = contents(folder)
-for flags in json.loads(sys.argv[1]):
-    code = main(["--train.steps", "2", *flags])
-    ends.append([code, contents(folder) == before])
-Path(sys.argv[2]).write_text(json.dumps(ends))
-"""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--train.stepz", "2"],
+        ["--data.name", "cifar10", "--data.root", "nowhere"],
+        ["--model.width_divisor", "2"],
+        ["--model.name", "vgg16", "--model.stages", "null"],
+        ["--train.global_batch_size", "1440"],
+        ["--run.device", "gpu"],
+        ["--run.resume", "never"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_a_refused_request_leaves_every_file_of_a_run_as_it_was(wrong: list[str], finished_run: Path) -> None:
+    # Each in a process of its own: a process that has trained keeps its run locked, and would refuse all for that.
+    before = contents(finished_run)
+    finished = train("python", 1, finished_run, "--train.steps", "2", *wrong)
+    assert finished.code == 2 and contents(finished_run) == before, finished.output
+    assert "is being trained by" not in finished.output
 
 
-def test_a_refused_request_leaves_every_file_of_a_run_as_it_was(tmp_path: Path) -> None:
-    """One process makes a run, then each of the wrong requests."""
-    ends = tmp_path / "ends.json"
-    (tmp_path / "work").mkdir()
-    finished = run("python", 1, ["-c", _TRAIN_THEN_REFUSE, json.dumps(REFUSED), str(ends)], tmp_path / "work")
-    assert finished.code == 0, finished.output
-    assert json.loads(ends.read_text()) == [[2, True]] * len(REFUSED), finished.output
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``runs/quickstart`` was trained for two steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert train("python", 1, folder, "--train.steps", "2").code == 0
+    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
