@@ -96,8 +96,9 @@ class AugmentConfig:
     random (Simonyan & Zisserman 2015, section 3.1: [256, 512]). Excludes augment.random_resized_crop. null: off."""
     pad_crop: int = 0
     """Black pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
-    flip: bool = False
-    """Flip images horizontally with probability 1/2."""
+    flip: bool | Literal["alternating"] = False
+    """Flip images horizontally. true: with probability 1/2. alternating: half of the samples in even epochs and the other half
+    in odd epochs, so that two epochs show each sample and its mirror image (Jordan 2024, section 3.6)."""
     randaugment: tuple[int, int] | None = None
     """RandAugment: number of operations and their magnitude from 0 to 30, for instance [2, 9] (Cubuk et al. 2020; the fourteen
     operations and ranges of torchvision). null: off."""

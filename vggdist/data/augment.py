@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,10 @@ def _pad_crop(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fi
 
 
 def _flip(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return flip(images, draws.uniform("flip") < 0.5)
+    if config.flip != "alternating":
+        return flip(images, draws.uniform("flip") < 0.5)
+    first = replace(draws, epoch=0).uniform("flip") < 0.5  # the same in all epochs
+    return flip(images, first ^ (draws.epoch % 2 == 1))
 
 
 def _randaugment(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -246,6 +246,7 @@ WRONG_TYPES = [
     ("data.name", "imagenet"),
     ("data.channels", "2"),
     ("data.download", "maybe"),
+    ("augment.flip", "sometimes"),
     ("model.stages", "[[1, 2], [3]]"),
     ("optimizer.learning_rate", "fast"),
     ("augment.crop_scale", "[0.1, 0.2, 0.3]"),
@@ -394,6 +395,12 @@ def test_a_name_is_what_is_written(name: str, tmp_path: Path) -> None:
     assert load("train", written(tmp_path, f"run:\n  name: {name}\n")).run.name == name
 
 
+def test_an_option_of_true_false_or_a_name_takes_each(tmp_path: Path) -> None:
+    for text, value in {"true": True, "no": False, "alternating": "alternating"}.items():
+        flag, file = ["--augment.flip", text], written(tmp_path, f"augment: {{flip: {text}}}\n")
+        assert [load("train", arguments).augment.flip for arguments in (flag, file)] == [value, value]
+
+
 @pytest.mark.parametrize("no", ["no", "false", "off", "False"])
 def test_yes_and_no_mean_the_same_in_flags_and_files(no: str, tmp_path: Path) -> None:
     assert load("train", ["--world.bind", no]).world.bind is False
@@ -439,6 +446,8 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
         (["more"], "'more' is not an option"),
         (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
+        (["--augment.flip", "1"], "augment.flip is 1; expected a valid boolean or 'alternating'"),
+        (["--train.loss_scale", "auto"], "train.loss_scale is 'auto'; expected 'dynamic' or a valid number"),
         (["--train.epochs"], "write --train.epochs 0.1"),
         (["--augment.crop_scale"], r"write --augment.crop_scale \[0.1,0.1\]"),
         (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.device"),

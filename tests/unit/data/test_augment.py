@@ -64,7 +64,13 @@ def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[s
 
 
 @pytest.mark.parametrize(
-    "change", [{"random_resized_crop": True}, {"scale_jitter": (16, 40)}, *({key: _EVERYTHING[key]} for key in _EVERYTHING)]
+    "change",
+    [
+        {"random_resized_crop": True},
+        {"scale_jitter": (16, 40)},
+        {"flip": "alternating"},
+        *({key: _EVERYTHING[key]} for key in _EVERYTHING),
+    ],
 )
 def test_each_augmentation_changes_with_epoch_and_seed_and_leaves_the_source_alone(change: dict[str, Any]) -> None:
     source, untouched = one_size(), one_size().images
@@ -219,6 +225,31 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert abs(mirrored.mean() - 0.5) < 0.03
 
 
+def _mirrored(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
+    """Which samples alternating flips mirror: ``(B,) bool``."""
+    images = np.repeat(noise(1, 4, 4, 3), 4000, axis=0)
+    view = _training(ArraySource(images, np.zeros(4000, np.int32), ("a",)), size=4, seed=seed, flip="alternating")
+    seen = view.batch(epoch, samples, np.ones(len(samples), np.float32)).images
+    mirrored = (seen == images[samples, :, ::-1]).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(mirrored, (seen != images[samples]).any(axis=(1, 2, 3)))
+    return mirrored
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 6, 7])
+def test_two_epochs_of_alternating_flips_show_both_mirror_images_of_every_sample(epoch: int) -> None:
+    samples = np.arange(4000)
+    first, next_epoch = _mirrored(5, epoch, samples), _mirrored(5, epoch + 1, samples)
+    np.testing.assert_array_equal(next_epoch, ~first)
+    assert abs(first.mean() - 0.5) < 0.03
+
+
+def test_alternating_flips_depend_on_seed_sample_and_the_parity_of_the_epoch() -> None:
+    samples = np.random.default_rng(0).permutation(4000)
+    np.testing.assert_array_equal(_mirrored(5, 8, samples), _mirrored(5, 0, np.arange(4000))[samples])
+    np.testing.assert_array_equal(_mirrored(5, 3, samples[:7]), _mirrored(5, 1, samples)[:7])
+    assert 0.45 < (_mirrored(5, 0, samples) == _mirrored(6, 0, samples)).mean() < 0.55
+
+
 def test_factors_fill_the_range_that_was_asked_for() -> None:
     images = np.full((2000, 1, 1, 1), 100, np.uint8)
     view = _training(ArraySource(images, np.zeros(2000, np.int32), ("a",)), size=1, brightness=0.4)
@@ -234,9 +265,10 @@ def test_cutout_centres_lie_anywhere_and_take_the_mean_colour() -> None:
     assert stats.chisquare(total[..., 0].ravel() / 7).pvalue > 0.01
 
 
-def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself() -> None:
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself(flip: Any) -> None:
     source = one_size()
-    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")}
+    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")} | {"flip": flip}
     alone = _training(source, **mixing).batch(4, np.arange(40), np.ones(40, np.float32)).images.astype(np.float64)
     batch = _training(source, mixup=0.4, **mixing).batch(4, _SAMPLES, _MASK)  # labels are indices in this source
     weights = batch.weights[:, None, None, None]
