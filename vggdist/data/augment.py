@@ -45,7 +45,7 @@ _JITTERS = {"brightness": brightness, "contrast": contrast, "saturation": satura
 
 def _pad_crop(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
-    return pad_crop(images, config.pad_crop, tops, lefts)
+    return pad_crop(images, config.pad_crop, tops, lefts, config.pad_mode)
 
 
 def _flip(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -114,12 +114,17 @@ class TrainingView:
             fill: ``(C,)`` mean colour from 0 to 255, for erased pixels.
 
         Raises:
-            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``, or
-                ``augment.lighting`` is set for grey images.
+            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``,
+                ``augment.lighting`` is set for grey images, or ``augment.pad_crop`` reflects more than the image.
         """
         if config.lighting and source.channels != 3:
             raise RequestError(
                 "augment.lighting needs colour images, but these are grey; set augment.lighting to 0 or data.channels to 3"
+            )
+        if config.pad_mode == "reflect" and config.pad_crop >= image_size:
+            raise RequestError(
+                f"augment.pad_mode reflect requires augment.pad_crop below data.image_size {image_size}, but it is "
+                f"{config.pad_crop}; lower it, or set augment.pad_mode to constant"
             )
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)

@@ -7,18 +7,31 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from vggdist.config.images import PadMode
 
-def pad_crop(images: NDArray[np.uint8], padding: int, tops: NDArray[np.int64], lefts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Pad each side with black and crop the original size (He et al. 2016, section 4.2).
+
+def pad(images: NDArray[np.uint8], padding: int, mode: PadMode) -> NDArray[np.uint8]:
+    """Add ``padding`` pixels on each side of the images ``(B, H, W, C)``.
+
+    Args:
+        mode: constant: black; reflect: the image mirrored at its border, whose pixels are not repeated.
+    """
+    return np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode)
+
+
+def pad_crop(
+    images: NDArray[np.uint8], padding: int, tops: NDArray[np.int64], lefts: NDArray[np.int64], mode: PadMode = "constant"
+) -> NDArray[np.uint8]:
+    """Pad each side and crop the original size (He et al. 2016, section 4.2).
 
     Args:
         images: ``(B, H, W, C) uint8``.
         padding: pixels on each side.
         tops, lefts: ``(B,)`` top left corner of each crop in the padded image, from 0 to twice the padding.
+        mode: see :func:`pad`.
     """
     batch, height, width, channels = images.shape
-    padded = np.zeros((batch, height + 2 * padding, width + 2 * padding, channels), np.uint8)
-    padded[:, padding : padding + height, padding : padding + width] = images
+    padded = pad(images, padding, mode)
     # Windows over rows of bytes, so that numpy copies row by row instead of pixel by pixel.
     windows = sliding_window_view(padded.reshape(batch, padded.shape[1], -1), (1, height, width * channels))
     return windows[np.arange(batch), tops, lefts * channels].reshape(images.shape)

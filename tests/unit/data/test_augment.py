@@ -51,10 +51,12 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
 
 @pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
 @pytest.mark.parametrize(
-    "crop", [{}, {"random_resized_crop": True}, {"scale_jitter": (16, 40)}], ids=lambda crop: "".join(crop)
+    "change",
+    [{}, {"random_resized_crop": True}, {"scale_jitter": (16, 40)}, {"pad_mode": "reflect", "flip": "alternating"}],
+    ids="-".join,
 )
-def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[str, Any]) -> None:
-    settings = crop | (_EVERYTHING if source.channels == 3 else _GREY_TOO)
+def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, change: dict[str, Any]) -> None:
+    settings = (_EVERYTHING if source.channels == 3 else _GREY_TOO) | change
     whole = _training(source, **settings).batch(5, _SAMPLES, _MASK)
     shuffled = np.random.default_rng(0).permutation(_SAMPLES)
     for part in (shuffled[:5], shuffled[5:], shuffled[:1], np.repeat(shuffled[:1], 3)):
@@ -69,6 +71,7 @@ def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[s
         {"random_resized_crop": True},
         {"scale_jitter": (16, 40)},
         {"flip": "alternating"},
+        {"pad_crop": 2, "pad_mode": "reflect"},
         *({key: _EVERYTHING[key]} for key in _EVERYTHING),
     ],
 )
@@ -115,9 +118,10 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 
 def test_every_setting_is_carried_out_by_one_entry() -> None:
     framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
+    details = {"pad_mode"}  # of an entry that another setting turns on
     elsewhere = {"mixup", "cutmix", "normalize"}  # applied to two samples, or on the device
     entries = [key for keys in AUGMENTATIONS for key in keys]
-    assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
+    assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | details | elsewhere]
 
 
 # Resizing and cropping
@@ -214,6 +218,19 @@ def test_every_shift_of_pad_crop_is_equally_likely() -> None:
     view = _training(ArraySource(marked, np.zeros(9000, np.int32), ("a",)), size=3, pad_crop=1)
     shifts = view.batch(0, np.arange(9000), np.ones(9000, np.float32)).images.sum(axis=0, dtype=np.int64) // 255
     assert stats.chisquare(shifts.ravel()).pvalue > 0.01
+
+
+def test_a_reflected_border_has_the_colours_of_its_image() -> None:
+    source = ArraySource(np.full((40, 5, 5, 3), 200, np.uint8), np.zeros(40, np.int32), ("a",))
+    for mode, expected in (("constant", 0), ("reflect", 200)):
+        view = _training(source, size=5, pad_crop=4, pad_mode=mode)
+        assert view.batch(0, _SAMPLES, _MASK).images.min() == expected
+
+
+def test_a_border_that_reflects_more_than_the_image_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"augment\.pad_mode reflect .*augment\.pad_crop below data\.image_size 16.* 16;"):
+        _training(one_size(), pad_crop=16, pad_mode="reflect")
+    _training(one_size(), pad_crop=16)
 
 
 def test_half_of_the_images_are_mirrored() -> None:
