@@ -26,7 +26,7 @@ class Batch:
     """A batch on the host."""
 
     images: NDArray[np.uint8]
-    """``(B, S, S, C) uint8``; for evaluation with several crops ``(B * crops, S, S, C)``, the crops of a sample together."""
+    """``(B, S, S, C) uint8``; for evaluation ``(B * crops * views, S, S, C)``, those of a sample together."""
     labels: NDArray[np.int32]
     """``(B,) int32``."""
     partners: NDArray[np.int32]
@@ -183,26 +183,27 @@ def require_margin(crops: int, resize: int, image_size: int) -> None:
 class EvaluationView:
     """Evaluation batches of a source: resized and cropped, without randomness."""
 
-    def __init__(self, source: Source, resize: int, image_size: int, crops: int = 1) -> None:
+    def __init__(self, source: Source, resize: int, image_size: int, crops: int = 1, views: int = 1) -> None:
         """Configure the batches.
 
         Args:
             resize: short side in pixels to which images are scaled, at least ``image_size``.
             image_size: side of the square crops in pixels.
             crops: crops of each image: 1, 5 or 10.
+            views: views of each crop: 1, 2 or 6.
 
         Raises:
             RequestError: several crops are requested, but ``resize`` equals ``image_size``.
         """
         require_margin(crops, resize, image_size)
-        self.source, self.crops = source, crops
-        self._short_side, self._size = resize, image_size
+        self.source, self.inputs_per_image = source, crops * views
+        self._short_side, self._size, self._crops, self._views = resize, image_size, crops, views
 
     def __len__(self) -> int:
         return len(self.source)
 
     def batch(self, samples: NDArray[np.int64], mask: NDArray[np.float32]) -> Batch:
         """The batch of ``(B,)`` samples; ``DamagedImageError`` if an image does not decode."""
-        images = fixed_crops(self.source, samples, self._short_side, self._size, self.crops)
+        images = fixed_crops(self.source, samples, self._short_side, self._size, self._crops, self._views)
         labels = self.source.labels[samples]
         return Batch(images, labels, labels, np.ones(len(samples), np.float32), mask, samples)

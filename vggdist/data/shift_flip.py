@@ -1,4 +1,4 @@
-"""Pad-and-crop and horizontal flip."""
+"""Pad-and-crop, horizontal flip, and the views of test-time augmentation."""
 
 from __future__ import annotations
 
@@ -42,3 +42,25 @@ def flip(images: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[np.u
     for place in np.flatnonzero(mirrored):  # numpy copies pixel by pixel, which takes 30 times as long
         cv2.flip(images[place], 1, dst=images[place])
     return images
+
+
+def with_views(images: NDArray[np.uint8], views: int) -> NDArray[np.uint8]:
+    """The views of each image in an evaluation (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.5).
+
+    Args:
+        images: ``(B, H, W, C) uint8``.
+        views: 1: the image; 2: and its mirror image; 6: and both of the image shifted by one pixel to the upper left, and to
+            the lower right, with reflected borders.
+
+    Returns:
+        ``(B * views, H, W, C) uint8``, the views of an image together, in this order.
+    """
+    if views == 1:
+        return images
+    seen = np.empty((len(images), views, *images.shape[1:]), np.uint8)
+    seen[:, 0] = images
+    if views == 6:
+        padded = pad(images, 1, "reflect")
+        seen[:, 2], seen[:, 4] = padded[:, 2:, 2:], padded[:, :-2, :-2]
+    seen[:, 1::2] = seen[:, ::2, :, ::-1]
+    return seen.reshape(-1, *images.shape[1:])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from vggdist.config.errors import RequestError
+from vggdist.config.evaluation import MeasuringConfig
 from vggdist.config.load import MOST_USED, QUICKSTART, as_yaml, load, run_directory
 from vggdist.config.options import options
 from vggdist.config.schema import Config, RunConfig
@@ -117,6 +118,7 @@ OTHER: dict[str, Any] = {
     "evaluation.every_epochs": 0,
     "evaluation.batch_size": 64,
     "evaluation.crops": 10,
+    "evaluation.views": 6,
     "evaluation.training_set": True,
     "checkpoint.every_epochs": 3,
     "checkpoint.every_steps": 500,
@@ -254,6 +256,7 @@ WRONG_TYPES = [
     ("augment.crop_scale", "[0.1, 0.2, 0.3]"),
     ("augment.randaugment", "2"),
     ("evaluation.crops", "3"),
+    ("evaluation.views", "3"),
     ("run.resume", "always"),
     ("world.preset", "tpu"),
     ("world.bind", "tightly"),
@@ -335,6 +338,23 @@ def test_a_custom_network_needs_its_table() -> None:
 def test_two_random_crops_exclude_each_other() -> None:
     with pytest.raises(RequestError, match=r"augment\.scale_jitter is .*random_resized_crop false"):
         load("train", ["--augment.scale_jitter", "[256, 512]", "--augment.random_resized_crop", "true"])
+
+
+@pytest.mark.parametrize(("crops", "views"), [(5, 2), (10, 6)])
+def test_several_crops_and_several_views_exclude_each_other(crops: int, views: int, tmp_path: Path) -> None:
+    flags = ["--evaluation.crops", str(crops), "--evaluation.views", str(views)]
+    for arguments in (flags, written(tmp_path, f"evaluation:\n  crops: {crops}\n  views: {views}\n")):
+        with pytest.raises(RequestError, match=rf"evaluation\.views is {views}; expected 1 with evaluation\.crops {crops}$"):
+            load("train", arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"), [({}, 20), ({"crops": 5}, 20), ({"views": 2}, 20), ({"views": 6}, 18), ({"crops": 10}, 20)]
+)
+def test_each_crop_and_view_counts_in_the_batch_of_an_evaluation(settings: dict[str, Any], at_once: int) -> None:
+    assert MeasuringConfig(batch_size=20, **settings).images_at_once == at_once
+    inputs = MeasuringConfig(batch_size=1, **settings).images_at_once  # one sample at least
+    assert inputs == settings.get("crops", 1) * settings.get("views", 1)
 
 
 def test_the_step_schedule_needs_milestones() -> None:

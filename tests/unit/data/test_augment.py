@@ -18,6 +18,7 @@ from vggdist.data.augment import AUGMENTATIONS, Batch, EvaluationView, TrainingV
 from vggdist.data.dataset import ArraySource
 from vggdist.data.randomness import Draws
 from vggdist.data.resize_crop import short_side
+from vggdist.data.shift_flip import with_views
 
 _SAMPLES = np.arange(12)
 _MASK = np.ones(12, np.float32)
@@ -162,6 +163,16 @@ def test_the_crops_of_a_sample_stand_together() -> None:
     both = EvaluationView(source, 18, 16, 5).batch(np.array([3, 0]), _MASK[:2])
     np.testing.assert_array_equal(both.images, np.concatenate(alone))
     assert both.labels.tolist() == [1, 0] and len(both.mask) == len(both.samples) == 2
+
+
+@pytest.mark.parametrize("source", [one_size(), mixed_sizes()], ids=["one size", "mixed sizes"])
+@pytest.mark.parametrize("size", [12, 16])
+def test_the_views_of_a_sample_are_those_of_its_centre_crop(source: Any, size: int) -> None:
+    samples = np.array([3, 0])
+    seen = EvaluationView(source, 16, size, views=6).batch(samples, _MASK[:2])
+    centres = EvaluationView(source, 16, size).batch(samples, _MASK[:2])
+    np.testing.assert_array_equal(seen.images, with_views(centres.images, 6))
+    assert len(seen.images) == 12 and seen.labels.tolist() == centres.labels.tolist()
 
 
 def test_several_crops_of_nothing_but_the_centre_are_refused() -> None:
