@@ -9,6 +9,8 @@ from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import require
 from vggdist.config.options import Choice, PathText
 
+PadMode = Literal["constant", "reflect"]
+
 
 @dataclass(frozen=True)
 class ReadingConfig:
@@ -95,9 +97,13 @@ class AugmentConfig:
     """Minimum and maximum short side in pixels: the image is scaled to a random short side, then data.image_size is cropped at
     random (Simonyan & Zisserman 2015, section 3.1: [256, 512]). Excludes augment.random_resized_crop. null: off."""
     pad_crop: int = 0
-    """Black pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
-    flip: bool = False
-    """Flip images horizontally with probability 1/2."""
+    """Pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
+    pad_mode: PadMode = "constant"
+    """Pixels that augment.pad_crop adds. constant: black. reflect: the image mirrored at its border, whose pixels are not
+    repeated; requires augment.pad_crop below data.image_size."""
+    flip: bool | Literal["alternating"] = False
+    """Flip images horizontally. true: with probability 1/2. alternating: half of the samples in even epochs and the other half
+    in odd epochs, so that two epochs show each sample and its mirror image (Jordan 2024, section 3.6)."""
     randaugment: tuple[int, int] | None = None
     """RandAugment: number of operations and their magnitude from 0 to 30, for instance [2, 9] (Cubuk et al. 2020; the fourteen
     operations and ranges of torchvision). null: off."""

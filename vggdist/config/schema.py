@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
+from vggdist.config.evaluation import EvaluationConfig
 from vggdist.config.images import AugmentConfig, DataConfig
 from vggdist.config.network import ModelConfig
 from vggdist.config.optimizers import OPTIMIZERS
@@ -263,39 +264,6 @@ class TrainConfig(ArithmeticConfig):
         require(cap is None or cap >= 0, "train.bucket_cap_mb", cap, "0 MiB or more")
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more and below 1")
         require(0 < self.loss_smoothing <= 1, "train.loss_smoothing", self.loss_smoothing, "above 0 and at most 1")
-
-
-@dataclass(frozen=True)
-class MeasuringConfig:
-    """How a network is evaluated."""
-
-    batch_size: int = 128
-    """Images per rank in one evaluation batch; each crop counts as an image."""
-    crops: Literal[1, 5, 10] = 1
-    """Crops of each image whose softmax outputs are averaged. 1: the centre; 5: centre and corners; 10: these and their mirror
-    images (Krizhevsky et al. 2012, section 4.1). 5 and 10 require augment.resize above data.image_size."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
-
-    @property
-    def images_at_once(self) -> int:
-        """Images in one forward pass: the crops of a sample stay together."""
-        return max(1, self.batch_size // self.crops) * self.crops
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(MeasuringConfig):
-    """When the network is evaluated, and on which images."""
-
-    every_epochs: int = 1
-    """Epochs between two evaluations; the last one is always at the end. 0: only at the end."""
-    training_set: bool = False
-    """Also evaluate the training set, without augmentation."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
 
 
 @dataclass(frozen=True)

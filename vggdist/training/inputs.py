@@ -103,8 +103,9 @@ def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int,
     named = {"eval": data.test, "validation": data.validation, "eval_train": data.train}
     selection_part = "eval" if data.validation is None else "validation"
     measured = [selection_part, *(["eval_train"] if config.evaluation.training_set else [])]
+    measuring = config.evaluation
     views = {
-        name: EvaluationView(part, spec.resize, spec.image_size, config.evaluation.crops)
+        name: EvaluationView(part, spec.resize, spec.image_size, measuring.crops, measuring.views)
         for name, part in named.items()
         if part is not None
     }
