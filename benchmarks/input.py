@@ -5,7 +5,6 @@ a training: random resized crop (8-100 % of the area, ratio 3/4-4/3), flip, and 
 
 - ours: record file, ``TrainingView`` and ``prefetch``, as a run uses them, to ``(B, 224, 224, 3) uint8``;
 - whole images: ours, but rows below a crop are decoded, too;
-- fresh buffers: ours, but each batch is written to newly allocated memory;
 - decoding: libjpeg-turbo alone, from memory: each whole image, at the scale (1, 1/2, 1/4, 1/8) that its crop of that epoch
   needs, into one buffer for each thread;
 - ImageRecordIter: MXNet's, on the same record file with the same threads and augmentations, to float32, and to bytes
@@ -43,7 +42,6 @@ from mxnet.gluon.data.vision import ImageFolderDataset, transforms  # noqa: E402
 from vggdist.config.images import AugmentConfig, DataConfig  # noqa: E402
 from vggdist.data import decode as data_decode  # noqa: E402
 from vggdist.data.augment import TrainingView  # noqa: E402
-from vggdist.data.buffer_pool import BufferPool  # noqa: E402
 from vggdist.data.crop_boxes import box_draws, random_box  # noqa: E402
 from vggdist.data.dataset import load  # noqa: E402
 from vggdist.data.encoded import EncodedSource  # noqa: E402
@@ -96,7 +94,6 @@ def ways(root: Path, threads: int, jitter: float) -> dict[str, Epoch]:
     return {
         "ours": ours(source, threads, jitter),
         "whole images": whole_images(ours(source, threads, jitter)),
-        "fresh buffers": fresh_buffers(ours(source, threads, jitter)),
         "decoding": decoding(source, threads),
         "ImageRecordIter": image_record_iter(mx.io.ImageRecordIter, root / "records" / "train.rec", threads, jitter),
         "ImageRecordUInt8Iter": image_record_iter(mx.io.ImageRecordUInt8Iter, root / "records" / "train.rec", threads, jitter),
@@ -112,7 +109,7 @@ def ours(source: EncodedSource, threads: int, jitter: float) -> Epoch:
 
     def epoch(number: int) -> int:
         steps = range(number * plan.steps_per_epoch, (number + 1) * plan.steps_per_epoch)
-        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4, view.release)
+        batches = prefetch(batch_tasks(plan, view, 0, steps), threads, 4)
         return sum(len(batch.images) for batch in batches)
 
     return epoch
@@ -128,16 +125,6 @@ def whole_images(epoch: Epoch) -> Epoch:
 
     def patched(number: int) -> int:
         with patch.object(data_decode, "decode_top", decode):
-            return epoch(number)
-
-    return patched
-
-
-def fresh_buffers(epoch: Epoch) -> Epoch:
-    """The same without :class:`~vggdist.data.buffer_pool.BufferPool`."""
-
-    def patched(number: int) -> int:
-        with patch.object(BufferPool, "acquire", lambda pool, shape: np.empty(shape, np.uint8)):
             return epoch(number)
 
     return patched

@@ -45,7 +45,9 @@ def command_line(launcher: str, size: int) -> list[str]:
             pytest.skip(NO_MPI)
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
         return ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(size), sys.executable]
-    return [str(BIN / "horovodrun"), *launcher.split()[1:], "-np", str(size), sys.executable]
+    program, *flags = launcher.split()
+    horovodrun = [sys.executable, "-m", "tests.horovodrun"] if flags == ["--gloo"] else [str(BIN / program)]
+    return [*horovodrun, *flags, "-np", str(size), sys.executable]
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def _seconds(
     """Seconds, and core seconds of this process, from one batch to the one ``bench.steps`` later."""
     last = bench.warmup + bench.steps
     tasks = batch_tasks(plan, view, rank, range(last + ahead))  # the pool is as full at the end as at the start
-    with closing(prefetch(tasks, threads, ahead, view.release)) as batches:
+    with closing(prefetch(tasks, threads, ahead)) as batches:
         for count, _ in enumerate(batches, 1):
             beat("input")
             if count == bench.warmup:

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import functools
 import inspect
-import textwrap
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -138,12 +138,18 @@ def _example(kind: Any) -> str:
     return {bool: "true", int: "1", float: "0.1", str: "TEXT"}[kind]
 
 
+@functools.cache
+def _classes(module: str) -> Mapping[str, ast.ClassDef]:
+    """The classes of a module by name; inspect.getsource() of each class would parse the whole module for each."""
+    body = ast.parse(inspect.getsource(sys.modules[module])).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+
+
 def _texts(section: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass and its base classes, by the field's name."""
     texts = {}
     for kind in section.__mro__[:-1]:  # all but object
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(definition, ast.ClassDef)
+        definition = _classes(kind.__module__)[kind.__name__]
         for field, below in zip(definition.body, definition.body[1:]):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
                 assert isinstance(below.value, ast.Constant)

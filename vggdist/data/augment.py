@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from vggdist.config.errors import RequestError
 from vggdist.config.images import AugmentConfig
 from vggdist.data.arrays import Source
-from vggdist.data.buffer_pool import BufferPool
 from vggdist.data.colour import brightness, contrast, lighting, saturation
 from vggdist.data.mixup import mix
 from vggdist.data.randaugment import randaugment
@@ -129,14 +128,9 @@ class TrainingView:
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)
         self._short_side = short_side(config, image_size)
-        self._pool = BufferPool()
 
     def __len__(self) -> int:
         return len(self._source)
-
-    def release(self, batch: Batch) -> None:
-        """Return the batch's image buffer to the pool; the images must not be used afterwards."""
-        self._pool.release(batch.images)
 
     def batch(self, epoch: int, samples: NDArray[np.int64], mask: NDArray[np.float32]) -> Batch:
         """The batch of ``(B,)`` samples in an epoch. Thread-safe.
@@ -154,15 +148,14 @@ class TrainingView:
             partners = draws.integers("mixup partner", len(self._source))
             others = self._augmented(Draws(self._seed, epoch, partners))
             weights = mix(images, others, config.mixup, config.cutmix, draws)
-            self._pool.release(others)
         return Batch(images, labels[samples], labels[partners], weights, mask, samples)
 
     def _augmented(self, draws: Draws) -> NDArray[np.uint8]:
         """``(B, S, S, C) uint8`` before samples are mixed."""
         config, size = self._config, self._size
         if config.random_resized_crop or config.scale_jitter:
-            buffer = self._pool.acquire((len(draws.samples), size, size, self._source.channels))
-            images = random_crops(self._source, config, buffer, draws)
+            out = np.empty((len(draws.samples), size, size, self._source.channels), np.uint8)
+            images = random_crops(self._source, config, out, draws)
         else:
             images = fixed_crops(self._source, draws.samples, self._short_side, size)
         for keys, augmentation in AUGMENTATIONS.items():

@@ -27,16 +27,11 @@ def batch_tasks(plan: SamplePlan, view: TrainingView, rank: int, steps: Iterable
         yield partial(view.batch, epoch, samples, mask)
 
 
-def prefetch(
-    tasks: Iterable[Callable[[], _Made]], threads: int, ahead: int, done: Callable[[_Made], None] | None = None
-) -> Generator[_Made]:
+def prefetch(tasks: Iterable[Callable[[], _Made]], threads: int, ahead: int) -> Generator[_Made]:
     """Run tasks in threads and yield their results in order, at most ``ahead`` of them in advance.
 
     Threads suffice because libjpeg-turbo, OpenCV, Pillow and numpy release the GIL; MXNet's engine does not survive a fork. A
     task's error is raised in place of its result.
-
-    Args:
-        done: called with each result when the next one is requested; the result must not be used afterwards.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
     waiting: deque[Future[_Made]] = deque()
@@ -44,14 +39,8 @@ def prefetch(
         for task in tasks:
             waiting.append(pool.submit(task))
             if len(waiting) > ahead:
-                yield from _hand_over(waiting.popleft().result(), done)
+                yield waiting.popleft().result()
         while waiting:
-            yield from _hand_over(waiting.popleft().result(), done)
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _hand_over(made: _Made, done: Callable[[_Made], None] | None) -> Iterator[_Made]:
-    yield made
-    if done is not None:
-        done(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import RequestError
 from vggdist.config.images import DataConfig
 from vggdist.config.text import printable
@@ -48,8 +47,7 @@ def load_parts(data: DataConfig, seed: int, wanted: Sequence[str] = PARTS) -> Pa
     Args:
         wanted: ``train``, ``test`` or both; the files of the other part are not needed, unless one is held out of the other.
     """
-    loader = globals()[DATA_SETS[data.name].loader]
-    parts: Parts = loader(data, seed, wanted)
+    parts = LOADERS[data.name](data, seed, wanted)
     return {name: parts[name] for name in wanted}
 
 
@@ -221,6 +219,20 @@ def given(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
     raise RequestError(
         f"data.name is given: the {' and '.join(wanted)} images come from a Python program; run that program again"
     )
+
+
+LOADERS: Mapping[str, Callable[[DataConfig, int, Sequence[str]], Parts]] = {
+    "digits": digits,
+    "cifar10": published,
+    "cifar100": published,
+    "mnist": published,
+    "fashion_mnist": published,
+    "folder": in_folders,
+    "records": in_records,
+    "synthetic": synthetic,
+    "given": given,
+}
+"""For each data set the function that loads it, from the configuration, the seed and the names of the wanted parts."""
 
 
 def held_out_split(

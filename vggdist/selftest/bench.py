@@ -129,7 +129,6 @@ def train(training: Training, steps: range) -> None:
         flags = mx.nd.zeros((3,), ctx=training.device)
         training.step(batch, number, 0.01, training.inputs.plan.num_valid(0), flags, measure=False)
         flags.wait_to_read()  # the next step may use the same name
-        training.inputs.training_view.release(batch)
 
 
 def values(training: Training) -> Parameters:

@@ -137,7 +137,7 @@ class Trainer:
     def _batches(self, first_step: int) -> Iterator[Batch]:
         """This rank's batches from a global step on, prefetched by threads."""
         data = self.training.config.data
-        return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch, self.training.inputs.training_view.release)
+        return prefetch(self._batch_tasks(first_step), data.threads, data.prefetch)
 
     def _batch_tasks(self, first_step: int) -> Iterator[partial[Batch]]:
         training, steps = self.training, range(first_step, self.training.state.triggers.total_steps)

@@ -127,7 +127,7 @@ def test_only_missing_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_the_entry_of_a_data_set_is_complete(name: str) -> None:
     info = DATA_SETS[name]
-    assert callable(getattr(readers, info.loader)) and info.text
+    assert callable(readers.LOADERS[name]) and info.text
     assert len(info.mean) == len(info.std) in (1, info.channels) and all(0 < value < 1 for value in (*info.mean, *info.std))
     seen = data_shape(DataConfig(name=name))  # type: ignore[arg-type]
     assert (seen.image_size, seen.channels, seen.num_classes) == (info.image_size, info.channels, info.num_classes)
