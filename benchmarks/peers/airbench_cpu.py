@@ -65,7 +65,7 @@ def replace_torchvision() -> None:
         return lambda images: (images - means) / deviations
 
     torchvision, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
-    torchvision.transforms, transforms.Normalize = transforms, normalize
+    vars(torchvision)["transforms"], vars(transforms)["Normalize"] = transforms, normalize
     sys.modules |= {"torchvision": torchvision, "torchvision.transforms": transforms}
 
 
