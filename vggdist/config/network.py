@@ -19,6 +19,14 @@ class ModelConfig:
     """Stages of a custom network: (convolutions, channels) of each; every stage ends with 2x2 max pooling."""
     batch_norm: bool = False
     """Batch normalisation after each convolution; the convolutions then have no bias."""
+    norm_momentum: float = 0.9
+    """Weight of the previous value in the moving averages of mean and variance that batch normalisation uses in evaluation. A
+    training of few steps needs a smaller one."""
+    norm_epsilon: float = 1e-5
+    """Constant that batch normalisation adds to the variance."""
+    whitening: bool = False
+    """Whiten image patches by the first convolution: its weights are computed from the training images when the run begins,
+    and are not trained (Jordan 2024, section 3.2)."""
     padding: Literal[0, 1] = 1
     """Zero padding of the 3x3 convolutions in pixels. 1 keeps the size; 0 reduces it by 2 per convolution."""
     width_divisor: int = 1
@@ -53,6 +61,8 @@ class ModelConfig:
         for convolutions, channels in self.stages or ():
             require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
         require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
+        require(0 <= self.norm_momentum < 1, "model.norm_momentum", self.norm_momentum, "0 or more and below 1")
+        require(self.norm_epsilon > 0, "model.norm_epsilon", self.norm_epsilon, "a positive number")
         require(self.width_divisor >= 1, "model.width_divisor", self.width_divisor, "at least 1")
         require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")

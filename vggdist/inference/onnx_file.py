@@ -33,7 +33,6 @@ SUFFIX = ".onnx"
 _OPERATORS, _FORMAT = 13, 7  # ONNX 1.8 of 2020, which all current runtimes read
 _LARGEST = 2**31 - 2**20
 """Maximum bytes of weights in a file: protobuf is limited to 2 GiB."""
-_EPSILON = 1e-5  # of Gluon's batch normalisation
 
 
 def paths(output: Path) -> list[Path]:
@@ -112,7 +111,7 @@ def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[st
         chain.add("Conv", *of("weight", *bias), kernel_shape=[3, 3], pads=[model.padding] * 4)
         if model.batch_norm:
             statistics = of("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var")
-            chain.add("BatchNormalization", *statistics, epsilon=_EPSILON)
+            chain.add("BatchNormalization", *statistics, epsilon=model.norm_epsilon)
         chain.add("Relu")
     elif layer.kind == "pool":
         chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])

@@ -36,7 +36,9 @@ class Layer:
     output_shape: tuple[int, ...]
     """Shape for one sample: ``(C, H, W)``, and ``(units,)`` from the head on."""
     parameters: int = 0
-    """Trainable numbers, without the running statistics of a batch normalisation."""
+    """Numbers, without the running statistics of a batch normalisation."""
+    fixed: int = 0
+    """Numbers of these that are not trained: the weights of a convolution that whitens."""
     flops: int = 0
     """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, ReLU and pooling,
     together below a few per cent, are not counted."""
@@ -46,7 +48,7 @@ class Layer:
     @property
     def trained(self) -> int:
         """Numbers that have a gradient."""
-        return 0 if self.frozen else self.parameters
+        return 0 if self.frozen else self.parameters - self.fixed
 
     @property
     def prefix(self) -> str:
@@ -151,7 +153,8 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
             weights = 9 * channels * width
             # One bias per channel, or gamma and beta of batch normalisation.
             parameters = weights + (2 if model.batch_norm else 1) * width
-            yield Layer(name, "convolution", (width, size, size), parameters, 2 * weights * size * size, frozen)
+            fixed = weights if model.whitening and stage == index == 1 else 0
+            yield Layer(name, "convolution", (width, size, size), parameters, fixed, 2 * weights * size * size, frozen)
             channels = width
         name = f"stage{stage}.pool"
         size = _remaining(model, name, size, size // 2)

@@ -47,6 +47,8 @@ class VGG(nn.HybridSequential):
                 if layer.frozen:
                     # MXNet then computes no gradient here, since nothing before it needs one either.
                     block.collect_params().setattr("grad_req", "null")
+                if layer.fixed:
+                    block[0].weight.grad_req = "null"
                 self.add(block)
                 inputs = layer.output_shape[0]
 
@@ -140,7 +142,13 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
     # A frozen layer uses its running statistics in training as well, and does not update them.
-    settings = {"in_channels": channels, "use_global_stats": layer.frozen, "prefix": f"{prefix}norm_"}
+    settings = {
+        "in_channels": channels,
+        "momentum": model.norm_momentum,
+        "epsilon": model.norm_epsilon,
+        "use_global_stats": layer.frozen,
+        "prefix": f"{prefix}norm_",
+    }
     if model.batch_norm and onednn:
         return _chain(prefix, [convolution, nn.BatchNormReLU(**settings)])
     norm = [nn.BatchNorm(**settings)] if model.batch_norm else []
