@@ -112,7 +112,7 @@ class OptimizerConfig:
     scale_learning_rate: bool = False
     """Linear scaling rule: multiply the learning rate by the number of ranks (Goyal et al. 2017, section 2.1)."""
     momentum: float = 0.9
-    """Momentum of sgd, nag and lars."""
+    """Momentum of sgd, nag, lars and muon."""
     beta1: float = 0.9
     """Decay rate of Adam's first moment."""
     beta2: float = 0.999
@@ -121,12 +121,17 @@ class OptimizerConfig:
     """Constant in the denominators of Adam and LARS for numerical stability."""
     lars_trust: float = 0.001
     """Trust coefficient eta of LARS."""
+    muon_iterations: int = 5
+    """Newton-Schulz iterations of an update of muon."""
     weight_decay: float = 5e-4
-    """Weight decay of convolution and fully connected weights."""
+    """Weight decay of convolution and fully connected weights. muon decays no convolution before batch normalisation."""
     decay_all: bool = False
     """Apply weight decay to biases and batch-norm parameters as well."""
     backbone_rate: float = 1.0
     """Factor of the learning rate of the layers from model.pretrained."""
+    groups: tuple[tuple[str, float, float], ...] = ()
+    """Groups of parameters: [pattern, factor of the learning rate, factor of the weight decay] of each, for instance
+    [["*_beta", 64, 0], ["output_*", 0.1, 1]]. The first pattern that matches a name applies (docs/optimizers.md)."""
     clip_norm: float | None = None
     """Maximum global norm of the gradient; larger gradients are scaled down. null: no clipping."""
 
@@ -137,6 +142,9 @@ class OptimizerConfig:
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
         for key in ("epsilon", "lars_trust"):
             require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")
+        require(self.muon_iterations >= 1, "optimizer.muon_iterations", self.muon_iterations, "at least 1 iteration")
+        for group in self.groups:
+            require(all(0 <= factor for factor in group[1:]), "optimizer.groups", group, "a pattern and factors of 0 or more")
         require(self.backbone_rate > 0, "optimizer.backbone_rate", self.backbone_rate, "a positive number")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")

@@ -155,7 +155,8 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
         whiten(model, EvaluationView(data.train, spec.resize, spec.image_size), world)
     loaded = pretrained.load(weights, model, world) if start.state is None else start.state["loaded"]
     trained = {name: one for name, one in model.parameters.items() if one.grad_req != "null"}
-    optimizer = Optimizer(config.optimizer, trained, pretrained.parameters_of(loaded, model))
+    backbone = pretrained.parameters_of(loaded, model)
+    optimizer = world.together(lambda: Optimizer(config.optimizer, trained, backbone))
     state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size, loaded))
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in state.arrays.items()))
     objective = Objective(model, config.train.label_smoothing, _class_weights(config, data))
