@@ -82,6 +82,7 @@ OTHER: dict[str, Any] = {
     "augment.lighting": 0.1,
     "augment.cutout": 8,
     "augment.erasing": 0.25,
+    "augment.progressive": [[2, 6], [4, 7]],
     "augment.mixup": 0.2,
     "augment.cutmix": 1.0,
     "augment.normalize": "computed",
@@ -138,6 +139,7 @@ OTHER: dict[str, Any] = {
 COMPANIONS = {
     "model.stages": ["--model.name", "custom"],
     "model.widths": ["--model.name", "custom"],
+    "augment.progressive": ["--model.head", "global_average"],
     "model.freeze": ["--model.pretrained", "runs/other"],
     "optimizer.backbone_rate": ["--model.pretrained", "runs/other"],
     "schedule.name": ["--schedule.milestones", "[3]"],
