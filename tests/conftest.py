@@ -14,9 +14,12 @@ from tests import rank_pool
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-_POOL = ("decoded", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world")
+_POOL = {
+    "launch": ("bad_input", "bench", "train"),
+    "ranks": ("decoded", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world"),
+}
 _GROUPS = {
-    **{f"tests/ranks/test_{name}.py": "rank pool" for name in _POOL},  # tests/rank_pool.py
+    **{f"tests/{folder}/test_{name}.py": "rank pool" for folder, names in _POOL.items() for name in names},
     "tests/launch/test_slurm.py": "SLURM",  # one cluster
     "tests/launch/test_network.py": "two hosts",
     "tests/test_readme.py": "README",  # each command uses what the one before has made

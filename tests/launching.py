@@ -155,15 +155,16 @@ class Running:
 
 def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Running:
     """Start ``vggdist.train`` in a folder, without waiting for it; a run without a name is ``quickstart``."""
-    return Running([*command_line(launcher, size), "-m", "vggdist.train", *_named(flags)], cwd, deadline, **environment)
+    return Running([*command_line(launcher, size), "-m", "vggdist.train", *named(flags)], cwd, deadline, **environment)
 
 
 def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Finished:
     """Run ``vggdist.train`` in a folder; a run without a name is ``quickstart``."""
-    return run(launcher, size, ["-m", "vggdist.train", *_named(flags)], cwd, deadline, **environment)
+    return run(launcher, size, ["-m", "vggdist.train", *named(flags)], cwd, deadline, **environment)
 
 
-def _named(flags: Sequence[str]) -> list[str]:
+def named(flags: Sequence[str]) -> list[str]:
+    """The flags of a run; one without a name is ``quickstart``."""
     return [*flags] if {"--run.name", "--config"} & {*flags} else ["--run.name", "quickstart", *flags]
 
 

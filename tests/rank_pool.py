@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.launching import Running, command_line
+from tests.launching import Finished, Running, command_line, named
 from vggdist.reporting.result import write_whole
 
 DEADLINE = 240.0
@@ -69,6 +69,21 @@ def call(
     else:
         _pools[launcher, size] = pool
     return results
+
+
+def command(launcher: str, size: int, name: str, cwd: Path, *arguments: str, **environment: str) -> Finished:
+    """Run a command such as ``train`` on every rank, each in a process that has run others before.
+
+    Only for commands whose ranks all return: where an error ends a rank's process, start one (:mod:`tests.launching`).
+    """
+    ranks = call(launcher, size, "command", cwd, name=name, words=[*arguments], environment=environment)
+    (code,) = {rank["code"] for rank in ranks}
+    return Finished(code, "".join(rank["output"] for rank in ranks))
+
+
+def train(launcher: str, size: int, cwd: Path, *flags: str, **environment: str) -> Finished:
+    """Run ``vggdist.train`` in a folder by :func:`command`; a run without a name is ``quickstart``."""
+    return command(launcher, size, "train", cwd, *named(flags), **environment)
 
 
 def close_all(keep_small: bool = False) -> None:

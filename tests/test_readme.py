@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.test_train import require_complete
 from tests.launching import execute, result_of
 
 PROJECT = Path(__file__).parent.parent
@@ -38,3 +39,5 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     finished = execute(["bash", "-c", command], folder, 240, PATH=path)
     assert finished.code == 0 and finished.output, finished.output
     assert result_of(folder)["metrics"]["eval/top1(%)"] >= 98
+    if command == COMMANDS[2]:  # later ones add to the folder
+        require_complete(folder / "runs" / "quickstart")

@@ -1,4 +1,4 @@
-"""Each wrong request ends in one clear message and the documented exit code: all on Gloo, each kind under every launcher."""
+"""Each wrong request ends in one clear message and the documented exit code; each kind does so under every launcher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import rank_pool
 from tests.launching import train
 from vggdist.reporting.result import read_outcome
 
@@ -68,24 +69,46 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
 @pytest.mark.parametrize(
     ("case", "launcher"),
     [
-        *((case, "horovodrun --gloo") for case in CASES),
-        *(("wrong-value", launcher) for launcher in ("python", "mpirun")),  # before the ranks know each other
-        *(("undecodable-jpeg", launcher) for launcher in ("python", "horovodrun", "mpirun")),  # on one rank alone
-        *(("nonfinite-loss", launcher) for launcher in ("python", "mpirun")),  # in the training
+        *(("wrong-value", launcher) for launcher in ("python", "horovodrun --gloo", "mpirun")),  # each rank by itself
+        *(("undecodable-jpeg", launcher) for launcher in ("horovodrun --gloo", "horovodrun", "mpirun")),  # on one rank alone
+        ("nonfinite-loss", "mpirun"),  # in the training
     ],
 )
-def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launcher: str, tmp_path: Path) -> None:
+def test_a_wrong_request_ends_a_job_in_one_message_and_its_exit_code(case: str, launcher: str, tmp_path: Path) -> None:
     make, flags, code, message = CASES[case]
-    size = 3 if case == "more-ranks-than-samples" else 1 if launcher == "python" else 2
     make(tmp_path)
+    size = 1 if launcher == "python" else 2
     finished = train(launcher, size, tmp_path, *flags, VGGDIST_OUTCOME=str(tmp_path / "outcome"))
     assert finished.output.count(message) == 1, finished.output
     assert 'train.py", line' not in finished.output, "a traceback of ours"
     # horovodrun itself turns every code into 1; on MPI it hands mpirun's through.
     assert finished.code in ((1, code) if launcher.startswith("horovodrun") else (code,)), finished.output
-    outcome = read_outcome(tmp_path / "outcome")
+    require_outcome(tmp_path, code, message)
+
+
+def require_outcome(folder: Path, code: int, message: str) -> None:
+    """Check what a request that failed has recorded; a refused one has no folder."""
+    outcome = read_outcome(folder / "outcome")
     assert outcome is not None and outcome.exit_code == code and message in outcome.error
-    assert (tmp_path / "runs").exists() == (code == 1)
+    assert (folder / "runs").exists() == (code == 1)
+
+
+ALONE = ("unknown-key", "undecodable-jpeg", "nonfinite-loss")
+ON_ALL_RANKS = ("missing-file", "truncated-cifar", "batch-larger-than-data-set", "missing-weights", "nonfinite-loss")
+
+
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [*((case, 1) for case in ALONE), *((case, 2) for case in ON_ALL_RANKS), ("more-ranks-than-samples", 3)],
+)
+def test_a_wrong_request_ends_in_one_message_on_all_ranks(case: str, size: int, tmp_path: Path) -> None:
+    make, flags, code, message = CASES[case]
+    make(tmp_path)
+    launcher = "python" if size == 1 else "horovodrun --gloo"
+    finished = rank_pool.train(launcher, size, tmp_path, *flags, VGGDIST_OUTCOME=str(tmp_path / "outcome"))
+    assert finished.code == code and finished.output.count(message) == 1, finished.output
+    assert 'train.py", line' not in finished.output, "a traceback of ours"
+    require_outcome(tmp_path, code, message)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +125,8 @@ def test_a_wrong_request_ends_in_one_message_and_its_exit_code(case: str, launch
     ids=lambda flags: flags[0],
 )
 def test_a_refused_request_leaves_every_file_of_a_run_as_it_was(wrong: list[str], finished_run: Path) -> None:
-    # Each in a process of its own: a process that has trained keeps its run locked, and would refuse all for that.
     before = contents(finished_run)
-    finished = train("python", 1, finished_run, "--train.steps", "2", *wrong)
+    finished = rank_pool.train("python", 1, finished_run, "--train.steps", "2", *wrong)
     assert finished.code == 2 and contents(finished_run) == before, finished.output
     assert "is being trained by" not in finished.output
 
@@ -113,7 +135,7 @@ def test_a_refused_request_leaves_every_file_of_a_run_as_it_was(wrong: list[str]
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``runs/quickstart`` was trained for two steps."""
     folder = tmp_path_factory.mktemp("finished")
-    assert train("python", 1, folder, "--train.steps", "2").code == 0
+    assert rank_pool.train("python", 1, folder, "--train.steps", "2").code == 0
     return folder
 
 

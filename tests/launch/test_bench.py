@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.launching import Running, command_line, run
+from tests.rank_pool import command
+from vggdist import bench
 
 SMALL = [
     *("--model.name", "custom", "--model.stages", "[[1, 8], [1, 8]]", "--model.hidden", "[16]", "--model.batch_norm", "true"),
@@ -20,7 +22,7 @@ QUICK = [*SMALL, "--bench.repeats", "2", "--bench.steps", "4", "--bench.warmup",
 
 @pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
 def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, launcher: str, size: int) -> None:
-    done = run(launcher, size, ["-m", "vggdist.bench", "step", *QUICK], tmp_path)
+    done = command(launcher, size, "bench", tmp_path, "step", *QUICK)
     assert done.code == 0 and "training / bare step" in done.output, done.output
     folder = tmp_path / _RUN
     result = json.loads((folder / "bench-step.json").read_text())
@@ -36,7 +38,7 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
 def test_the_reduction_is_measured_on_the_network_s_gradients(tmp_path: Path, launcher: str) -> None:
-    done = run(launcher, 2, ["-m", "vggdist.bench", "allreduce", *QUICK, "--model.head", "global_average"], tmp_path)
+    done = command(launcher, 2, "bench", tmp_path, "allreduce", *QUICK, "--model.head", "global_average")
     assert done.code == 0 and "for vggdist plan: latency" in done.output, done.output
     result = json.loads((tmp_path / _RUN / "bench-allreduce.json").read_text())
     sizes = [row["bytes"] for row in result["sizes"]]
@@ -45,14 +47,15 @@ def test_the_reduction_is_measured_on_the_network_s_gradients(tmp_path: Path, la
 
 
 def test_one_rank_cannot_measure_a_reduction(tmp_path: Path) -> None:
-    done = run("python", 1, ["-m", "vggdist.bench", "allreduce"], tmp_path)
+    done = command("python", 1, "bench", tmp_path, "allreduce")
     assert done.code == 2 and "one rank has nothing to reduce" in done.output
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["speed"], 2)])
-def test_without_a_kind_the_kinds_are_listed(tmp_path: Path, arguments: list[str], code: int) -> None:
-    done = run("python", 1, ["-m", "vggdist.bench", *arguments], tmp_path)
-    assert done.code == code and "bare step" in done.output and "allreduce" in done.output
+def test_without_a_kind_the_kinds_are_listed(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(arguments) == code
+    printed = capsys.readouterr().out
+    assert "bare step" in printed and "allreduce" in printed
 
 
 def test_help_lists_the_benchmark_s_options(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_help_lists_the_benchmark_s_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("launcher", "size"), [("python", 1), ("horovodrun --gloo", 2)])
 def test_the_input_is_measured_for_each_number_of_threads_without_a_network(tmp_path: Path, launcher: str, size: int) -> None:
-    done = run(launcher, size, ["-m", "vggdist.bench", "input", *QUICK, "--bench.threads", "[1,3]"], tmp_path)
+    done = command(launcher, size, "bench", tmp_path, "input", *QUICK, "--bench.threads", "[1,3]")
     assert done.code == 0 and "ms of a core for an image" in done.output, done.output
     assert "parameters" not in done.output  # the summary of a network
     result = json.loads((tmp_path / _RUN / "bench-input.json").read_text())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.test_train import require_complete
 from tests.launching import Finished, Running, command_line, execute, result_of
 
 PROJECT = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ def test_a_command_of_the_page_on_clusters_runs(command: str, tmp_path: Path) ->
     assert finished.code == 0, finished.output
     result = result_of(tmp_path)
     assert (result["world_size"], result["controller"]) == (2, "MPI" if "mpi" in command else "Gloo")
+    require_complete(tmp_path / "runs" / "quickstart")
 
 
 def test_mpirun_takes_hosts_from_a_file(tmp_path: Path) -> None:

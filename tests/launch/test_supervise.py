@@ -3,59 +3,63 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.launching import Finished, command_line, execute, result_of
+from tests.launching import Running, command_line, result_of
+from vggdist.checkpoints.store import CheckpointStore
 
-STEPS = 225  # 5 epochs, a checkpoint after each
-DEADLINE = 240
+STEPS = 12
+FLAGS = [
+    *("--model.stages", "[[1, 8], [1, 16]]"),
+    *("--model.hidden", "[32]"),
+    *("--checkpoint.every_steps", "3"),
+    *("--evaluation.every_epochs", "0"),
+]
+# Python runs it at the start of each process. Ranks wait between two steps, where they look for stop requests.
+_WAIT_IN_THE_TRAINING = """
+import os, sys, time
+from pathlib import Path
+
+if sys.orig_argv[1:3] == ["-m", "vggdist.train"]:
+    from vggdist.processes.signals import StopRequests
+
+    reason, calls = StopRequests.reason, []
+
+    def waits(self):
+        calls.append(None)
+        if len(calls) == 8:
+            Path(f"waits-{os.getpid()}").touch()
+            while not Path("go").exists():
+                time.sleep(0.02)
+        return reason.fget(self)
+
+    StopRequests.reason = property(waits)
+"""
 
 
-def supervise(launcher: str, cwd: Path, number: int, chosen: Callable[[psutil.Process], bool], *flags: str) -> Finished:
-    """Supervise two ranks of the quickstart, shortened; one process gets a signal once the run has a checkpoint."""
+def supervised(launcher: str, cwd: Path, *flags: str, steps: int = STEPS) -> Running:
+    """A supervisor of two ranks, both of which wait in the training for a file ``go``, with a checkpoint behind them."""
     words = command_line(launcher, 2)
     own = ["--launcher", " ".join(words[: words.index("-np")]), "--backoff", "0.5", *flags]
-    command = [sys.executable, "-m", "vggdist.supervise", "-np", "2", *own, "--", "--train.steps", str(STEPS)]
-    watcher = threading.Thread(target=signal_once, args=(cwd, number, chosen, DEADLINE), daemon=True)
-    watcher.start()
-    return execute(command, cwd, DEADLINE)
-
-
-def signal_once(cwd: Path, number: int, chosen: Callable[[psutil.Process], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for process in psutil.process_iter() if list(cwd.glob("runs/quickstart/checkpoints/step-*")) else ():
-            try:
-                if process.cwd() == str(cwd) and chosen(process):
-                    return os.kill(process.pid, number)
-            except psutil.Error:
-                continue
-        time.sleep(0.02)
-
-
-def is_rank_1(process: psutil.Process) -> bool:
-    place = process.environ()
-    return process.cmdline()[1:3] == ["-m", "vggdist.train"] and "1" in (
-        place.get("HOROVOD_RANK"),
-        place.get("OMPI_COMM_WORLD_RANK"),
-    )
-
-
-def is_supervisor(process: psutil.Process) -> bool:
-    return process.cmdline()[1:3] == ["-m", "vggdist.supervise"]
+    command = [sys.executable, "-m", "vggdist.supervise", "-np", "2", *own, "--", *FLAGS, "--train.steps", str(steps)]
+    (cwd / "start").mkdir()
+    (cwd / "start" / "sitecustomize.py").write_text(_WAIT_IN_THE_TRAINING)
+    path = os.pathsep.join([str(cwd / "start"), str(Path(__file__).parents[2])])
+    running = Running(command, cwd, 240, PYTHONPATH=path)
+    store = CheckpointStore(cwd / "runs" / "quickstart" / "checkpoints")
+    running.wait_for(lambda: len([*cwd.glob("waits-*")]) == 2 and bool(store.complete_steps()))
+    return running
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
 def test_a_run_whose_rank_is_killed_continues_to_its_end(launcher: str, tmp_path: Path) -> None:
-    finished = supervise(launcher, tmp_path, signal.SIGKILL, is_rank_1)
+    running = supervised(launcher, tmp_path)
+    running.rank(1).kill()
+    (tmp_path / "go").touch()
+    finished = running.finish()
     assert finished.code == 0, finished.output
     assert "supervise: attempt 2 after 0.5 s: " in finished.output and "; continuing from step " in finished.output
     assert "continuing from the checkpoint at step" in finished.output
@@ -65,7 +69,10 @@ def test_a_run_whose_rank_is_killed_continues_to_its_end(launcher: str, tmp_path
 
 
 def test_a_run_whose_rank_is_killed_continues_on_fewer_ranks_where_asked(tmp_path: Path) -> None:
-    finished = supervise("horovodrun --gloo", tmp_path, signal.SIGKILL, is_rank_1, "--shrink")
+    running = supervised("horovodrun --gloo", tmp_path, "--shrink")
+    running.rank(1).kill()
+    (tmp_path / "go").touch()
+    finished = running.finish()
     assert finished.code == 0, finished.output
     assert "on 1 rank(s), adding --train.global_batch_size 32" in finished.output
     result = result_of(tmp_path)
@@ -74,9 +81,12 @@ def test_a_run_whose_rank_is_killed_continues_on_fewer_ranks_where_asked(tmp_pat
 
 @pytest.mark.parametrize("launcher", ["horovodrun", "mpirun"])
 def test_a_stop_request_ends_the_job_with_a_checkpoint(launcher: str, tmp_path: Path) -> None:
-    """That nothing is left running, which plain horovodrun on MPI would do, is looked at by execute()."""
-    finished = supervise(launcher, tmp_path, signal.SIGTERM, is_supervisor)
-    assert "supervise: SIGTERM forwarded to 2 rank(s)" in finished.output, finished.output
+    """finish() checks that nothing is left running, as plain horovodrun on MPI would leave it."""
+    running = supervised(launcher, tmp_path, steps=100_000)
+    running.process.terminate()
+    running.wait_for(lambda: "supervise: SIGTERM forwarded to 2 rank(s)" in running.output)
+    (tmp_path / "go").touch()
+    finished = running.finish()
     assert "attempt 2" not in finished.output
     assert finished.code == 75, finished.output
     assert result_of(tmp_path)["exit_code"] == 75

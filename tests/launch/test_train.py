@@ -1,4 +1,4 @@
-"""The main job under every launcher, as the README has it."""
+"""Training runs as a whole: what they leave, how they continue, and how they end."""
 
 from __future__ import annotations
 
@@ -11,23 +11,39 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.launching import LAUNCHERS, result_of, run, train
+from tests import launching
+from tests.launching import LAUNCHERS, result_of, run
+from tests.rank_pool import command, train
 
 
 @pytest.mark.slow  # tests/test_readme.py shows it under one launcher
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_quickstart_reaches_98_percent(launcher: str, tmp_path: Path) -> None:
-    finished = train(launcher, 2, tmp_path)
+    finished = launching.train(launcher, 2, tmp_path)
     assert finished.code == 0, finished.output
     assert result_of(tmp_path)["metrics"]["eval/top1(%)"] >= 98
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_run_leaves_a_complete_folder_and_one_of_two_ranks_continues_on_one(launcher: str, tmp_path: Path) -> None:
-    finished = train(launcher, 2, tmp_path, "--train.epochs", "1")
+def test_a_run_of_two_ranks_leaves_a_complete_folder_and_continues_on_one(tmp_path: Path) -> None:
+    """The folder under each launcher: test_scripts.py, tests/test_readme.py."""
+    finished = train("horovodrun --gloo", 2, tmp_path, "--train.epochs", "1")
     assert finished.code == 0, finished.output
-    assert result_of(tmp_path)["world_size"] == (1 if launcher == "python" else 2)
-    run_directory = tmp_path / "runs" / "quickstart"
+    assert result_of(tmp_path)["world_size"] == 2
+    require_complete(tmp_path / "runs" / "quickstart")
+    finished = train("python", 1, tmp_path, "--train.steps", "48")
+    assert finished.code == 0 and "continuing from the checkpoint at step 45" in finished.output, finished.output
+    assert (result_of(tmp_path)["step"], result_of(tmp_path)["world_size"]) == (48, 1)
+
+
+def test_a_run_of_one_process_without_a_launcher_leaves_a_complete_folder(tmp_path: Path) -> None:
+    finished = train("python", 1, tmp_path, "--train.epochs", "1")
+    assert finished.code == 0, finished.output
+    assert result_of(tmp_path)["world_size"] == 1
+    require_complete(tmp_path / "runs" / "quickstart")
+
+
+def require_complete(run_directory: Path) -> None:
+    """Check that a run which one job has trained left all its files, metrics of training and evaluation included."""
     assert {path.name for path in run_directory.iterdir()} >= {
         "config.yaml",
         "log.txt",
@@ -46,15 +62,6 @@ def test_a_run_leaves_a_complete_folder_and_one_of_two_ranks_continues_on_one(la
         "throughput/images_per_s",
         "time/data_wait(%)",
     }
-    if launcher == "horovodrun --gloo":
-        require_one_rank_continues(tmp_path, 45)
-
-
-def require_one_rank_continues(folder: Path, step: int) -> None:
-    """A checkpoint of two ranks at this step continues on one."""
-    finished = train("python", 1, folder, "--train.steps", str(step + 3))
-    assert finished.code == 0 and f"continuing from the checkpoint at step {step}" in finished.output, finished.output
-    assert result_of(folder)["step"] == step + 3
 
 
 def test_a_run_repeats_from_its_own_config_file(tmp_path: Path) -> None:
@@ -176,8 +183,7 @@ def test_a_run_is_evaluated_the_same_by_any_number_of_ranks_and_without_its_trai
     results = {}
     for launcher, size in (("python", 1), ("horovodrun --gloo", 2)):
         place = tmp_path / f"by {size}"
-        command = ["-m", "vggdist.evaluate", "runs/a", "--checkpoint", "latest", "--output", str(place)]
-        finished = run(launcher, size, command, tmp_path)
+        finished = command(launcher, size, "evaluate", tmp_path, "runs/a", "--checkpoint", "latest", "--output", str(place))
         assert finished.code == 0, finished.output
         assert "accuracy(%)  precision(%)" in finished.output
         results[size] = json.loads((place / "evaluation.json").read_text()), (place / "predictions.csv").read_text()

@@ -7,6 +7,8 @@ process. ``python -m tests.ranks.work --fault JSON-ARGUMENTS`` calls :func:`trai
 
 from __future__ import annotations
 
+import importlib
+import io
 import itertools
 import json
 import logging
@@ -16,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,39 @@ from vggdist.training.run_directory import RunDirectory  # noqa: E402
 from vggdist.training.setup import Training, prepare  # noqa: E402
 from vggdist.training.step import TrainStep  # noqa: E402
 from vggdist.training.trainer import Trainer  # noqa: E402
+
+
+class Tee(io.StringIO):
+    """Keeps what is printed, and prints it: a rank that ends is shown with it."""
+
+    def write(self, text: str) -> int:
+        assert sys.__stdout__ is not None
+        sys.__stdout__.write(text)
+        sys.__stdout__.flush()
+        return super().write(text)
+
+
+def command(world: World, name: str, words: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run ``vggdist.<name>``'s main; returns its exit code, and what this rank printed.
+
+    Folders of runs are unlocked afterwards, as at the end of a process.
+    """
+    output, directories, lock = Tee(), list[RunDirectory](), RunDirectory.lock
+
+    def noted(directory: RunDirectory, *rest: Any) -> None:
+        directories.append(directory)
+        lock(directory, *rest)
+
+    with ExitStack() as stack:
+        for context in (patch.dict(os.environ, environment), redirect_stdout(output), redirect_stderr(output)):
+            stack.enter_context(context)
+        stack.enter_context(patch.object(RunDirectory, "lock", noted))
+        try:
+            code = importlib.import_module(f"vggdist.{name}").main(words)
+        finally:
+            for directory in directories:
+                directory.release()
+    return {"code": code, "output": output.getvalue()}
 
 
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:

@@ -120,6 +120,9 @@ class AugmentConfig:
     """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017). 0: off."""
     erasing: float = 0.0
     """Probability that a random rectangle of 2 to 33 % of the area is set to the mean colour (Zhong et al. 2017)."""
+    progressive: tuple[tuple[int, int], ...] = ()
+    """Progressive resizing: pairs of an epoch and a side in pixels. Before that epoch the augmented images are scaled down to
+    this side, for instance [[4, 24]]. Requires a model.head that pools (Howard 2018)."""
     mixup: float = 0.0
     """Mixup: alpha of the Beta(alpha, alpha) distribution of the mixing weight (Zhang et al. 2018). 0: off."""
     cutmix: float = 0.0
@@ -145,6 +148,10 @@ class AugmentConfig:
             count, magnitude = self.randaugment
             expected = "at least 1 operation and a magnitude from 0 to 30"
             require(count >= 1 and 0 <= magnitude <= 30, "augment.randaugment", self.randaugment, expected)
+        epochs = [epoch for epoch, _ in self.progressive]
+        expected = "ascending epochs from 1 on, each with a side of at least 1 pixel"
+        allowed = epochs == sorted(set(epochs)) and all(min(pair) >= 1 for pair in self.progressive)
+        require(allowed, "augment.progressive", self.progressive, expected)
         for key in ("brightness", "contrast", "saturation", "erasing"):
             require(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "a number from 0 to 1")
         for key in ("pad_crop", "lighting", "cutout", "mixup", "cutmix"):

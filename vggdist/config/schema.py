@@ -320,4 +320,6 @@ class Config:
         rate = self.optimizer.backbone_rate
         begins_at_random = self.model.pretrained is None
         require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
+        fits = not self.augment.progressive or self.model.head != "flatten"
+        require(fits, "augment.progressive", self.augment.progressive, "an empty list with model.head flatten")
         require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")

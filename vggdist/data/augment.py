@@ -16,7 +16,7 @@ from vggdist.data.mixup import mix
 from vggdist.data.randaugment import randaugment
 from vggdist.data.random_erasing import cutout, erase
 from vggdist.data.randomness import Draws
-from vggdist.data.resize_crop import fixed_crops, random_crops, short_side
+from vggdist.data.resize_crop import fixed_crops, random_crops, scaled_down, short_side
 from vggdist.data.shift_flip import flip, pad_crop
 
 
@@ -113,8 +113,9 @@ class TrainingView:
             fill: ``(C,)`` mean colour from 0 to 255, for erased pixels.
 
         Raises:
-            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``,
-                ``augment.lighting`` is set for grey images, or ``augment.pad_crop`` reflects more than the image.
+            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``, a side in
+                ``augment.progressive`` is larger, ``augment.lighting`` is set for grey images, or ``augment.pad_crop``
+                reflects more than the image.
         """
         if config.lighting and source.channels != 3:
             raise RequestError(
@@ -125,6 +126,8 @@ class TrainingView:
                 f"augment.pad_mode reflect requires augment.pad_crop below data.image_size {image_size}, but it is "
                 f"{config.pad_crop}; lower it, or set augment.pad_mode to constant"
             )
+        if largest := max((side for _, side in config.progressive if side > image_size), default=None):
+            raise RequestError(f"augment.progressive has side {largest}; it must be at most data.image_size {image_size}")
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)
         self._short_side = short_side(config, image_size)
@@ -161,7 +164,8 @@ class TrainingView:
         for keys, augmentation in AUGMENTATIONS.items():
             if any(getattr(config, key) for key in keys):
                 images = augmentation(images, config, draws, self._fill)
-        return images
+        side = next((side for epoch, side in config.progressive if draws.epoch < epoch), size)
+        return images if side == size else scaled_down(images, side)
 
 
 def require_margin(crops: int, resize: int, image_size: int) -> None:

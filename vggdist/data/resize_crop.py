@@ -148,3 +148,9 @@ def scale(image: NDArray[np.uint8], short: int) -> NDArray[np.uint8]:
     side = min(height, width)
     # The long side is rounded down as in torchvision, so that its published weights get the input that they were trained on.
     return resize(image, height * short // side, width * short // side)
+
+
+def scaled_down(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Square images ``(B, S, S, C)`` as ``(B, side, side, C)``; each pixel is the mean over its area."""
+    scaled = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(scaled).reshape(len(images), side, side, images.shape[3])

@@ -124,7 +124,8 @@ def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[flo
         mean=mean,
         std=std,
     )
-    spec.layers()  # raises RequestError if the image is too small
+    for side in (image_size, *(side for _, side in config.augment.progressive)):
+        replace(spec, image_size=side).layers()  # raises RequestError if the image is too small
     return spec
 
 

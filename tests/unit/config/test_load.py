@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "world.bind": False,
     "model.name": "vgg16",
     "model.stages": [[1, 8], [2, 16]],
+    "model.widths": [[8, 6], [16]],
     "model.batch_norm": True,
     "model.norm_momentum": 0.6,
     "model.norm_epsilon": 1e-4,
@@ -45,6 +46,8 @@ OTHER: dict[str, Any] = {
     "model.padding": 0,
     "model.width_divisor": 4,
     "model.head": "global_average",
+    "model.activation": "gelu",
+    "model.early_pooling": True,
     "model.hidden": [],
     "model.dropout": 0.25,
     "model.initializer": "xavier",
@@ -79,6 +82,7 @@ OTHER: dict[str, Any] = {
     "augment.lighting": 0.1,
     "augment.cutout": 8,
     "augment.erasing": 0.25,
+    "augment.progressive": [[2, 6], [4, 7]],
     "augment.mixup": 0.2,
     "augment.cutmix": 1.0,
     "augment.normalize": "computed",
@@ -134,6 +138,8 @@ OTHER: dict[str, Any] = {
 # Values that are allowed only beside these.
 COMPANIONS = {
     "model.stages": ["--model.name", "custom"],
+    "model.widths": ["--model.name", "custom"],
+    "augment.progressive": ["--model.head", "global_average"],
     "model.freeze": ["--model.pretrained", "runs/other"],
     "optimizer.backbone_rate": ["--model.pretrained", "runs/other"],
     "schedule.name": ["--schedule.milestones", "[3]"],
@@ -281,6 +287,7 @@ OUT_OF_RANGE = [
     ("model.dropout", "1.0"),
     ("model.hidden", "[0]"),
     ("model.stages", "[[1, 8]]"),
+    ("model.widths", "[[8]]"),
     ("data.held_out", "0"),
     ("data.validation", "1"),
     ("train.patience", "0"),
@@ -466,7 +473,7 @@ def test_a_name_of_other_trainers_is_understood(key: str, suggestion: str) -> No
         load("train", [f"--{key}", "3"])
 
 
-@pytest.mark.parametrize("key", ["model.weight", "train.optimizer", "model.width"])
+@pytest.mark.parametrize("key", ["model.weight", "train.optimizer", "model.breadth"])
 def test_what_is_not_close_is_not_suggested(key: str) -> None:
     with pytest.raises(RequestError, match=rf"unknown key {key} \(--help"):
         load("train", [f"--{key}", "3"])

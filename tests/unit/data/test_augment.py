@@ -339,3 +339,22 @@ def test_mixup_weights_follow_beta_and_partners_come_from_the_whole_set(alpha: f
     assert stats.kstest(batch.weights, stats.beta(alpha, alpha).cdf).pvalue > 0.01
     assert stats.kstest(batch.partners / 5000, "uniform").pvalue > 0.01
     assert abs(np.corrcoef(batch.weights, batch.partners)[0, 1]) < 0.05
+
+
+def test_progressive_resizing_scales_the_augmented_images_of_the_first_epochs() -> None:
+    source, samples = one_size(), np.arange(12)
+    mask = np.ones(12, np.float32)
+    full = _training(source, flip=True, pad_crop=2)
+    side = full.batch(0, samples, mask).images.shape[1]
+    assert side % 4 == 0
+    view = _training(source, flip=True, pad_crop=2, progressive=((1, side // 4), (3, side // 2)))
+    for epoch, factor in enumerate([4, 2, 2, 1]):
+        whole, scaled = (one.batch(epoch, samples, mask).images for one in (full, view))
+        blocks = whole.reshape(12, side // factor, factor, side // factor, factor, -1)
+        assert scaled.shape == (12, side // factor, side // factor, whole.shape[3])
+        np.testing.assert_allclose(scaled, blocks.mean(axis=(2, 4)), atol=0.5 + 1e-6)
+
+
+def test_a_progressive_side_above_the_image_size_is_refused() -> None:
+    with pytest.raises(RequestError, match="augment.progressive has side 99"):
+        _training(one_size(), progressive=((1, 99),))
