@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _POOL = {
     "launch": ("bad_input", "bench", "train"),
-    "ranks": ("decoded", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world"),
+    "ranks": ("decoded", "differences", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world"),
 }
 _GROUPS = {
     **{f"tests/{folder}/test_{name}.py": "rank pool" for folder, names in _POOL.items() for name in names},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.launching import BIN, Running, result_of, train
+from tests.launching import Running, result_of, train
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.load import load
 from vggdist.data.dataset import load as load_data
@@ -67,7 +67,7 @@ class Job:
         script.chmod(0o755)
         self.notes = folder / "notes"
         self.notes.mkdir(exist_ok=True)
-        launcher = [str(BIN / "horovodrun"), "-np", str(len(hosts)), "--min-np", "1", "--max-np", "3"]
+        launcher = [sys.executable, "-m", "tests.horovodrun", "-np", str(len(hosts)), "--min-np", "1", "--max-np", "3"]
         discovery = ["--network-interface", "lo", "--host-discovery-script", str(script)]
         rank = [sys.executable, "-m", "tests.ranks.elastic_rank", str(self.notes)]
         # A peer's death is seen at once, or after Gloo's timeout; it must also suffice for a new process to come up.

@@ -100,7 +100,7 @@ def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_pat
 
 
 def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
-    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:08")
+    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:04")
     assert result_of(tmp_path)["exit_code"] == 75, finished.output
     assert "stopped by run.max_time" in result_of(tmp_path)["error"]
 
@@ -137,7 +137,7 @@ def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path
 
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
     """Run with a fault on one rank; returns the output of a job that failed."""
-    arguments = json.dumps({"flags": [*TINY, "--train.steps", "120", *flags], "fault": fault, "rank": rank})
+    arguments = json.dumps({"flags": [*TINY, "--train.steps", "60", *flags], "fault": fault, "rank": rank})
     finished = run(launcher, 2, ["-m", "tests.ranks.work", "--fault", arguments], folder)
     assert finished.code != 0, finished.output
     return finished.output
@@ -160,7 +160,7 @@ def test_an_error_on_one_rank_ends_the_job_with_its_trace(launcher: str, fault: 
     assert error.startswith(f"rank {rank}: ZeroDivisionError: a bug\nTraceback"), output
     assert "ZeroDivisionError: a bug" in output
     if fault == "error in an evaluation":  # its step was saved before it
-        assert checkpoints(tmp_path).complete_steps()[-1] == 120
+        assert checkpoints(tmp_path).complete_steps()[-1] == 60
 
 
 def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
@@ -168,18 +168,6 @@ def test_a_rank_whose_main_thread_hangs_is_named_with_its_stack(tmp_path: Path) 
     found = re.search(r"rank 1: no progress for (\d+) s", output)
     assert found and 8 <= int(found[1]) < 60 and "in sleep" in output
     assert "rank 1 (" in result_of(tmp_path)["error"]
-
-
-def test_ranks_that_drift_apart_end_the_run_naming_rank_and_tensor(tmp_path: Path) -> None:
-    with_fault("horovodrun --gloo", tmp_path, "drift", 1, "--run.drift_steps", "10")
-    error = result_of(tmp_path)["error"]
-    assert "rank 1 differs from rank 0 in its parameters after step 10" in error and "parameter/" in error
-
-
-def test_a_rank_that_would_fuse_other_gradients_is_named(tmp_path: Path) -> None:
-    with_fault("horovodrun --gloo", tmp_path, "fusion", 1)
-    error = result_of(tmp_path)["error"]
-    assert f"rank 1 differs from rank 0 in HOROVOD_FUSION_THRESHOLD: '7' instead of '{2 * 2**20}'" in error
 
 
 def test_without_space_the_training_goes_on_and_the_end_reports_it(tmp_path: Path) -> None:
@@ -193,11 +181,16 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_gap(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     with small_disk(tmp_path / "runs", "8m"):
         running = started("python", tmp_path, size=1)
-        until = time.monotonic() + 4
         with (tmp_path / "runs" / "other").open("wb", buffering=0) as other:
-            while time.monotonic() < until:  # again and again: a checkpoint that fails frees space
+
+            def is_noticed() -> bool:
                 with contextlib.suppress(OSError):
-                    other.write(bytes(4096))
+                    while True:  # each time: a checkpoint that fails frees space
+                        other.write(bytes(4096))
+                names = ("metrics.jsonl", "events.out.tfevents", "checkpoint of step")
+                return all(re.search(rf"{name}.* (cannot|could not) be written", running.output) for name in names)
+
+            running.wait_for(is_noticed)
         full = steps_made(tmp_path)
         (tmp_path / "runs" / "other").unlink()
         running.wait_for(lambda: steps_made(tmp_path) > full + 100)
@@ -219,9 +212,3 @@ def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_
     seen = [name for name in done if name == "sync metrics.jsonl" or name.startswith("rename step-")]
     steps = (4, 8, 12, 12)  # the last one again with what its evaluation has added
     assert seen == [word for step in steps for word in ("sync metrics.jsonl", f"rename step-{step:08d}")]
-
-
-def test_the_comparison_can_be_turned_off(tmp_path: Path) -> None:
-    arguments = {"flags": [*TINY, "--train.steps", "12", "--run.drift_steps", "0"], "fault": "drift", "rank": 1}
-    finished = run("horovodrun --gloo", 2, ["-m", "tests.ranks.work", "--fault", json.dumps(arguments)], tmp_path)
-    assert finished.code == 0, finished.output

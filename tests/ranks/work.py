@@ -98,6 +98,16 @@ def command(world: World, name: str, words: list[str], environment: dict[str, st
     return {"code": code, "output": output.getvalue()}
 
 
+def command_with_a_difference(world: World, difference: str, rank: int, **arguments: Any) -> dict[str, Any]:
+    """As :func:`command`; one rank differs from the others."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ))
+        stack.enter_context(patch.object(TrainStep, "__call__", TrainStep.__call__))  # restored afterwards
+        if world.rank == rank:
+            DIFFERENCES[difference]()
+        return command(world, **arguments)
+
+
 def parameters_after_training(world: World, flags: list[str], save_to: str | None = None) -> dict[str, Any]:
     """Train; returns the parameters' hash, and how far the one that moved most has come. Rank 0 saves them.
 
@@ -387,10 +397,12 @@ FAULTS = {
     "error in a step": lambda: setattr(MetricAccumulator, "next_batch", _raise),
     "error in an evaluation": lambda: setattr(EvaluationSums, "add", _raise),
     "error in a checkpoint": lambda: setattr(CheckpointWriter, "save", _raise),
-    "drift": _drift,
-    "fusion": lambda: os.environ.update(HOROVOD_FUSION_THRESHOLD="7"),
     "hang": _hang,
     "no space": _no_space,
+}
+DIFFERENCES: dict[str, Callable[[], object]] = {
+    "drift": _drift,
+    "fusion": lambda: os.environ.update(HOROVOD_FUSION_THRESHOLD="7"),
 }
 
 
