@@ -199,8 +199,13 @@ def _explanation(
     text = " or ".join(dict.fromkeys(texts)).replace("or Input should be", "or")
     expected = text.replace("Input should be", "expected").replace("Field required", "expected more values")
     value = settings[key].value
-    hint = f"; write {written([value])}" if known[key].takes_list and type(value) in (int, float) else ""
-    return key, f"{key} is {written(value)}; {expected}{hint}"
+    return key, f"{key} is {written(value)}; {expected}{_hint_of_list(value) if known[key].takes_list else ''}"
+
+
+def _hint_of_list(value: Any) -> str:
+    if type(value) in (int, float):
+        return f"; write {written([value])}"
+    return "; write a list in brackets, and quotes around text that starts with *" if isinstance(value, str) else ""
 
 
 def _is_sound(value: Any) -> bool:

@@ -20,7 +20,8 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
 * Horovod's fusion buffer with several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
 ``train.precision bfloat16`` is estimated like float32; it was not measured. Not counted: the CUDA context, unused memory in
-the pools, the program itself and prefetched batches. On rank 0 the checkpoint writer's copy of parameters and state is in
+the pools, the program itself, prefetched batches, and temporary arrays of an update (of muon about five times the
+largest weight that it orthogonalises). On rank 0 the checkpoint writer's copy of parameters and state is in
 host memory.
 """
 

@@ -484,6 +484,10 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
     [
         (["configs/x.yaml"], "write --config configs/x.yaml"),
         (["more"], "'more' is not an option"),
+        (
+            ["--optimizer.groups", "[[*_beta, 64, 0]]"],
+            r"groups is '\[\[\*_beta.*quotes around text that starts with \*",
+        ),
         (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
         (["--augment.flip", "1"], "augment.flip is 1; expected a valid boolean or 'alternating'"),

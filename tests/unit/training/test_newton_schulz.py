@@ -28,13 +28,13 @@ def result(matrix: np.ndarray, iterations: int = 5) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("at_once", [5, 1], ids=["as-on-a-cpu", "as-on-a-gpu"])
+@pytest.mark.parametrize("at_once", [3, 1], ids=["as-on-a-cpu", "as-on-a-gpu"])
 @pytest.mark.parametrize("iterations", [1, 2, 5, 6, 12])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_the_definition(shape: tuple[int, int], iterations: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(newton_schulz._ITERATIONS_AT_ONCE, "cpu", at_once)
     matrix = random_matrix(shape)
-    np.testing.assert_allclose(result(matrix, iterations), by_definition(matrix, iterations), atol=1e-4)
+    np.testing.assert_allclose(result(matrix, iterations), by_definition(matrix, iterations), atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [(32, 288), (288, 32)], ids=str)
@@ -51,6 +51,13 @@ def test_keeps_the_singular_vectors_and_makes_their_values_nearly_1(shape: tuple
 def test_does_not_depend_on_the_scale(exponent: int) -> None:
     matrix = random_matrix((8, 72))
     np.testing.assert_allclose(result(matrix * 2.0**exponent), result(matrix), rtol=1e-6)
+
+
+def test_rounding_errors_stay_small_where_singular_values_are_small_or_0() -> None:
+    """Applied at once, five iterations have an error of 5e-4 here, which differs between one rank and several."""
+    matrix = random_matrix((64, 576), np.concatenate([np.geomspace(1, 1e-4, 32), np.zeros(32)]))
+    error = result(matrix) - by_definition(matrix.astype(np.float32).astype(np.float64), 5)
+    assert np.linalg.norm(error, 2) < 5e-5
 
 
 def test_zeros_stay_zeros() -> None:
@@ -73,4 +80,4 @@ def test_is_float32_for_any_precision_of_the_network(monkeypatch: pytest.MonkeyP
 
     for module in (mx.nd, mx.nd.op):
         monkeypatch.setattr(module, "FullyConnected", cast)
-    test_equals_the_definition((8, 72), 5, 5, monkeypatch)
+    test_equals_the_definition((8, 72), 5, 3, monkeypatch)
