@@ -14,7 +14,7 @@ from vggdist.collectives.world import World
 from vggdist.environment import gpus
 from vggdist.selftest.claims import Bench, Claim, claims
 from vggdist.selftest.selftest import selftest
-from vggdist.training.optimizer import global_norm
+from vggdist.training.norms import global_norm
 
 pytestmark = [
     pytest.mark.gpu,

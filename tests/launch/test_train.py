@@ -175,6 +175,7 @@ def test_a_run_is_evaluated_the_same_by_any_number_of_ranks_and_without_its_trai
         Image.fromarray(np.random.default_rng(number).integers(0, 100 + 90 * (number % 2), (8, 8), np.uint8)).save(path)
     small = ["--model.name", "custom", "--model.stages", "[[1, 8]]", "--model.hidden", "[]", "--run.name", "a"]
     flags = ["--data.name", "folder", "--data.root", "images", "--data.channels", "1", "--train.batch_size", "10"]
+    flags += ["--evaluation.views", "6"]  # as every setting of an evaluation, the default of vggdist evaluate
     assert train("python", 1, tmp_path, *small, *flags, "--run.resume", "never").code == 0
     trained, run_folder = result_of(tmp_path, "a"), tmp_path / "runs" / "a"
     shutil.rmtree(images / "train")

@@ -72,6 +72,8 @@ EVERYTHING = [
 FACTORS, BUCKETS = ["--train.factors", "always"], ["--train.bucket_cap_mb", "0.001"]
 PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an epoch has 23 steps
 
+MUON = ["--optimizer.name", "muon", "--optimizer.groups", "[['output_*', 0.5, 1], ['*_bias', 2, 0]]"]
+
 
 @pytest.mark.parametrize(
     ("launcher", "size", "flags", "how"),
@@ -84,6 +86,7 @@ PADDED_LAST_BATCH = ["--optimizer.name", "lars", "--train.steps", "25"]  # an ep
         pytest.param("horovodrun --gloo", 2, EVERYTHING, [], id="mixup-clipping-accumulation"),
         pytest.param("horovodrun --gloo", 4, EVERYTHING, [*FACTORS, *BUCKETS], id="mixup-clipping-accumulation-factors"),
         pytest.param("horovodrun --gloo", 2, PADDED_LAST_BATCH, [], id="lars-with-a-padded-last-batch"),
+        pytest.param("horovodrun --gloo", 2, MUON, FACTORS, id="muon-with-groups-factors"),
         pytest.param("mpirun", 2, PADDED_LAST_BATCH, FACTORS, id="lars-with-a-padded-last-batch-factors-on-mpi"),
     ],
 )

@@ -28,6 +28,12 @@ EVERYTHING = [
     *("--train.accumulation", "2"),
     *("--optimizer.clip_norm", "0.5"),
 ]
+RECIPE = [  # epochs of 15 steps: the run is stopped before the size of its images changes
+    *("--optimizer.name", "muon", "--optimizer.groups", "[['*_beta', 9, 0]]", "--model.whitening", "true"),
+    *("--model.norm_momentum", "0.6", "--model.activation", "gelu", "--model.early_pooling", "true"),
+    *("--model.head", "global_max", "--augment.progressive", "[[1, 6]]", "--augment.flip", "alternating"),
+    *("--augment.pad_mode", "reflect", "--evaluation.views", "6", "--train.global_batch_size", "96"),
+]
 NAG, FACTORS = ["--optimizer.name", "nag"], ["--train.factors", "always"]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []
 PRODUCTS = ["--model.stages", "[[1, 8], [1, 256], [1, 256]]", "--train.global_batch_size", "64", "--train.steps", "12"]
@@ -48,6 +54,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         pytest.param("horovodrun --gloo", 3, [*ADAM_BY_FP16, *EVERYTHING], 11, id="adam-fp16-everything-3-ranks"),
         pytest.param("python", 1, ["--optimizer.name", "sgd", *PRODUCTS], 6, id="sgd-matrix-products-alone"),
         pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *FACTORS, *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
+        pytest.param("horovodrun --gloo", 2, [*RECIPE, *EVERYTHING], 11, id="muon-recipe-2-ranks"),
         pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
     ],
 )

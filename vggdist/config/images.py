@@ -9,6 +9,8 @@ from vggdist.config.data_sets import DATA_SETS
 from vggdist.config.errors import require
 from vggdist.config.options import Choice, PathText
 
+PadMode = Literal["constant", "reflect"]
+
 
 @dataclass(frozen=True)
 class ReadingConfig:
@@ -95,9 +97,13 @@ class AugmentConfig:
     """Minimum and maximum short side in pixels: the image is scaled to a random short side, then data.image_size is cropped at
     random (Simonyan & Zisserman 2015, section 3.1: [256, 512]). Excludes augment.random_resized_crop. null: off."""
     pad_crop: int = 0
-    """Black pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
-    flip: bool = False
-    """Flip images horizontally with probability 1/2."""
+    """Pixels added on each side before data.image_size is cropped at random (He et al. 2016, section 4.2). 0: off."""
+    pad_mode: PadMode = "constant"
+    """Pixels that augment.pad_crop adds. constant: black. reflect: the image mirrored at its border, whose pixels are not
+    repeated; requires augment.pad_crop below data.image_size."""
+    flip: bool | Literal["alternating"] = False
+    """Flip images horizontally. true: with probability 1/2. alternating: half of the samples in even epochs and the other half
+    in odd epochs, so that two epochs show each sample and its mirror image (Jordan 2024, section 3.6)."""
     randaugment: tuple[int, int] | None = None
     """RandAugment: number of operations and their magnitude from 0 to 30, for instance [2, 9] (Cubuk et al. 2020; the fourteen
     operations and ranges of torchvision). null: off."""
@@ -114,6 +120,9 @@ class AugmentConfig:
     """Side in pixels of a square at a random position that is set to the mean colour (DeVries & Taylor 2017). 0: off."""
     erasing: float = 0.0
     """Probability that a random rectangle of 2 to 33 % of the area is set to the mean colour (Zhong et al. 2017)."""
+    progressive: tuple[tuple[int, int], ...] = ()
+    """Progressive resizing: pairs of an epoch and a side in pixels. Before that epoch the augmented images are scaled down to
+    this side, for instance [[4, 24]]. Requires a model.head that pools (Howard 2018)."""
     mixup: float = 0.0
     """Mixup: alpha of the Beta(alpha, alpha) distribution of the mixing weight (Zhang et al. 2018). 0: off."""
     cutmix: float = 0.0
@@ -139,6 +148,10 @@ class AugmentConfig:
             count, magnitude = self.randaugment
             expected = "at least 1 operation and a magnitude from 0 to 30"
             require(count >= 1 and 0 <= magnitude <= 30, "augment.randaugment", self.randaugment, expected)
+        epochs = [epoch for epoch, _ in self.progressive]
+        expected = "ascending epochs from 1 on, each with a side of at least 1 pixel"
+        allowed = epochs == sorted(set(epochs)) and all(min(pair) >= 1 for pair in self.progressive)
+        require(allowed, "augment.progressive", self.progressive, expected)
         for key in ("brightness", "contrast", "saturation", "erasing"):
             require(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "a number from 0 to 1")
         for key in ("pad_crop", "lighting", "cutout", "mixup", "cutmix"):

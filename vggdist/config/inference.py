@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 from vggdist.config.command_line import SettingsParser
 from vggdist.config.errors import RequestError
+from vggdist.config.evaluation import MeasuringConfig
 from vggdist.config.images import ReadingConfig, SourceConfig
 from vggdist.config.load import RUN_FILE, resolve, settings_of_run
-from vggdist.config.schema import ArithmeticConfig, DeviceConfig, ExecutionConfig, MeasuringConfig, WorldConfig
+from vggdist.config.schema import ArithmeticConfig, DeviceConfig, ExecutionConfig, WorldConfig
 
 BEST, LATEST = "best", "latest"
 

@@ -181,20 +181,31 @@ def _validated(settings: Mapping[str, Setting], known: Mapping[str, Option], sch
     try:
         return TypeAdapter(schema).validate_json(to_json(values), strict=True)
     except ValidationError as error:
-        key, message = _explanation(error.errors()[0], settings, known)
+        key, message = _explanation(error.errors(), settings, known)
     raise RequestError(f"{settings[key].origin}{message}" if key in settings else message)
 
 
-def _explanation(error: ErrorDetails, settings: Mapping[str, Setting], known: Mapping[str, Option]) -> tuple[str, str]:
-    """The invalid key, and the message."""
+def _explanation(
+    errors: Sequence[ErrorDetails], settings: Mapping[str, Setting], known: Mapping[str, Option]
+) -> tuple[str, str]:
+    """The first invalid key, and the message."""
+    error = errors[0]
     if error["type"] == "value_error":  # raised by the schema itself
         message = str(error["ctx"]["error"])
         return next((key for key in _KEY.findall(message) if key in settings), ""), message
     key = ".".join(map(str, error["loc"][:2]))
-    expected = error["msg"].replace("Input should be", "expected").replace("Field required", "expected more values")
+    # Each type of a union has an error of its own, of the same input.
+    texts = [one["msg"] for one in errors if one["loc"][:2] == error["loc"][:2] and one["input"] == error["input"]]
+    text = " or ".join(dict.fromkeys(texts)).replace("or Input should be", "or")
+    expected = text.replace("Input should be", "expected").replace("Field required", "expected more values")
     value = settings[key].value
-    hint = f"; write {written([value])}" if known[key].takes_list and type(value) in (int, float) else ""
-    return key, f"{key} is {written(value)}; {expected}{hint}"
+    return key, f"{key} is {written(value)}; {expected}{_hint_of_list(value) if known[key].takes_list else ''}"
+
+
+def _hint_of_list(value: Any) -> str:
+    if type(value) in (int, float):
+        return f"; write {written([value])}"
+    return "; write a list in brackets, and quotes around text that starts with *" if isinstance(value, str) else ""
 
 
 def _is_sound(value: Any) -> bool:

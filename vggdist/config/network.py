@@ -9,22 +9,41 @@ from vggdist.config.errors import require
 from vggdist.config.options import PathText
 
 
+def _is_stage(widths: tuple[int, ...]) -> bool:
+    return len(widths) > 0 and min(widths) >= 1
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The VGG network (Simonyan & Zisserman 2015, Table 1)."""
 
     name: Literal["vgg11", "vgg13", "vgg16", "vgg19", "custom"] = "vgg11"
-    """Architecture: columns A, B, D and E of the paper's table. custom: the stages in model.stages."""
+    """Architecture: columns A, B, D and E of the paper's table. custom: the stages in model.stages or model.widths."""
     stages: tuple[tuple[int, int], ...] | None = None
     """Stages of a custom network: (convolutions, channels) of each; every stage ends with 2x2 max pooling."""
+    widths: tuple[tuple[int, ...], ...] | None = None
+    """Channels of each convolution of a custom network, a list for each stage, instead of model.stages."""
     batch_norm: bool = False
     """Batch normalisation after each convolution; the convolutions then have no bias."""
+    norm_momentum: float = 0.9
+    """Weight of the previous value in the moving averages of mean and variance that batch normalisation uses in evaluation. A
+    training of few steps needs a smaller one."""
+    norm_epsilon: float = 1e-5
+    """Constant that batch normalisation adds to the variance."""
+    whitening: bool = False
+    """Whiten image patches by the first convolution: its weights are computed from the training images when the run begins,
+    and are not trained (Jordan 2024, section 3.2)."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Activation after each convolution and hidden layer: ReLU, or GELU (Hendrycks & Gimpel 2016)."""
+    early_pooling: bool = False
+    """Pool the output of a stage's last convolution before batch normalisation and activation, not after: these then process a
+    quarter of the pixels."""
     padding: Literal[0, 1] = 1
     """Zero padding of the 3x3 convolutions in pixels. 1 keeps the size; 0 reduces it by 2 per convolution."""
     width_divisor: int = 1
     """Divisor of the number of channels of every stage."""
-    head: Literal["flatten", "global_average"] = "flatten"
-    """Input of the classifier: the flattened features of the last stage, or their global average."""
+    head: Literal["flatten", "global_average", "global_max"] = "flatten"
+    """Input of the classifier: the flattened features of the last stage, or the average or maximum of each channel."""
     hidden: tuple[int, ...] = (4096, 4096)
     """Widths of the fully connected hidden layers; an empty list: none."""
     dropout: float = 0.5
@@ -44,15 +63,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         custom = self.name == "custom"
-        require(
-            custom == (self.stages is not None),
-            "model.stages",
-            self.stages,
-            "a table with model.name custom" if custom else "null unless model.name is custom",
-        )
+        given = self.stages is not None or self.widths is not None
+        expected = "a table, or model.widths, with model.name custom" if custom else "null unless model.name is custom"
+        require(custom or self.widths is None, "model.widths", self.widths, expected)
+        require(custom == given, "model.stages", self.stages, expected)
+        require(self.stages is None or self.widths is None, "model.widths", self.widths, "null with model.stages")
+        full = self.widths is None or len(self.widths) > 0 and all(map(_is_stage, self.widths))
+        require(full, "model.widths", self.widths, "at least one stage, each of at least one positive number")
         for convolutions, channels in self.stages or ():
             require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
         require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
+        require(0 <= self.norm_momentum < 1, "model.norm_momentum", self.norm_momentum, "0 or more and below 1")
+        require(self.norm_epsilon > 0, "model.norm_epsilon", self.norm_epsilon, "a positive number")
         require(self.width_divisor >= 1, "model.width_divisor", self.width_divisor, "at least 1")
         require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")

@@ -26,5 +26,9 @@ OPTIMIZERS: Mapping[str, OptimizerInfo] = {
     "nag": OptimizerInfo("Nesterov momentum", ("momentum",)),
     "adam": OptimizerInfo("L2 decay (Kingma & Ba 2015)", ("mean", "variance")),
     "adamw": OptimizerInfo("decoupled decay (Loshchilov & Hutter 2019)", ("mean", "variance")),
+    "muon": OptimizerInfo(
+        "orthogonalised updates of the weights of convolutions and hidden layers, nag for all else (Jordan et al. 2024)",
+        ("momentum",),
+    ),
     "lars": OptimizerInfo("layer-wise rates (You et al. 2017)", ("momentum",)),
 }

@@ -51,7 +51,7 @@ class Option:
         """Whether the option takes literal text instead of a YAML value: ``on``, ``1e5`` and ``12:00`` are names then."""
         kinds = _alternatives(self.hint)
         texts = [kind is str or get_origin(kind) is Literal and isinstance(get_args(kind)[0], str) for kind in kinds]
-        return any(texts) and not {int, float} & {*kinds}
+        return any(texts) and not {bool, int, float} & {*kinds}
 
     @property
     def takes_list(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from vggdist.config.duration import parse_duration
 from vggdist.config.errors import require
+from vggdist.config.evaluation import EvaluationConfig
 from vggdist.config.images import AugmentConfig, DataConfig
 from vggdist.config.network import ModelConfig
 from vggdist.config.optimizers import OPTIMIZERS
@@ -111,7 +112,7 @@ class OptimizerConfig:
     scale_learning_rate: bool = False
     """Linear scaling rule: multiply the learning rate by the number of ranks (Goyal et al. 2017, section 2.1)."""
     momentum: float = 0.9
-    """Momentum of sgd, nag and lars."""
+    """Momentum of sgd, nag, lars and muon."""
     beta1: float = 0.9
     """Decay rate of Adam's first moment."""
     beta2: float = 0.999
@@ -120,12 +121,17 @@ class OptimizerConfig:
     """Constant in the denominators of Adam and LARS for numerical stability."""
     lars_trust: float = 0.001
     """Trust coefficient eta of LARS."""
+    muon_iterations: int = 5
+    """Newton-Schulz iterations of an update of muon."""
     weight_decay: float = 5e-4
-    """Weight decay of convolution and fully connected weights."""
+    """Weight decay of convolution and fully connected weights. muon decays no convolution before batch normalisation."""
     decay_all: bool = False
     """Apply weight decay to biases and batch-norm parameters as well."""
     backbone_rate: float = 1.0
     """Factor of the learning rate of the layers from model.pretrained."""
+    groups: tuple[tuple[str, float, float], ...] = ()
+    """Groups of parameters: [pattern, factor of the learning rate, factor of the weight decay] of each, for instance
+    [["*_beta", 64, 0], ["output_*", 0.1, 1]]. The first pattern that matches a name applies (docs/optimizers.md)."""
     clip_norm: float | None = None
     """Maximum global norm of the gradient; larger gradients are scaled down. null: no clipping."""
 
@@ -136,6 +142,9 @@ class OptimizerConfig:
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
         for key in ("epsilon", "lars_trust"):
             require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")
+        require(self.muon_iterations >= 1, "optimizer.muon_iterations", self.muon_iterations, "at least 1 iteration")
+        for group in self.groups:
+            require(all(0 <= factor for factor in group[1:]), "optimizer.groups", group, "a pattern and factors of 0 or more")
         require(self.backbone_rate > 0, "optimizer.backbone_rate", self.backbone_rate, "a positive number")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "a positive number")
@@ -266,39 +275,6 @@ class TrainConfig(ArithmeticConfig):
 
 
 @dataclass(frozen=True)
-class MeasuringConfig:
-    """How a network is evaluated."""
-
-    batch_size: int = 128
-    """Images per rank in one evaluation batch; each crop counts as an image."""
-    crops: Literal[1, 5, 10] = 1
-    """Crops of each image whose softmax outputs are averaged. 1: the centre; 5: centre and corners; 10: these and their mirror
-    images (Krizhevsky et al. 2012, section 4.1). 5 and 10 require augment.resize above data.image_size."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1 sample")
-
-    @property
-    def images_at_once(self) -> int:
-        """Images in one forward pass: the crops of a sample stay together."""
-        return max(1, self.batch_size // self.crops) * self.crops
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(MeasuringConfig):
-    """When the network is evaluated, and on which images."""
-
-    every_epochs: int = 1
-    """Epochs between two evaluations; the last one is always at the end. 0: only at the end."""
-    training_set: bool = False
-    """Also evaluate the training set, without augmentation."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.every_epochs >= 0, "evaluation.every_epochs", self.every_epochs, "0 or more epochs")
-
-
-@dataclass(frozen=True)
 class CheckpointConfig:
     """When checkpoints are written, and which are kept."""
 
@@ -344,4 +320,6 @@ class Config:
         rate = self.optimizer.backbone_rate
         begins_at_random = self.model.pretrained is None
         require(rate == 1 or not begins_at_random, "optimizer.backbone_rate", rate, "1 without model.pretrained")
+        fits = not self.augment.progressive or self.model.head != "flatten"
+        require(fits, "augment.progressive", self.augment.progressive, "an empty list with model.head flatten")
         require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")

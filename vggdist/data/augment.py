@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from vggdist.data.mixup import mix
 from vggdist.data.randaugment import randaugment
 from vggdist.data.random_erasing import cutout, erase
 from vggdist.data.randomness import Draws
-from vggdist.data.resize_crop import fixed_crops, random_crops, short_side
+from vggdist.data.resize_crop import fixed_crops, random_crops, scaled_down, short_side
 from vggdist.data.shift_flip import flip, pad_crop
 
 
@@ -25,7 +25,7 @@ class Batch:
     """A batch on the host."""
 
     images: NDArray[np.uint8]
-    """``(B, S, S, C) uint8``; for evaluation with several crops ``(B * crops, S, S, C)``, the crops of a sample together."""
+    """``(B, S, S, C) uint8``; for evaluation ``(B * crops * views, S, S, C)``, those of a sample together."""
     labels: NDArray[np.int32]
     """``(B,) int32``."""
     partners: NDArray[np.int32]
@@ -44,11 +44,14 @@ _JITTERS = {"brightness": brightness, "contrast": contrast, "saturation": satura
 
 def _pad_crop(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
     tops, lefts = (draws.integers(f"pad crop {side}", 2 * config.pad_crop + 1) for side in ("top", "left"))
-    return pad_crop(images, config.pad_crop, tops, lefts)
+    return pad_crop(images, config.pad_crop, tops, lefts, config.pad_mode)
 
 
 def _flip(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return flip(images, draws.uniform("flip") < 0.5)
+    if config.flip != "alternating":
+        return flip(images, draws.uniform("flip") < 0.5)
+    first = replace(draws, epoch=0).uniform("flip") < 0.5  # the same in all epochs
+    return flip(images, first ^ (draws.epoch % 2 == 1))
 
 
 def _randaugment(images: NDArray[np.uint8], config: AugmentConfig, draws: Draws, fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -110,13 +113,21 @@ class TrainingView:
             fill: ``(C,)`` mean colour from 0 to 255, for erased pixels.
 
         Raises:
-            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``, or
-                ``augment.lighting`` is set for grey images.
+            RequestError: ``augment.resize`` or ``augment.scale_jitter`` is smaller than ``image_size``, a side in
+                ``augment.progressive`` is larger, ``augment.lighting`` is set for grey images, or ``augment.pad_crop``
+                reflects more than the image.
         """
         if config.lighting and source.channels != 3:
             raise RequestError(
                 "augment.lighting needs colour images, but these are grey; set augment.lighting to 0 or data.channels to 3"
             )
+        if config.pad_mode == "reflect" and config.pad_crop >= image_size:
+            raise RequestError(
+                f"augment.pad_mode reflect requires augment.pad_crop below data.image_size {image_size}, but it is "
+                f"{config.pad_crop}; lower it, or set augment.pad_mode to constant"
+            )
+        if largest := max((side for _, side in config.progressive if side > image_size), default=None):
+            raise RequestError(f"augment.progressive has side {largest}; it must be at most data.image_size {image_size}")
         self._source, self._config, self._size, self._seed = source, config, image_size, seed
         self._fill = np.asarray(fill, np.uint8)
         self._short_side = short_side(config, image_size)
@@ -153,7 +164,8 @@ class TrainingView:
         for keys, augmentation in AUGMENTATIONS.items():
             if any(getattr(config, key) for key in keys):
                 images = augmentation(images, config, draws, self._fill)
-        return images
+        side = next((side for epoch, side in config.progressive if draws.epoch < epoch), size)
+        return images if side == size else scaled_down(images, side)
 
 
 def require_margin(crops: int, resize: int, image_size: int) -> None:
@@ -168,26 +180,27 @@ def require_margin(crops: int, resize: int, image_size: int) -> None:
 class EvaluationView:
     """Evaluation batches of a source: resized and cropped, without randomness."""
 
-    def __init__(self, source: Source, resize: int, image_size: int, crops: int = 1) -> None:
+    def __init__(self, source: Source, resize: int, image_size: int, crops: int = 1, views: int = 1) -> None:
         """Configure the batches.
 
         Args:
             resize: short side in pixels to which images are scaled, at least ``image_size``.
             image_size: side of the square crops in pixels.
             crops: crops of each image: 1, 5 or 10.
+            views: views of each crop: 1, 2 or 6.
 
         Raises:
             RequestError: several crops are requested, but ``resize`` equals ``image_size``.
         """
         require_margin(crops, resize, image_size)
-        self.source, self.crops = source, crops
-        self._short_side, self._size = resize, image_size
+        self.source, self.inputs_per_image = source, crops * views
+        self._short_side, self._size, self._crops, self._views = resize, image_size, crops, views
 
     def __len__(self) -> int:
         return len(self.source)
 
     def batch(self, samples: NDArray[np.int64], mask: NDArray[np.float32]) -> Batch:
         """The batch of ``(B,)`` samples; ``DamagedImageError`` if an image does not decode."""
-        images = fixed_crops(self.source, samples, self._short_side, self._size, self.crops)
+        images = fixed_crops(self.source, samples, self._short_side, self._size, self._crops, self._views)
         labels = self.source.labels[samples]
         return Batch(images, labels, labels, np.ones(len(samples), np.float32), mask, samples)

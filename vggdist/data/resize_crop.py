@@ -16,6 +16,7 @@ from vggdist.data.crop_boxes import Box, box_draws, centre_box, five_boxes, trai
 from vggdist.data.decode import LazyImage
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.randomness import Draws
+from vggdist.data.shift_flip import with_views
 
 cv2.setNumThreads(0)  # the loader's threads already use one core each
 
@@ -39,7 +40,9 @@ def short_side(config: AugmentConfig, image_size: int) -> int:
     return config.resize or image_size
 
 
-def fixed_crops(source: Images, samples: NDArray[np.int64], short: int, size: int, crops: int = 1) -> NDArray[np.uint8]:
+def fixed_crops(
+    source: Images, samples: NDArray[np.int64], short: int, size: int, crops: int = 1, views: int = 1
+) -> NDArray[np.uint8]:
     """Scale each image by its short side and take its centre crop, or several crops; one image at a time is in memory.
 
     Args:
@@ -47,9 +50,10 @@ def fixed_crops(source: Images, samples: NDArray[np.int64], short: int, size: in
         short: short side in pixels after scaling, at least ``size``.
         size: side of the crops in pixels, S.
         crops: 1: the centre; 5: centre and corners; 10: these and their mirror images.
+        views: of each crop, see :func:`~vggdist.data.shift_flip.with_views`.
 
     Returns:
-        ``(B * crops, S, S, C) uint8``, the crops of a sample together; a copy.
+        ``(B * crops * views, S, S, C) uint8``, those of a sample together; a copy.
 
     Raises:
         DamagedImageError: an image does not decode.
@@ -58,7 +62,7 @@ def fixed_crops(source: Images, samples: NDArray[np.int64], short: int, size: in
     if crops == 1 and isinstance(source, ArraySource):
         height, width, _ = source.image_shape
         if min(height, width) == short:
-            return centre_box(height, width, size, size).of(source.images)[samples]
+            return with_views(centre_box(height, width, size, size).of(source.images)[samples], views)
     cropped = np.empty((len(samples), crops, size, size, source.channels), np.uint8)
     for slot, sample in enumerate(samples.tolist()):
         image = source.read(sample)
@@ -72,7 +76,7 @@ def fixed_crops(source: Images, samples: NDArray[np.int64], short: int, size: in
             cropped[slot, place] = box.of(image)
     if crops == 10:
         cropped[:, 5:] = cropped[:, :5, :, ::-1]
-    return cropped.reshape(-1, *cropped.shape[2:])
+    return with_views(cropped.reshape(-1, *cropped.shape[2:]), views)
 
 
 def random_crops(source: Source, config: AugmentConfig, out: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
@@ -144,3 +148,9 @@ def scale(image: NDArray[np.uint8], short: int) -> NDArray[np.uint8]:
     side = min(height, width)
     # The long side is rounded down as in torchvision, so that its published weights get the input that they were trained on.
     return resize(image, height * short // side, width * short // side)
+
+
+def scaled_down(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Square images ``(B, S, S, C)`` as ``(B, side, side, C)``; each pixel is the mean over its area."""
+    scaled = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(scaled).reshape(len(images), side, side, images.shape[3])

@@ -75,7 +75,8 @@ def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: Wo
     source = _load(config, trained, other_images, world)
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
     model = world.together(lambda: trained.model(device, config.train.precision))
-    view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, config.evaluation.crops))
+    crops, views = config.evaluation.crops, config.evaluation.views
+    view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, crops, views))
     sums, predictions = measure(model, view, world, config.evaluation.batch_size, data, watch.beat)
     watch.pause()
     result = {
@@ -114,7 +115,7 @@ def measure(
     """Score every image once, over all ranks; the result is the same on every rank and for any number of ranks.
 
     Args:
-        images_at_once: batch size of a rank; each crop counts.
+        images_at_once: batch size of a rank; each crop and view counts.
         beat: the watchdog's heartbeat, called at each batch.
     """
     sums, columns = EvaluationSums(len(model.spec.class_names)), []

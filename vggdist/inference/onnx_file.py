@@ -33,7 +33,6 @@ SUFFIX = ".onnx"
 _OPERATORS, _FORMAT = 13, 7  # ONNX 1.8 of 2020, which all current runtimes read
 _LARGEST = 2**31 - 2**20
 """Maximum bytes of weights in a file: protobuf is limited to 2 GiB."""
-_EPSILON = 1e-5  # of Gluon's batch normalisation
 
 
 def paths(output: Path) -> list[Path]:
@@ -80,12 +79,22 @@ class _Chain:
         self.weights: list[Any] = []
         self._value = "images"
 
-    def add(self, operation: str, *weights: tuple[str, NDArray[Any]], result: str = "", **attributes: Any) -> None:
-        """Append an operation with its weights by name."""
+    def add(self, operation: str, *weights: tuple[str, NDArray[Any] | None], result: str = "", **attributes: Any) -> None:
+        """Append an operation with its weights by name; None: the name is that of an earlier result."""
         inputs = [self._value, *(name for name, _ in weights)]
-        self.weights += [numpy_helper.from_array(values, name) for name, values in weights]
+        self.weights += [numpy_helper.from_array(values, name) for name, values in weights if values is not None]
         self._value = result or f"{operation.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, inputs, [self._value], name=self._value, **attributes))
+
+    def activation(self, model: ModelConfig) -> None:
+        """Append ReLU, or GELU, ``x / 2 (1 + erf(x / sqrt(2)))``, for which these operators have no operation."""
+        if model.activation == "relu":
+            return self.add("Relu")
+        x, count = self._value, len(self.nodes)
+        for operation, constant in (("Mul", 0.5**0.5), ("Erf", None), ("Add", 1.0), ("Mul", 0.5)):
+            name = f"gelu{count}_{operation.lower()}{constant}"
+            self.add(operation, *([(name, np.array(constant, np.float32))] if constant is not None else []))
+        self.add("Mul", (x, None))
 
 
 def _network(trained: Trained) -> _Chain:
@@ -110,20 +119,21 @@ def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[st
     if layer.kind == "convolution":
         bias = [] if model.batch_norm else ["bias"]
         chain.add("Conv", *of("weight", *bias), kernel_shape=[3, 3], pads=[model.padding] * 4)
+        if layer.unpooled:
+            chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
         if model.batch_norm:
             statistics = of("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var")
-            chain.add("BatchNormalization", *statistics, epsilon=_EPSILON)
-        chain.add("Relu")
+            chain.add("BatchNormalization", *statistics, epsilon=model.norm_epsilon)
+        chain.activation(model)
     elif layer.kind == "pool":
         chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-    elif layer.kind == "average":
-        chain.add("GlobalAveragePool")
-        chain.add("Flatten")
-    elif layer.kind == "flatten":
+    elif layer.kind == "head":
+        if model.head != "flatten":
+            chain.add("GlobalAveragePool" if model.head == "global_average" else "GlobalMaxPool")
         chain.add("Flatten")
     else:
         chain.add("Gemm", *of("weight", "bias"), transB=1)
         if layer.name == "output":
             chain.add("Softmax", result="probabilities", axis=1)
         else:
-            chain.add("Relu")
+            chain.activation(model)

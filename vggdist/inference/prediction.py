@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.config.errors import RequestError, RunError, VggdistError
+from vggdist.config.evaluation import MeasuringConfig
 from vggdist.config.images import ReadingConfig
-from vggdist.config.schema import MeasuringConfig
 from vggdist.data.augment import require_margin
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
@@ -21,7 +21,7 @@ from vggdist.data.loader import prefetch
 from vggdist.data.resize_crop import fixed_crops
 from vggdist.models.model import Model
 from vggdist.models.spec import ModelSpec
-from vggdist.training.evaluation import mean_over_crops
+from vggdist.training.evaluation import mean_over_inputs
 
 FileOrError = Path | RequestError
 """A file, or the error in its place."""
@@ -47,12 +47,12 @@ def predictions(
     Raises:
         RequestError: the scaled image has no room for several crops.
     """
-    spec, crops = model.spec, measuring.crops
-    require_margin(crops, spec.resize, spec.image_size)
-    size = measuring.images_at_once // crops
+    spec = model.spec
+    require_margin(measuring.crops, spec.resize, spec.image_size)
+    size = measuring.images_at_once // measuring.inputs_per_image
     pending: list[tuple[Path, NDArray[np.uint8]]] = []
     slots = None
-    for path, pixels in framed(spec, files, reading, crops, ahead=reading.prefetch * size):
+    for path, pixels in framed(spec, files, reading, measuring.crops, measuring.views, ahead=reading.prefetch * size):
         if isinstance(pixels, VggdistError):
             failed(pixels)
             continue
@@ -66,7 +66,12 @@ def predictions(
 
 
 def framed(
-    spec: ModelSpec, files: Iterable[FileOrError], reading: ReadingConfig, crops: int = 1, ahead: int = 64
+    spec: ModelSpec,
+    files: Iterable[FileOrError],
+    reading: ReadingConfig,
+    crops: int = 1,
+    views: int = 1,
+    ahead: int = 64,
 ) -> Generator[tuple[Path, NDArray[np.uint8] | RequestError]]:
     """Decode, scale and crop images in threads, in the order of the files.
 
@@ -74,17 +79,17 @@ def framed(
         ahead: images that may be decoded ahead.
 
     Yields:
-        Path and ``(crops, S, S, C) uint8`` of each, or the error.
+        Path and ``(crops * views, S, S, C) uint8`` of each, or the error.
     """
-    return prefetch((partial(_framed, spec, crops, file) for file in files), reading.threads, ahead)
+    return prefetch((partial(_framed, spec, crops, views, file) for file in files), reading.threads, ahead)
 
 
-def _framed(spec: ModelSpec, crops: int, file: FileOrError) -> tuple[Path, NDArray[np.uint8] | RequestError]:
+def _framed(spec: ModelSpec, crops: int, views: int, file: FileOrError) -> tuple[Path, NDArray[np.uint8] | RequestError]:
     if isinstance(file, RequestError):
         return Path(), file
     source = EncodedSource(FileStore([file]), np.zeros(1, np.int32), (), spec.channels)
     try:
-        return file, fixed_crops(source, np.zeros(1, np.int64), spec.resize, spec.image_size, crops)
+        return file, fixed_crops(source, np.zeros(1, np.int64), spec.resize, spec.image_size, crops, views)
     except RequestError as error:
         return file, error
 
@@ -94,11 +99,11 @@ def _scored(
 ) -> list[tuple[Path, NDArray[np.float64]]]:
     """The probabilities of up to ``slots`` images, in a batch that is padded with black ones."""
     paths, pixels = zip(*images)
-    crops = len(pixels[0])
-    batch = np.zeros((slots * crops, *pixels[0].shape[1:]), np.uint8)
-    np.concatenate(pixels, out=batch[: len(images) * crops])
+    inputs = len(pixels[0])
+    batch = np.zeros((slots * inputs, *pixels[0].shape[1:]), np.uint8)
+    np.concatenate(pixels, out=batch[: len(images) * inputs])
     scored = []
-    for path, values in zip(paths, probabilities(model, batch, crops)):
+    for path, values in zip(paths, probabilities(model, batch, inputs)):
         if np.isfinite(values).all():
             scored.append((path, values))
         else:
@@ -106,7 +111,7 @@ def _scored(
     return scored
 
 
-def probabilities(model: Model, images: NDArray[np.uint8], crops: int = 1) -> NDArray[np.float64]:
-    """``(N * crops, S, S, C) uint8``, those of an image adjacent, to ``(N, num_classes) float64`` that sum to 1."""
+def probabilities(model: Model, images: NDArray[np.uint8], inputs: int = 1) -> NDArray[np.float64]:
+    """``(N * inputs, S, S, C) uint8``, those of an image adjacent, to ``(N, num_classes) float64`` that sum to 1."""
     scores = model.forward(mx.nd.array(images, ctx=model.device, dtype="uint8")).asnumpy()
-    return softmax(mean_over_crops(scores, crops).astype(np.float64), axis=1)
+    return softmax(mean_over_inputs(scores, inputs).astype(np.float64), axis=1)

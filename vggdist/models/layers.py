@@ -28,25 +28,34 @@ STAGES: dict[str, tuple[tuple[int, int], ...]] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of the network: a convolution with its normalisation and ReLU, a pooling, the head or a dense layer."""
+    """One row of the network: a convolution with its normalisation and activation, a pooling, the head or a dense layer."""
 
     name: str
     """``stage1.conv2``, ``stage3.pool``, ``head``, ``hidden1``, ``output``."""
-    kind: Literal["convolution", "pool", "flatten", "average", "dense"]
+    kind: Literal["convolution", "pool", "head", "dense"]
     output_shape: tuple[int, ...]
     """Shape for one sample: ``(C, H, W)``, and ``(units,)`` from the head on."""
     parameters: int = 0
-    """Trainable numbers, without the running statistics of a batch normalisation."""
+    """Numbers, without the running statistics of a batch normalisation."""
+    fixed: int = 0
+    """Numbers of these that are not trained: the weights of a convolution that whitens."""
     flops: int = 0
-    """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, ReLU and pooling,
+    """Operations of one sample's forward pass. A multiply-add is 2 FLOPs; biases, normalisation, activation and pooling,
     together below a few per cent, are not counted."""
     frozen: bool = False
     """Whether it is part of a frozen stage (model.freeze), which has no backward pass."""
+    unpooled: tuple[int, int, int] | None = None
+    """Output shape ``(C, H, W)`` of a convolution whose row contains the pooling (model.early_pooling); else None."""
+
+    @property
+    def convolved(self) -> tuple[int, ...]:
+        """Output shape of the row's convolution, before any pooling."""
+        return self.unpooled or self.output_shape
 
     @property
     def trained(self) -> int:
         """Numbers that have a gradient."""
-        return 0 if self.frozen else self.parameters
+        return 0 if self.frozen else self.parameters - self.fixed
 
     @property
     def prefix(self) -> str:
@@ -54,29 +63,30 @@ class Layer:
         return self.name.replace(".", "_") + "_"
 
 
-def resolve_stages(model: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """(convolutions, channels) of each stage, after the width divisor.
+def resolve_stages(model: ModelConfig) -> tuple[tuple[int, ...], ...]:
+    """Channels of each convolution, by stage, after the width divisor.
 
     Raises:
         RequestError: model.width_divisor leaves a stage without a channel, or model.freeze is more than all stages.
     """
-    table = STAGES[model.name] if model.stages is None else model.stages
+    stages = model.stages or STAGES.get(model.name, ())
+    table = model.widths or tuple((channels,) * convolutions for convolutions, channels in stages)
     if model.freeze > len(table):
         raise RequestError(f"model.freeze is {model.freeze}, and the network has {len(table)} stages")
-    narrowest = min(channels for _, channels in table)
+    narrowest = min(map(min, table))
     if model.width_divisor > narrowest:
         raise RequestError(
             f"model.width_divisor is {model.width_divisor}, which leaves no channel in a stage of {narrowest}; "
             f"use at most {narrowest}"
         )
-    return tuple((convolutions, channels // model.width_divisor) for convolutions, channels in table)
+    return tuple(tuple(channels // model.width_divisor for channels in widths) for widths in table)
 
 
 def smallest_image_size(model: ModelConfig) -> int:
     """Side in pixels of the smallest image that leaves one pixel after the last pooling."""
     size = 1
-    for convolutions, _ in reversed(resolve_stages(model)):
-        size = 2 * size + (0 if model.padding else 2 * convolutions)
+    for widths in reversed(resolve_stages(model)):
+        size = 2 * size + (0 if model.padding else 2 * len(widths))
     return size
 
 
@@ -97,8 +107,8 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
     for row in _features(model, (channels, image_size, image_size)):
         rows.append(row)
         shape = row.output_shape
-    units = shape[0] if model.head == "global_average" else shape[0] * shape[1] * shape[2]
-    rows.append(Layer("head", "average" if model.head == "global_average" else "flatten", (units,)))
+    units = shape[0] * shape[1] * shape[2] if model.head == "flatten" else shape[0]
+    rows.append(Layer("head", "head", (units,)))
     names = [f"hidden{index}" for index in range(1, len(model.hidden) + 1)]
     for name, width in zip([*names, "output"], [*model.hidden, num_classes]):
         rows.append(Layer(name, "dense", (width,), parameters=(units + 1) * width, flops=2 * units * width))
@@ -143,19 +153,24 @@ def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...],
 def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer]:
     """Convolutions and poolings; ``shape`` is the image's ``(C, H, W)``."""
     channels, size, _ = shape
-    for stage, (convolutions, width) in enumerate(resolve_stages(model), start=1):
+    for stage, widths in enumerate(resolve_stages(model), start=1):
         frozen = stage <= model.freeze
-        for index in range(1, convolutions + 1):
+        for index, width in enumerate(widths, start=1):
             name = f"stage{stage}.conv{index}"
             size = _remaining(model, name, size, size if model.padding else size - 2)
             weights = 9 * channels * width
             # One bias per channel, or gamma and beta of batch normalisation.
             parameters = weights + (2 if model.batch_norm else 1) * width
-            yield Layer(name, "convolution", (width, size, size), parameters, 2 * weights * size * size, frozen)
+            fixed = weights if model.whitening and stage == index == 1 else 0
+            flops, unpooled = 2 * weights * size * size, None
+            if model.early_pooling and index == len(widths):
+                unpooled, size = (width, size, size), _remaining(model, name, size, size // 2)
+            yield Layer(name, "convolution", (width, size, size), parameters, fixed, flops, frozen, unpooled)
             channels = width
-        name = f"stage{stage}.pool"
-        size = _remaining(model, name, size, size // 2)
-        yield Layer(name, "pool", (channels, size, size), frozen=frozen)
+        if not model.early_pooling:
+            name = f"stage{stage}.pool"
+            size = _remaining(model, name, size, size // 2)
+            yield Layer(name, "pool", (channels, size, size), frozen=frozen)
 
 
 def _remaining(model: ModelConfig, name: str, size: int, left: int) -> int:

@@ -18,7 +18,7 @@ from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
 
 _LARGEST_SIDE = 2**14
-_OF_TRAINING = ("dropout", "initializer", "magnitude", "pretrained")
+_OF_TRAINING = ("dropout", "norm_momentum", "initializer", "magnitude", "pretrained")
 """Fields of :class:`~vggdist.config.schema.ModelConfig` that may change when a run continues."""
 
 

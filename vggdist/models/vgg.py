@@ -47,6 +47,8 @@ class VGG(nn.HybridSequential):
                 if layer.frozen:
                     # MXNet then computes no gradient here, since nothing before it needs one either.
                     block.collect_params().setattr("grad_req", "null")
+                if layer.fixed:
+                    block[0].weight.grad_req = "null"
                 self.add(block)
                 inputs = layer.output_shape[0]
 
@@ -113,14 +115,25 @@ def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples:
     if layer.kind == "convolution":
         return _convolution(layer, inputs, model, onednn, samples)
     if layer.kind == "pool":
-        return nn.MaxPool2D(pool_size=2, strides=2, prefix=layer.prefix)
+        return _pool(layer.prefix)
     if layer.kind == "dense":
         hidden = layer.name != "output"
-        return _dense(layer.prefix, inputs, layer.output_shape[0], relu=hidden, dropout=model.dropout if hidden else 0)
-    parts = [nn.Flatten(prefix="flatten_")]
-    if layer.kind == "average":
-        parts.insert(0, nn.GlobalAvgPool2D(prefix="average_"))
-    return _chain(layer.prefix, parts)
+        return _dense(layer.prefix, inputs, layer.output_shape[0], model, hidden)
+    pooling = {
+        "flatten": [],
+        "global_average": [nn.GlobalAvgPool2D(prefix="average_")],
+        "global_max": [nn.GlobalMaxPool2D(prefix="max_")],
+    }
+    return _chain(layer.prefix, [*pooling[model.head], nn.Flatten(prefix="flatten_")])
+
+
+def _pool(prefix: str) -> nn.MaxPool2D:
+    return nn.MaxPool2D(pool_size=2, strides=2, prefix=prefix)
+
+
+def _activation(model: ModelConfig, prefix: str) -> nn.HybridBlock:
+    """The activation of a layer, whose prefix is given."""
+    return nn.Activation("relu", prefix=f"{prefix}relu_") if model.activation == "relu" else nn.GELU(prefix=f"{prefix}gelu_")
 
 
 def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
@@ -131,27 +144,34 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
 
 
 def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridSequential:
-    """3x3 convolution, batch normalisation with ``model.batch_norm``, and ReLU."""
+    """3x3 convolution, pooling with ``model.early_pooling``, batch normalisation with ``model.batch_norm``, and activation."""
     channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
-    if onednn and suits_matrix(model, inputs, layer.output_shape, samples):
+    if onednn and suits_matrix(model, inputs, layer.convolved, samples):
         convolution = MatrixConv2D(channels, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
     # A frozen layer uses its running statistics in training as well, and does not update them.
-    settings = {"in_channels": channels, "use_global_stats": layer.frozen, "prefix": f"{prefix}norm_"}
-    if model.batch_norm and onednn:
-        return _chain(prefix, [convolution, nn.BatchNormReLU(**settings)])
+    settings = {
+        "in_channels": channels,
+        "momentum": model.norm_momentum,
+        "epsilon": model.norm_epsilon,
+        "use_global_stats": layer.frozen,
+        "prefix": f"{prefix}norm_",
+    }
+    parts = [convolution, _pool(f"{prefix}pool_")] if layer.unpooled else [convolution]
+    if model.batch_norm and onednn and model.activation == "relu":
+        return _chain(prefix, [*parts, nn.BatchNormReLU(**settings)])
     norm = [nn.BatchNorm(**settings)] if model.batch_norm else []
-    return _chain(prefix, [convolution, *norm, nn.Activation("relu", prefix=f"{prefix}relu_")])
+    return _chain(prefix, [*parts, *norm, _activation(model, prefix)])
 
 
-def _dense(prefix: str, inputs: int, units: int, *, relu: bool, dropout: float) -> nn.HybridSequential:
-    """Fully connected layer, with ReLU and dropout after a hidden one."""
+def _dense(prefix: str, inputs: int, units: int, model: ModelConfig, hidden: bool) -> nn.HybridSequential:
+    """Fully connected layer, with activation and dropout after a hidden one."""
     parts: list[nn.HybridBlock] = [FactoredDense(units, in_units=inputs, prefix=prefix)]
-    if relu:
-        parts.append(nn.Activation("relu", prefix=f"{prefix}relu_"))
-    if dropout > 0:
-        parts.append(SeededDropout(dropout, prefix=f"{prefix}dropout_"))
+    if hidden:
+        parts.append(_activation(model, prefix))
+    if hidden and model.dropout > 0:
+        parts.append(SeededDropout(model.dropout, prefix=f"{prefix}dropout_"))
     return _chain(prefix, parts)

@@ -20,7 +20,8 @@ Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulati
 * Horovod's fusion buffer with several ranks, and with ``train.compression fp16`` a copy of the gradients, ``2 P``.
 
 ``train.precision bfloat16`` is estimated like float32; it was not measured. Not counted: the CUDA context, unused memory in
-the pools, the program itself and prefetched batches. On rank 0 the checkpoint writer's copy of parameters and state is in
+the pools, the program itself, prefetched batches, and temporary arrays of an update (of muon about five times the
+largest weight that it orthogonalises). On rank 0 the checkpoint writer's copy of parameters and state is in
 host memory.
 """
 
@@ -98,9 +99,9 @@ def estimate(
     image = images.channels * images.image_size**2
     parameters, trained = (sum(getattr(layer, kind) for layer in layers) for kind in ("parameters", "trained"))
     kept = image + sum(_kept(layer, model) for layer in layers)
-    sizes = [image, *(prod(layer.output_shape) for layer in layers)]
+    sizes = [image, *(prod(layer.convolved) for layer in layers)]
     widest = max(before + after for before, after in zip(sizes, sizes[1:]))
-    pooled = max((prod(layer.output_shape) for layer in layers if layer.kind == "pool"), default=0)
+    pooled = max((prod(layer.output_shape) for layer in layers if layer.kind == "pool" or layer.unpooled), default=0)
     return Memory(
         parameters=FLOAT32 * (parameters + running_statistics(model, layers)),
         gradients=FLOAT32 * trained,
@@ -120,17 +121,18 @@ def _products(model: ModelConfig, channels: int, layers: Sequence[Layer], sample
     return sum(
         inputs * layer.output_shape[0]
         for inputs, layer in zip(widths, layers)
-        if layer.kind == "convolution" and suits_matrix(model, inputs, layer.output_shape, samples)
+        if layer.kind == "convolution" and suits_matrix(model, inputs, layer.convolved, samples)
     )
 
 
 def _kept(layer: Layer, model: ModelConfig) -> int:
     """Numbers of one sample that a layer stores for the backward pass."""
     size = prod(layer.output_shape)
-    if layer.kind == "flatten":
-        return 0  # a view of the pooling before it
-    if layer.kind == "convolution" and model.batch_norm:
-        return 2 * size
+    if layer.kind == "head" and model.head == "flatten":
+        return 0  # a view of the features
+    if layer.kind == "convolution":
+        # GELU stores its input as well as its output.
+        return prod(layer.unpooled or (0,)) + size * (1 + model.batch_norm + (model.activation == "gelu"))
     if layer.kind == "dense" and layer.name != "output" and model.dropout > 0:
         return 3 * size
     return size

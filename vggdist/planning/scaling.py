@@ -139,8 +139,8 @@ _LOSS_NODES = 4
 
 def _nodes(layer: Layer, batch_norm: bool) -> int:
     if layer.kind == "convolution":
-        return 3 if batch_norm else 2  # normalisation, ReLU
-    return 3 if layer.kind == "dense" and layer.name != "output" else 1  # dropout, ReLU
+        return 2 + batch_norm + (layer.unpooled is not None)  # normalisation, activation, pooling
+    return 3 if layer.kind == "dense" and layer.name != "output" else 1  # dropout, activation
 
 
 def reduced_at(

@@ -57,7 +57,7 @@ def evaluate(
     Every rank must call this at the same place: the sums are reduced over the ranks, once, at the end.
 
     Args:
-        images_at_once: batch size of a rank; each crop counts.
+        images_at_once: batch size of a rank; each crop and view counts.
         stopped: called at each batch, equally often on every rank; when it returns true, on all ranks, the result is None.
     """
     sums, mistakes = EvaluationSums(len(model.spec.class_names)), Mistakes()
@@ -77,10 +77,10 @@ def scored_batches(
 ) -> Iterator[tuple[Batch, NDArray[Any]] | None]:
     """This rank's batches of a view with their scores, ``(B, num_classes) float32``, equally many on every rank.
 
-    Yields None when this rank has no batch left. If the view has several crops of each image, the softmax is averaged over
-    them.
+    Yields None when this rank has no batch left. If the network has several inputs for each image (crops or views), the
+    softmax is averaged over them.
     """
-    size = max(1, images_at_once // view.crops)
+    size = max(1, images_at_once // view.inputs_per_image)
     tasks = [partial(_batch, view, samples, size) for samples in evaluation_batches(len(view), size, world.size, world.rank)]
     batches = prefetch(tasks, reading.threads, reading.prefetch)
     for _ in range(-(-len(view) // (size * world.size))):
@@ -89,7 +89,7 @@ def scored_batches(
             yield None
             continue
         scores = model.forward(mx.nd.array(batch.images, ctx=model.device, dtype="uint8"))
-        yield batch, mean_over_crops(scores.asnumpy(), view.crops)
+        yield batch, mean_over_inputs(scores.asnumpy(), view.inputs_per_image)
 
 
 def reserve_memory(
@@ -115,17 +115,17 @@ def reserve_memory(
         ) from error
 
 
-def mean_over_crops(scores: NDArray[Any], crops: int) -> NDArray[Any]:
-    """Combine logits ``(B * crops, K)``, those of a sample adjacent, to ``(B, K)`` whose softmax is the mean over the crops.
+def mean_over_inputs(scores: NDArray[Any], inputs: int) -> NDArray[Any]:
+    """Combine logits ``(B * inputs, K)``, those of a sample adjacent, to ``(B, K)`` whose softmax is the mean over the inputs.
 
-    A logit that is not finite makes all logits of its sample nan. With one crop the logits are returned unchanged.
+    A logit that is not finite makes all logits of its sample nan. With one input the logits are returned unchanged.
     """
-    if crops == 1:
+    if inputs == 1:
         return scores
-    logits = scores.reshape(-1, crops, scores.shape[1]).astype(np.float64)
+    logits = scores.reshape(-1, inputs, scores.shape[1]).astype(np.float64)
     logits[~np.isfinite(logits).all(axis=(1, 2))] = np.nan
     log_probabilities = logits - logsumexp(logits, axis=2, keepdims=True)
-    return logsumexp(log_probabilities, axis=1) - math.log(crops)
+    return logsumexp(log_probabilities, axis=1) - math.log(inputs)
 
 
 def _batch(view: EvaluationView, samples: NDArray[np.int64], size: int) -> Batch:

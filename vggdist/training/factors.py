@@ -16,9 +16,7 @@ import mxnet as mx
 
 from vggdist.collectives.world import Collectives
 from vggdist.models.dense import FactoredDense
-
-# A matrix product, on oneDNN in half the time of mx.nd.dot. Bound here, before AMP replaces the function.
-_multiply = mx.nd.FullyConnected
+from vggdist.models.precision import multiply_float32
 
 
 class Factors:
@@ -95,5 +93,5 @@ class Factors:
         rows = self._gathered if self._world.size > 1 else self._own
         for layer, g, x in zip(self._layers, rows[::2], rows[1::2]):
             g, x = (factor.astype("float32", copy=False) for factor in (g, x))
-            _multiply(g.T, x.T, no_bias=True, num_hidden=x.shape[1], out=self.gradients[layer.weight.name])
+            multiply_float32(g.T, x.T, no_bias=True, num_hidden=x.shape[1], out=self.gradients[layer.weight.name])
             mx.nd.sum(g, axis=0, out=self.gradients[layer.bias.name])

@@ -103,8 +103,9 @@ def make_inputs(config: Config, data: DataSet, spec: ModelSpec, batch_size: int,
     named = {"eval": data.test, "validation": data.validation, "eval_train": data.train}
     selection_part = "eval" if data.validation is None else "validation"
     measured = [selection_part, *(["eval_train"] if config.evaluation.training_set else [])]
+    measuring = config.evaluation
     views = {
-        name: EvaluationView(part, spec.resize, spec.image_size, config.evaluation.crops)
+        name: EvaluationView(part, spec.resize, spec.image_size, measuring.crops, measuring.views)
         for name, part in named.items()
         if part is not None
     }
@@ -123,7 +124,8 @@ def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[flo
         mean=mean,
         std=std,
     )
-    spec.layers()  # raises RequestError if the image is too small
+    for side in (image_size, *(side for _, side in config.augment.progressive)):
+        replace(spec, image_size=side).layers()  # raises RequestError if the image is too small
     return spec
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import mxnet as mx
 
-from vggdist.training.optimizer import sum_of_squares
+from vggdist.training.norms import sum_of_squares
 
 
 def layer_norms(

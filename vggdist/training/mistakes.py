@@ -24,7 +24,7 @@ class _Candidate(NamedTuple):
     Attributes:
         likelihood: probability of the true class; -1 if the scores are not finite.
         probability: of the predicted class.
-        image: ``(S, S, C) uint8`` input of the network, the first crop.
+        image: ``(S, S, C) uint8`` input of the network, the first crop or view.
     """
 
     likelihood: float
@@ -57,9 +57,9 @@ class Mistakes:
             predicted,
             probabilities[rows, predicted],
         )
-        crops = len(batch.images) // len(batch.labels)
+        inputs = len(batch.images) // len(batch.labels)
         worst = np.lexsort((columns[1], columns[0]))[:KEPT]
-        images = [image.copy() for image in batch.images[wrong[worst] * crops]]
+        images = [image.copy() for image in batch.images[wrong[worst] * inputs]]
         candidates = zip(*(column[worst].tolist() for column in columns), images)
         self._worst = sorted([*self._worst, *map(_Candidate._make, candidates)])[:KEPT]  # one of each sample
 

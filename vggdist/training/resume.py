@@ -35,7 +35,7 @@ _UNCHANGED_BY = (
     "train.batch_size",
 ) + ("train.global_batch_size", "data.root", "data.download", "data.threads", "data.prefetch", "data.damaged")
 """Prefixes of the keys that do not change what a training computes, or that are compared as a part of the model."""
-_OF_TRAINING = ("model.dropout",)
+_OF_TRAINING = ("model.dropout", "model.norm_momentum")
 
 
 def find(store: CheckpointStore | None, world: World) -> Start:

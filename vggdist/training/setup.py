@@ -19,7 +19,7 @@ from vggdist.checkpoints.store import CheckpointStore
 from vggdist.collectives.world import World, choose_device, versions
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
-from vggdist.data.augment import TrainingView
+from vggdist.data.augment import EvaluationView, TrainingView
 from vggdist.data.dataset import DataSet
 from vggdist.data.sampler import SamplePlan
 from vggdist.diagnosis.gpu_stack import require_compatible
@@ -38,6 +38,7 @@ from vggdist.training.resume import batch_size_of, find, identity, restore, sett
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.step import Objective, TrainStep
 from vggdist.training.triggers import Triggers
+from vggdist.training.whitening import whiten
 
 logger = logging.getLogger(__name__)
 
@@ -150,9 +151,12 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     batch_size = world.together(lambda: batch_size_of(config, world.size, start.state))
     inputs = world.together(lambda: make_inputs(config, data, spec, batch_size, world.size))
     model = _build(config, spec, inputs.plan, device, world)
+    if start.state is None:
+        whiten(model, EvaluationView(data.train, spec.resize, spec.image_size), world)
     loaded = pretrained.load(weights, model, world) if start.state is None else start.state["loaded"]
     trained = {name: one for name, one in model.parameters.items() if one.grad_req != "null"}
-    optimizer = Optimizer(config.optimizer, trained, pretrained.parameters_of(loaded, model))
+    backbone = pretrained.parameters_of(loaded, model)
+    optimizer = world.together(lambda: Optimizer(config.optimizer, trained, backbone))
     state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size, loaded))
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in state.arrays.items()))
     objective = Objective(model, config.train.label_smoothing, _class_weights(config, data))
@@ -185,7 +189,9 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     logger.info("%s", summary_table(spec.layers(), sent))
     world.together(lambda: use_precision(config.train.precision, device))
     onednn = runs_on_onednn(config.train.precision, device)
-    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
+    # A convolution as a matrix product is built for one size of image.
+    samples = 0 if config.augment.progressive else plan.batch_size // config.train.accumulation
+    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=samples)
 
 
 def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:

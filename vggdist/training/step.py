@@ -25,7 +25,8 @@ from vggdist.training.gradient_reduction import Reduction
 from vggdist.training.guard import Guard, all_finite
 from vggdist.training.layer_norms import layer_norms
 from vggdist.training.loss_scale import LossScale
-from vggdist.training.optimizer import Optimizer, clip, global_norm
+from vggdist.training.norms import clip, global_norm
+from vggdist.training.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
 

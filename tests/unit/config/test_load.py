@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from vggdist.config.errors import RequestError
+from vggdist.config.evaluation import MeasuringConfig
 from vggdist.config.load import MOST_USED, QUICKSTART, as_yaml, load, run_directory
 from vggdist.config.options import options
 from vggdist.config.schema import Config, RunConfig
@@ -37,10 +38,16 @@ OTHER: dict[str, Any] = {
     "world.bind": False,
     "model.name": "vgg16",
     "model.stages": [[1, 8], [2, 16]],
+    "model.widths": [[8, 6], [16]],
     "model.batch_norm": True,
+    "model.norm_momentum": 0.6,
+    "model.norm_epsilon": 1e-4,
+    "model.whitening": True,
     "model.padding": 0,
     "model.width_divisor": 4,
     "model.head": "global_average",
+    "model.activation": "gelu",
+    "model.early_pooling": True,
     "model.hidden": [],
     "model.dropout": 0.25,
     "model.initializer": "xavier",
@@ -66,6 +73,7 @@ OTHER: dict[str, Any] = {
     "augment.crop_ratio": [0.8, 1.25],
     "augment.scale_jitter": [256, 512],
     "augment.pad_crop": 4,
+    "augment.pad_mode": "reflect",
     "augment.flip": True,
     "augment.randaugment": [2, 9],
     "augment.brightness": 0.1,
@@ -74,6 +82,7 @@ OTHER: dict[str, Any] = {
     "augment.lighting": 0.1,
     "augment.cutout": 8,
     "augment.erasing": 0.25,
+    "augment.progressive": [[2, 6], [4, 7]],
     "augment.mixup": 0.2,
     "augment.cutmix": 1.0,
     "augment.normalize": "computed",
@@ -88,6 +97,8 @@ OTHER: dict[str, Any] = {
     "optimizer.weight_decay": 1e-05,
     "optimizer.decay_all": True,
     "optimizer.backbone_rate": 0.1,
+    "optimizer.muon_iterations": 3,
+    "optimizer.groups": [["*_beta", 64.0, 0.0], ["output_*", 0.1, 1.0]],
     "optimizer.clip_norm": 1.5,
     "schedule.name": "step",
     "schedule.warmup_epochs": 2.5,
@@ -116,6 +127,7 @@ OTHER: dict[str, Any] = {
     "evaluation.every_epochs": 0,
     "evaluation.batch_size": 64,
     "evaluation.crops": 10,
+    "evaluation.views": 6,
     "evaluation.training_set": True,
     "checkpoint.every_epochs": 3,
     "checkpoint.every_steps": 500,
@@ -126,6 +138,8 @@ OTHER: dict[str, Any] = {
 # Values that are allowed only beside these.
 COMPANIONS = {
     "model.stages": ["--model.name", "custom"],
+    "model.widths": ["--model.name", "custom"],
+    "augment.progressive": ["--model.head", "global_average"],
     "model.freeze": ["--model.pretrained", "runs/other"],
     "optimizer.backbone_rate": ["--model.pretrained", "runs/other"],
     "schedule.name": ["--schedule.milestones", "[3]"],
@@ -246,11 +260,17 @@ WRONG_TYPES = [
     ("data.name", "imagenet"),
     ("data.channels", "2"),
     ("data.download", "maybe"),
+    ("augment.flip", "sometimes"),
+    ("augment.pad_mode", "wrap"),
     ("model.stages", "[[1, 2], [3]]"),
     ("optimizer.learning_rate", "fast"),
+    ("optimizer.groups", "[['*_beta', 64]]"),
+    ("optimizer.groups", "[['*_beta', fast, 1]]"),
+    ("optimizer.groups", "['*_beta', 64, 1]"),
     ("augment.crop_scale", "[0.1, 0.2, 0.3]"),
     ("augment.randaugment", "2"),
     ("evaluation.crops", "3"),
+    ("evaluation.views", "3"),
     ("run.resume", "always"),
     ("world.preset", "tpu"),
     ("world.bind", "tightly"),
@@ -267,6 +287,7 @@ OUT_OF_RANGE = [
     ("model.dropout", "1.0"),
     ("model.hidden", "[0]"),
     ("model.stages", "[[1, 8]]"),
+    ("model.widths", "[[8]]"),
     ("data.held_out", "0"),
     ("data.validation", "1"),
     ("train.patience", "0"),
@@ -286,6 +307,9 @@ OUT_OF_RANGE = [
     ("optimizer.learning_rate", ".inf"),
     ("optimizer.momentum", "1"),
     ("optimizer.clip_norm", "0"),
+    ("optimizer.muon_iterations", "0"),
+    ("optimizer.groups", "[['*_beta', -1, 1]]"),
+    ("optimizer.groups", "[['*_beta', 1, .inf]]"),
     ("schedule.milestones", "[4, 2]"),
     ("schedule.rise", "1"),
     ("train.steps", "1000000000000000000000"),
@@ -332,6 +356,23 @@ def test_a_custom_network_needs_its_table() -> None:
 def test_two_random_crops_exclude_each_other() -> None:
     with pytest.raises(RequestError, match=r"augment\.scale_jitter is .*random_resized_crop false"):
         load("train", ["--augment.scale_jitter", "[256, 512]", "--augment.random_resized_crop", "true"])
+
+
+@pytest.mark.parametrize(("crops", "views"), [(5, 2), (10, 6)])
+def test_several_crops_and_several_views_exclude_each_other(crops: int, views: int, tmp_path: Path) -> None:
+    flags = ["--evaluation.crops", str(crops), "--evaluation.views", str(views)]
+    for arguments in (flags, written(tmp_path, f"evaluation:\n  crops: {crops}\n  views: {views}\n")):
+        with pytest.raises(RequestError, match=rf"evaluation\.views is {views}; expected 1 with evaluation\.crops {crops}$"):
+            load("train", arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"), [({}, 20), ({"crops": 5}, 20), ({"views": 2}, 20), ({"views": 6}, 18), ({"crops": 10}, 20)]
+)
+def test_each_crop_and_view_counts_in_the_batch_of_an_evaluation(settings: dict[str, Any], at_once: int) -> None:
+    assert MeasuringConfig(batch_size=20, **settings).images_at_once == at_once
+    inputs = MeasuringConfig(batch_size=1, **settings).images_at_once  # one sample at least
+    assert inputs == settings.get("crops", 1) * settings.get("views", 1)
 
 
 def test_the_step_schedule_needs_milestones() -> None:
@@ -394,6 +435,12 @@ def test_a_name_is_what_is_written(name: str, tmp_path: Path) -> None:
     assert load("train", written(tmp_path, f"run:\n  name: {name}\n")).run.name == name
 
 
+def test_an_option_of_true_false_or_a_name_takes_each(tmp_path: Path) -> None:
+    for text, value in {"true": True, "no": False, "alternating": "alternating"}.items():
+        flag, file = ["--augment.flip", text], written(tmp_path, f"augment: {{flip: {text}}}\n")
+        assert [load("train", arguments).augment.flip for arguments in (flag, file)] == [value, value]
+
+
 @pytest.mark.parametrize("no", ["no", "false", "off", "False"])
 def test_yes_and_no_mean_the_same_in_flags_and_files(no: str, tmp_path: Path) -> None:
     assert load("train", ["--world.bind", no]).world.bind is False
@@ -426,7 +473,7 @@ def test_a_name_of_other_trainers_is_understood(key: str, suggestion: str) -> No
         load("train", [f"--{key}", "3"])
 
 
-@pytest.mark.parametrize("key", ["model.weight", "train.optimizer", "model.width"])
+@pytest.mark.parametrize("key", ["model.weight", "train.optimizer", "model.breadth"])
 def test_what_is_not_close_is_not_suggested(key: str) -> None:
     with pytest.raises(RequestError, match=rf"unknown key {key} \(--help"):
         load("train", [f"--{key}", "3"])
@@ -437,8 +484,14 @@ def test_what_is_not_close_is_not_suggested(key: str) -> None:
     [
         (["configs/x.yaml"], "write --config configs/x.yaml"),
         (["more"], "'more' is not an option"),
+        (
+            ["--optimizer.groups", "[[*_beta, 64, 0]]"],
+            r"groups is '\[\[\*_beta.*quotes around text that starts with \*",
+        ),
         (["--model.hidden", "128"], r"model.hidden is 128; .*write \[128\]"),
         (["--augment.flip"], "--augment.flip has no value; write --augment.flip true"),
+        (["--augment.flip", "1"], "augment.flip is 1; expected a valid boolean or 'alternating'"),
+        (["--train.loss_scale", "auto"], "train.loss_scale is 'auto'; expected 'dynamic' or a valid number"),
         (["--train.epochs"], "write --train.epochs 0.1"),
         (["--augment.crop_scale"], r"write --augment.crop_scale \[0.1,0.1\]"),
         (["--run", '{"name": "x"}'], "run is a section; write its keys, such as run.device"),

@@ -18,6 +18,7 @@ from vggdist.data.augment import AUGMENTATIONS, Batch, EvaluationView, TrainingV
 from vggdist.data.dataset import ArraySource
 from vggdist.data.randomness import Draws
 from vggdist.data.resize_crop import short_side
+from vggdist.data.shift_flip import with_views
 
 _SAMPLES = np.arange(12)
 _MASK = np.ones(12, np.float32)
@@ -51,10 +52,12 @@ def _assert_equal(batch: Batch, other: Batch) -> None:
 
 @pytest.mark.parametrize("source", [one_size(), mixed_sizes(), mixed_sizes(channels=1)])
 @pytest.mark.parametrize(
-    "crop", [{}, {"random_resized_crop": True}, {"scale_jitter": (16, 40)}], ids=lambda crop: "".join(crop)
+    "change",
+    [{}, {"random_resized_crop": True}, {"scale_jitter": (16, 40)}, {"pad_mode": "reflect", "flip": "alternating"}],
+    ids="-".join,
 )
-def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[str, Any]) -> None:
-    settings = crop | (_EVERYTHING if source.channels == 3 else _GREY_TOO)
+def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, change: dict[str, Any]) -> None:
+    settings = (_EVERYTHING if source.channels == 3 else _GREY_TOO) | change
     whole = _training(source, **settings).batch(5, _SAMPLES, _MASK)
     shuffled = np.random.default_rng(0).permutation(_SAMPLES)
     for part in (shuffled[:5], shuffled[5:], shuffled[:1], np.repeat(shuffled[:1], 3)):
@@ -64,7 +67,14 @@ def test_a_sample_is_the_same_in_any_batch_on_any_rank(source: Any, crop: dict[s
 
 
 @pytest.mark.parametrize(
-    "change", [{"random_resized_crop": True}, {"scale_jitter": (16, 40)}, *({key: _EVERYTHING[key]} for key in _EVERYTHING)]
+    "change",
+    [
+        {"random_resized_crop": True},
+        {"scale_jitter": (16, 40)},
+        {"flip": "alternating"},
+        {"pad_crop": 2, "pad_mode": "reflect"},
+        *({key: _EVERYTHING[key]} for key in _EVERYTHING),
+    ],
 )
 def test_each_augmentation_changes_with_epoch_and_seed_and_leaves_the_source_alone(change: dict[str, Any]) -> None:
     source, untouched = one_size(), one_size().images
@@ -109,9 +119,12 @@ def test_evaluation_sees_the_centre_and_none_of_the_augmentations() -> None:
 
 def test_every_setting_is_carried_out_by_one_entry() -> None:
     framing = {"resize", "random_resized_crop", "crop_scale", "crop_ratio", "scale_jitter"}
+    details = {"pad_mode"}  # of an entry that another setting turns on
+    changes_size = {"progressive"}
     elsewhere = {"mixup", "cutmix", "normalize"}  # applied to two samples, or on the device
+    others = framing | details | changes_size | elsewhere
     entries = [key for keys in AUGMENTATIONS for key in keys]
-    assert entries == [field.name for field in fields(AugmentConfig) if field.name not in framing | elsewhere]
+    assert entries == [field.name for field in fields(AugmentConfig) if field.name not in others]
 
 
 # Resizing and cropping
@@ -152,6 +165,16 @@ def test_the_crops_of_a_sample_stand_together() -> None:
     both = EvaluationView(source, 18, 16, 5).batch(np.array([3, 0]), _MASK[:2])
     np.testing.assert_array_equal(both.images, np.concatenate(alone))
     assert both.labels.tolist() == [1, 0] and len(both.mask) == len(both.samples) == 2
+
+
+@pytest.mark.parametrize("source", [one_size(), mixed_sizes()], ids=["one size", "mixed sizes"])
+@pytest.mark.parametrize("size", [12, 16])
+def test_the_views_of_a_sample_are_those_of_its_centre_crop(source: Any, size: int) -> None:
+    samples = np.array([3, 0])
+    seen = EvaluationView(source, 16, size, views=6).batch(samples, _MASK[:2])
+    centres = EvaluationView(source, 16, size).batch(samples, _MASK[:2])
+    np.testing.assert_array_equal(seen.images, with_views(centres.images, 6))
+    assert len(seen.images) == 12 and seen.labels.tolist() == centres.labels.tolist()
 
 
 def test_several_crops_of_nothing_but_the_centre_are_refused() -> None:
@@ -210,6 +233,19 @@ def test_every_shift_of_pad_crop_is_equally_likely() -> None:
     assert stats.chisquare(shifts.ravel()).pvalue > 0.01
 
 
+def test_a_reflected_border_has_the_colours_of_its_image() -> None:
+    source = ArraySource(np.full((40, 5, 5, 3), 200, np.uint8), np.zeros(40, np.int32), ("a",))
+    for mode, expected in (("constant", 0), ("reflect", 200)):
+        view = _training(source, size=5, pad_crop=4, pad_mode=mode)
+        assert view.batch(0, _SAMPLES, _MASK).images.min() == expected
+
+
+def test_a_border_that_reflects_more_than_the_image_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"augment\.pad_mode reflect .*augment\.pad_crop below data\.image_size 16.* 16;"):
+        _training(one_size(), pad_crop=16, pad_mode="reflect")
+    _training(one_size(), pad_crop=16)
+
+
 def test_half_of_the_images_are_mirrored() -> None:
     images = np.repeat(noise(1, 4, 4, 3), 4000, axis=0)
     view = _training(ArraySource(images, np.zeros(4000, np.int32), ("a",)), size=4, flip=True)
@@ -217,6 +253,31 @@ def test_half_of_the_images_are_mirrored() -> None:
     mirrored = (seen == images[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (mirrored | (seen == images).all(axis=(1, 2, 3))).all()
     assert abs(mirrored.mean() - 0.5) < 0.03
+
+
+def _mirrored(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
+    """Which samples alternating flips mirror: ``(B,) bool``."""
+    images = np.repeat(noise(1, 4, 4, 3), 4000, axis=0)
+    view = _training(ArraySource(images, np.zeros(4000, np.int32), ("a",)), size=4, seed=seed, flip="alternating")
+    seen = view.batch(epoch, samples, np.ones(len(samples), np.float32)).images
+    mirrored = (seen == images[samples, :, ::-1]).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(mirrored, (seen != images[samples]).any(axis=(1, 2, 3)))
+    return mirrored
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 6, 7])
+def test_two_epochs_of_alternating_flips_show_both_mirror_images_of_every_sample(epoch: int) -> None:
+    samples = np.arange(4000)
+    first, next_epoch = _mirrored(5, epoch, samples), _mirrored(5, epoch + 1, samples)
+    np.testing.assert_array_equal(next_epoch, ~first)
+    assert abs(first.mean() - 0.5) < 0.03
+
+
+def test_alternating_flips_depend_on_seed_sample_and_the_parity_of_the_epoch() -> None:
+    samples = np.random.default_rng(0).permutation(4000)
+    np.testing.assert_array_equal(_mirrored(5, 8, samples), _mirrored(5, 0, np.arange(4000))[samples])
+    np.testing.assert_array_equal(_mirrored(5, 3, samples[:7]), _mirrored(5, 1, samples)[:7])
+    assert 0.45 < (_mirrored(5, 0, samples) == _mirrored(6, 0, samples)).mean() < 0.55
 
 
 def test_factors_fill_the_range_that_was_asked_for() -> None:
@@ -234,9 +295,10 @@ def test_cutout_centres_lie_anywhere_and_take_the_mean_colour() -> None:
     assert stats.chisquare(total[..., 0].ravel() / 7).pvalue > 0.01
 
 
-def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself() -> None:
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_mixup_blends_a_sample_with_another_as_that_one_is_augmented_itself(flip: Any) -> None:
     source = one_size()
-    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")}
+    mixing = {key: value for key, value in _EVERYTHING.items() if key not in ("mixup", "cutmix")} | {"flip": flip}
     alone = _training(source, **mixing).batch(4, np.arange(40), np.ones(40, np.float32)).images.astype(np.float64)
     batch = _training(source, mixup=0.4, **mixing).batch(4, _SAMPLES, _MASK)  # labels are indices in this source
     weights = batch.weights[:, None, None, None]
@@ -279,3 +341,22 @@ def test_mixup_weights_follow_beta_and_partners_come_from_the_whole_set(alpha: f
     assert stats.kstest(batch.weights, stats.beta(alpha, alpha).cdf).pvalue > 0.01
     assert stats.kstest(batch.partners / 5000, "uniform").pvalue > 0.01
     assert abs(np.corrcoef(batch.weights, batch.partners)[0, 1]) < 0.05
+
+
+def test_progressive_resizing_scales_the_augmented_images_of_the_first_epochs() -> None:
+    source, samples = one_size(), np.arange(12)
+    mask = np.ones(12, np.float32)
+    full = _training(source, flip=True, pad_crop=2)
+    side = full.batch(0, samples, mask).images.shape[1]
+    assert side % 4 == 0
+    view = _training(source, flip=True, pad_crop=2, progressive=((1, side // 4), (3, side // 2)))
+    for epoch, factor in enumerate([4, 2, 2, 1]):
+        whole, scaled = (one.batch(epoch, samples, mask).images for one in (full, view))
+        blocks = whole.reshape(12, side // factor, factor, side // factor, factor, -1)
+        assert scaled.shape == (12, side // factor, side // factor, whole.shape[3])
+        np.testing.assert_allclose(scaled, blocks.mean(axis=(2, 4)), atol=0.5 + 1e-6)
+
+
+def test_a_progressive_side_above_the_image_size_is_refused() -> None:
+    with pytest.raises(RequestError, match="augment.progressive has side 99"):
+        _training(one_size(), progressive=((1, 99),))

@@ -59,6 +59,21 @@ def reopened(name: str, files: Sequence[Path]) -> Network:
         (ModelConfig(name="custom", stages=((1, 8), (2, 16)), hidden=(32, 16), dropout=0.5), 17, 1),
         (ModelConfig(name="custom", stages=((1, 8), (1, 16)), hidden=(), padding=0, batch_norm=True), 21, 3),
         (ModelConfig(name="custom", stages=((1, 8), (1, 16)), hidden=(8,), head="global_average", batch_norm=True), 20, 3),
+        (
+            ModelConfig(
+                name="custom",
+                widths=((8, 6), (16,)),
+                hidden=(8,),
+                head="global_max",
+                batch_norm=True,
+                norm_epsilon=0.5,
+                activation="gelu",
+                early_pooling=True,
+                whitening=True,
+            ),
+            20,
+            3,
+        ),
     ],
 )
 def test_every_kind_of_network_for_any_number_of_images(
@@ -72,7 +87,7 @@ def test_every_kind_of_network_for_any_number_of_images(
     for number in (1, 7, 40, 2):
         ours, theirs = probabilities(model, images[:number]), exported(images[:number])
         assert theirs.shape == (number, len(spec.class_names)) and theirs.dtype == np.float32
-        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+        np.testing.assert_allclose(theirs, ours, atol=2e-5)
     assert probabilities(model, images).std(axis=0).min() > 0.1  # the network distinguishes the images
 
 
@@ -135,7 +150,7 @@ def test_the_symbol_runs_in_plain_mxnet_and_says_what_it_is(tmp_path: Path) -> N
     )
     assert finished.returncode == 0, finished.stderr
     expected = probabilities(found.model(mx.cpu()), images)
-    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=2e-5)
     assert json.loads(finished.stdout).items() >= (EXPECTED | {"checkpoint_sha256": found.sha256}).items()
 
 

@@ -21,8 +21,9 @@ from tests.trained import parameters, store
 from vggdist import predict
 from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError, VggdistError
+from vggdist.config.evaluation import MeasuringConfig
 from vggdist.config.images import ReadingConfig
-from vggdist.config.schema import MeasuringConfig, ModelConfig
+from vggdist.config.schema import ModelConfig
 from vggdist.data.augment import EvaluationView
 from vggdist.data.encoded import EncodedSource
 from vggdist.data.folder import FileStore
@@ -90,21 +91,21 @@ def damaged(tmp_path: Path, odd: list[Path]) -> Path:
 
 
 def _all(
-    model: Model, files: Any, at_once: int = 4, crops: Any = 1
+    model: Model, files: Any, at_once: int = 4, crops: Any = 1, views: Any = 1
 ) -> tuple[list[tuple[Path, np.ndarray]], list[VggdistError]]:
     failures: list[VggdistError] = []
-    measuring = MeasuringConfig(batch_size=at_once, crops=crops)
+    measuring = MeasuringConfig(batch_size=at_once, crops=crops, views=views)
     batches = predictions(model, files, measuring, ReadingConfig(), failures.append)
     return [one for batch in batches for one in batch], failures
 
 
-@pytest.mark.parametrize("crops", [1, 10])
-def test_probabilities_are_those_of_an_evaluation(model: Model, odd: list[Path], crops: int) -> None:
-    found, failures = _all(model, odd, at_once=4 * crops, crops=crops)
+@pytest.mark.parametrize(("crops", "views"), [(1, 1), (10, 1), (1, 2), (1, 6)])
+def test_probabilities_are_those_of_an_evaluation(model: Model, odd: list[Path], crops: int, views: int) -> None:
+    found, failures = _all(model, odd, at_once=4 * crops * views, crops=crops, views=views)
     assert [path for path, _ in found] == odd and not failures
     values = np.stack([row for _, row in found])
     source = EncodedSource(FileStore(odd), np.zeros(len(odd), np.int32), SPEC.class_names, 3)
-    _, expected = measure(model, EvaluationView(source, 10, 8, crops), World(), 100, ReadingConfig())
+    _, expected = measure(model, EvaluationView(source, 10, 8, crops, views), World(), 100, ReadingConfig())
     np.testing.assert_allclose(values[:, 0], expected.probability_of_true, atol=1e-6)
     np.testing.assert_allclose(values.sum(axis=1), 1)
     assert values[:, 0].std() > 0.1  # the network distinguishes the images
@@ -226,6 +227,7 @@ def test_output_that_ends_ends_the_command(
         (("a.png", "--format", "xml"), "invalid choice: 'xml'"),
         (("a.png", "--data.root", "x"), "unknown key data.root"),
         (("a.png", "--evaluation.crops", "3"), "evaluation.crops"),
+        (("a.png", "--evaluation.crops", "5", "--evaluation.views", "2"), "evaluation.views is 2; expected 1 with"),
     ],
 )
 def test_a_request_that_is_wrong_ends_with_2(

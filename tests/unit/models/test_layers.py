@@ -34,14 +34,14 @@ def test_a_small_network_counted_by_hand() -> None:
     assert rows(model, 6, channels=1, classes=3) == [
         Layer("stage1.conv1", "convolution", (2, 4, 4), parameters=9 * 2 + 2 + 2, flops=2 * 9 * 2 * 16),
         Layer("stage1.pool", "pool", (2, 2, 2)),
-        Layer("head", "flatten", (8,)),
+        Layer("head", "head", (8,)),
         Layer("hidden1", "dense", (5,), parameters=8 * 5 + 5, flops=2 * 8 * 5),
         Layer("output", "dense", (3,), parameters=5 * 3 + 3, flops=2 * 5 * 3),
     ]
 
 
 def test_the_width_divisor_divides_every_stage() -> None:
-    assert resolve_stages(ModelConfig(name="vgg11", width_divisor=8)) == ((1, 8), (1, 16), (2, 32), (2, 64), (2, 64))
+    assert resolve_stages(ModelConfig(name="vgg11", width_divisor=8)) == ((8,), (16,), (32, 32), (64, 64), (64, 64))
 
 
 def test_a_width_divisor_that_leaves_no_channel_is_refused() -> None:

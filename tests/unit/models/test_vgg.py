@@ -1,6 +1,7 @@
 """Properties of the built network."""
 
 import json
+import math
 
 import mxnet as mx
 import numpy as np
@@ -17,6 +18,10 @@ CONFIGURATIONS = {
     "padding_0": (ModelConfig(name="custom", stages=((2, 6), (1, 9)), padding=0, hidden=(16,)), 3, 17),
     "global_average": (ModelConfig(name="vgg16", head="global_average", width_divisor=32, hidden=(8,)), 3, 40),
     "grey": (ModelConfig(name="custom", stages=((1, 8), (2, 12)), hidden=(16,), dropout=0), 1, 8),
+    "global_max": (ModelConfig(name="vgg11", head="global_max", width_divisor=32, hidden=(8,), activation="gelu"), 3, 40),
+    "early_pooling": (ModelConfig(name="vgg13", early_pooling=True, batch_norm=True, width_divisor=32, hidden=()), 3, 39),
+    "widths": (ModelConfig(name="custom", widths=((4, 6), (8,)), padding=0, early_pooling=True, hidden=()), 3, 14),
+    "whitening": (ModelConfig(name="custom", stages=((2, 8),), batch_norm=True, whitening=True, hidden=()), 3, 8),
     "no_hidden": (ModelConfig(name="vgg19", width_divisor=32, hidden=(), initializer="xavier"), 3, 33),
 }
 
@@ -44,7 +49,7 @@ def test_every_block_has_the_shape_and_parameters_that_describe_states(case: str
         x = block(x)
         trainable = [p for p in block.collect_params().values() if p.grad_req != "null"]
         assert x.shape == (2, *layer.output_shape), layer.name
-        assert sum(int(np.prod(p.shape)) for p in trainable) == layer.parameters, layer.name
+        assert sum(int(np.prod(p.shape)) for p in trainable) == layer.trained, layer.name
     assert x.shape == (2, 10)
 
 
@@ -148,3 +153,45 @@ def test_dropout_draws_from_the_generators_that_are_seeded_on_a_gpu_too() -> Non
     symbol = build(ModelConfig(name="custom", stages=((1, 4),), hidden=(8, 8)))(mx.sym.var("images"))
     dropouts = [node for node in json.loads(symbol.tojson())["nodes"] if node["op"] == "Dropout"]
     assert [node["attrs"]["cudnn_off"] for node in dropouts] == ["True", "True"]
+
+
+def test_batch_normalisation_uses_the_momentum_and_epsilon_of_the_configuration() -> None:
+    model = ModelConfig(name="custom", stages=((1, 4),), batch_norm=True, norm_momentum=0.25, norm_epsilon=3.0, hidden=())
+    for onednn in (False, True):
+        network = build_vgg(model, channels=3, image_size=8, num_classes=10, seed=1, onednn=onednn)
+        block, x = network[0], images(5)
+        features = block[0](x).asnumpy()
+        mean, variance = features.mean(axis=(0, 2, 3)), features.var(axis=(0, 2, 3))
+        with mx.autograd.record():
+            y = block(x)
+        y.backward()
+        mx.nd.waitall()  # oneDNN updates the moving averages in the backward pass, unknown to the engine
+        column = (1, 4, 1, 1)
+        expected = np.maximum(0, (features - mean.reshape(column)) / np.sqrt(variance.reshape(column) + 3))
+        np.testing.assert_allclose(y.asnumpy(), expected, atol=1e-5)
+        found = {name.rsplit("norm_")[-1]: value for name, value in values(network).items()}
+        np.testing.assert_allclose(found["running_mean"], 0.75 * mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found["running_var"], 0.25 + 0.75 * variance, rtol=0.01)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+def test_early_pooling_comes_before_normalisation_and_activation(onednn: bool) -> None:
+    model = ModelConfig(name="custom", widths=((4, 6),), batch_norm=True, early_pooling=True, head="global_max", hidden=())
+    network = build_vgg(model, channels=3, image_size=8, num_classes=10, seed=1, onednn=onednn)
+    first, last, x = network[0], network[1], images(5)
+    with mx.autograd.train_mode():
+        y = last(first(x)).asnumpy()
+        pooled = mx.nd.Pooling(last[0](first(x)), kernel=(2, 2), stride=(2, 2), pool_type="max").asnumpy()
+    axes = (0, 2, 3)
+    normalised = (pooled - pooled.mean(axes, keepdims=True)) / np.sqrt(pooled.var(axes, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, np.maximum(0, normalised), atol=1e-4)
+    np.testing.assert_array_equal(network[2](mx.nd.array(y)).asnumpy(), y.max(axis=(2, 3)))
+
+
+def test_gelu_is_the_exact_one() -> None:
+    model = ModelConfig(name="custom", stages=((1, 4),), activation="gelu", hidden=())
+    network = build(model)
+    x = images(2)
+    before = network[0][0](x).asnumpy()
+    expected = before / 2 * (1 + np.vectorize(math.erf)(before / math.sqrt(2)))
+    np.testing.assert_allclose(network[0](x).asnumpy(), expected, atol=1e-5)

@@ -25,7 +25,7 @@ def workload(cap: float | None = 0, seconds: float = 0.5, threshold: float = 0, 
 
 SMALL = [
     Layer("stage1.conv1", "convolution", (1, 1, 1), parameters=10, flops=300),
-    Layer("head", "flatten", (1,)),
+    Layer("head", "head", (1,)),
     Layer("output", "dense", (1,), parameters=5, flops=100),
 ]
 

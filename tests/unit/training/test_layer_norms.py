@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vggdist.training.layer_norms import layer_norms
-from vggdist.training.optimizer import global_norm
+from vggdist.training.norms import global_norm
 
 SHAPES = {"vgg_stage1_conv1_weight": (8, 3, 3, 3), "vgg_stage1_conv1_bias": (8,), "vgg_output_weight": (2, 8)}
 

@@ -73,7 +73,7 @@ def test_the_worst_come_first_and_what_is_right_or_fills_up_is_left_out() -> Non
     assert worst[0].probability > worst[1].probability > worst[2].probability
 
 
-def test_of_several_crops_the_first_is_shown() -> None:
+def test_of_several_crops_or_views_the_first_is_shown() -> None:
     images, labels = noise(6, 8, 8, 1), np.array([0, 1])
     found = Mistakes()
     found.add(batch(np.arange(2), labels, images), scores_of(labels, np.array([0, 2]), np.array([5.0, 5.0])))

@@ -4,17 +4,30 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from tests.newton_schulz import by_definition
+from vggdist.config.errors import RequestError
 from vggdist.config.optimizers import OPTIMIZERS
 from vggdist.config.schema import OptimizerConfig
-from vggdist.training.optimizer import Optimizer, clip, global_norm, sum_of_squares
+from vggdist.training.norms import clip, global_norm, sum_of_squares
+from vggdist.training.optimizer import Optimizer
 
-SHAPES = {"conv_weight": (4, 3, 3, 3), "conv_bias": (4,), "norm_gamma": (4,), "norm_beta": (4,), "fc_weight": (5, 7)}
+SHAPES = {
+    "conv_weight": (4, 3, 3, 3),
+    "conv_bias": (4,),
+    "normed_weight": (30, 2, 3, 3),
+    "normed_norm_gamma": (30,),
+    "normed_norm_beta": (30,),
+    "fc_weight": (5, 7),
+    "vgg_output_weight": (3, 5),
+}
+WEIGHTS = {name for name in SHAPES if name.endswith("_weight")}
+MATRICES = WEIGHTS - {"vgg_output_weight"}
 RATES, SCALES = (0.1, 0.03, 0.2, 0.05), (1.0, 0.25, 2.0, 0.5)
 
 
 def momentum_rule(config, w, g, state, step, rate):
     v = state["momentum"] = config.momentum * state.get("momentum", 0) - rate * g
-    return w + (config.momentum * v - rate * g if config.name == "nag" else v)
+    return w + (config.momentum * v - rate * g if config.name in ("nag", "muon") else v)
 
 
 def adam_rule(config, w, g, state, step, rate):
@@ -24,12 +37,21 @@ def adam_rule(config, w, g, state, step, rate):
     return w - rate * m / (np.sqrt(v) + config.epsilon)
 
 
+def muon_rule(config, name, w, g, state, step, rate, decay):
+    v = state["momentum"] = config.momentum * state.get("momentum", 0) + g
+    update = by_definition((g + config.momentum * v).reshape(len(w), -1), config.muon_iterations).reshape(w.shape)
+    w = w * np.sqrt(len(w)) / np.linalg.norm(w) if name == "normed_weight" else (1 - rate * decay) * w
+    return w - rate * update
+
+
 def reference(config, name, w, g, state, step, rate):
     """One update in float64 of a parameter with the configuration's weight decay."""
     one_dimensional = not name.endswith("_weight")
     decay = 0 if one_dimensional and not config.decay_all else config.weight_decay
     if config.name == "adamw":
         return adam_rule(config, w, g, state, step, rate) - rate * decay * w
+    if config.name == "muon" and name in MATRICES:
+        return muon_rule(config, name, w, g, state, step, rate, decay)
     if config.name == "lars" and not one_dimensional:
         norms = np.linalg.norm(w), np.linalg.norm(g)
         rate *= config.lars_trust * norms[0] / (norms[1] + decay * norms[0] + config.epsilon) if all(norms) else 1
@@ -62,6 +84,8 @@ def random_arrays(seed, spread=1.0):
         ("adamw", {}),
         ("lars", {"lars_trust": 0.02}),
         ("lars", {"lars_trust": 0.02, "momentum": 0.0}),
+        ("muon", {}),
+        ("muon", {"momentum": 0.6, "muon_iterations": 3}),
     ],
 )
 def test_equals_plain_numpy_over_steps_of_changing_rate_and_scale(name, options, decay_all):
@@ -87,6 +111,7 @@ def test_equals_plain_numpy_over_steps_of_changing_rate_and_scale(name, options,
         ("sgd", {"momentum"}),
         ("nag", {"momentum"}),
         ("lars", {"momentum"}),
+        ("muon", {"momentum"}),
         ("adam", {"mean", "variance"}),
         ("adamw", {"mean", "variance"}),
     ],
@@ -106,7 +131,7 @@ def test_sgd_without_momentum_has_no_state():
     assert Optimizer(OptimizerConfig(name="sgd", momentum=0.0), make_parameters(random_arrays(0))).states == {}
 
 
-@pytest.mark.parametrize("name", ["sgd", "nag", "adam", "adamw", "lars"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_run_resumed_from_its_states_is_bit_for_bit_the_same_run(name):
     def run(optimizer, steps):
         for step in steps:
@@ -129,7 +154,57 @@ def test_biases_and_batch_norm_do_not_decay_and_weights_do():
     parameters = make_parameters(values)
     zeros = {name: mx.nd.zeros(shape) for name, shape in SHAPES.items()}
     Optimizer(OptimizerConfig(weight_decay=0.5), parameters).update(zeros, 0, 0.1)
-    assert {name for name, p in parameters.items() if (p.data().asnumpy() != 1).any()} == {"conv_weight", "fc_weight"}
+    assert {name for name, p in parameters.items() if (p.data().asnumpy() != 1).any()} == WEIGHTS
+
+
+def test_muon_changes_the_norm_of_a_weight_only_before_batch_normalisation_and_decays_only_the_others():
+    parameters = make_parameters({name: np.full(shape, 3.0) for name, shape in SHAPES.items()})
+    zeros = {name: mx.nd.zeros(shape) for name, shape in SHAPES.items()}
+    Optimizer(OptimizerConfig(name="muon", weight_decay=0.5), parameters).update(zeros, 0, 0.1)
+    found = {name: p.data().asnumpy() for name, p in parameters.items()}
+    assert np.linalg.norm(found.pop("normed_weight")) == pytest.approx(np.sqrt(30))
+    for name in ("conv_weight", "fc_weight"):
+        np.testing.assert_allclose(found.pop(name), 3 * (1 - 0.1 * 0.5), rtol=1e-6)
+    np.testing.assert_allclose(found.pop("vgg_output_weight"), 3 - 1.9 * 0.1 * 0.5 * 3, rtol=1e-6)  # coupled, as by nag
+    assert all((value == 3).all() for value in found.values())
+
+
+def test_muon_s_momentum_is_of_the_true_gradient_so_a_loss_scale_may_change():
+    scaled, plain = (Optimizer(OptimizerConfig(name="muon"), make_parameters(random_arrays(9))) for _ in range(2))
+    for step, scale in enumerate((1.0, 2.0**-10, 2.0**3)):
+        gradients = random_arrays(step)
+        plain.update({key: mx.nd.array(value) for key, value in gradients.items()}, step, 0.1)
+        scaled.update({key: mx.nd.array(value / scale) for key, value in gradients.items()}, step, 0.1, scale)
+    for key, parameter in plain.parameters.items():
+        assert (parameter.data().asnumpy() == scaled.parameters[key].data().asnumpy()).all(), key
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_group_has_factors_of_learning_rate_and_weight_decay(name):
+    config = {"name": name, "weight_decay": 0.1}
+    groups = (("*_gamma", 3.0, 0.5), ("fc_*", 0.0, 1.0), ("normed_weight", 0.0, 0.0), ("conv_weight", 2.0, 0.0))
+    factors = {"conv_weight": (0.5 * 2, 0), "normed_norm_gamma": (3, 0.05)}  # of the rate, and the decay itself
+    grouped = Optimizer(
+        OptimizerConfig(**config, groups=groups, backbone_rate=0.5), make_parameters(random_arrays(0)), ["conv_weight"]
+    )
+    gradients = {key: mx.nd.array(value) for key, value in random_arrays(1).items()}
+    for step in range(2):
+        grouped.update(gradients, step, 0.1)
+    for key, value in random_arrays(0).items():
+        found = grouped.parameters[key].data().asnumpy()
+        if key in ("fc_weight", "normed_weight"):
+            assert (found == np.float32(value)).all(), key
+            continue
+        rate, decay = factors.get(key, (1, 0.1 if key in WEIGHTS else 0))
+        alone = Optimizer(OptimizerConfig(name=name, weight_decay=decay, decay_all=True), make_parameters({key: value}))
+        for step in range(2):
+            alone.update(gradients, step, 0.1 * rate)
+        np.testing.assert_allclose(found, alone.parameters[key].data().asnumpy(), rtol=1e-6, err_msg=key)
+
+
+def test_a_group_without_a_parameter_is_refused():
+    with pytest.raises(RequestError, match=r"optimizer\.groups: no trained parameter matches 'head_\*'; .* conv_weight"):
+        Optimizer(OptimizerConfig(groups=(("head_*", 1.0, 1.0),)), make_parameters(random_arrays(0)))
 
 
 @pytest.mark.parametrize("weight, gradient", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
@@ -145,7 +220,7 @@ def test_a_missing_gradient_is_named():
         Optimizer(OptimizerConfig(), make_parameters(random_arrays(0))).update({}, 0, 0.1)
 
 
-@pytest.mark.parametrize("name", ["sgd", "nag", "adam", "adamw", "lars"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_and_clip_never_wait_for_the_device(name, monkeypatch):
     optimizer = Optimizer(OptimizerConfig(name=name), make_parameters(random_arrays(0)))
     gradients = {key: mx.nd.array(value) for key, value in random_arrays(1).items()}

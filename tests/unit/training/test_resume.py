@@ -88,13 +88,19 @@ def test_paths_and_rates_may_change_between_two_parts_of_a_run(caplog: pytest.Lo
         data=DataConfig(root="/elsewhere"),
         model=replace(_MODEL, dropout=0.1),
         train=TrainConfig(epochs=7),
-        augment=AugmentConfig(mixup=0.2),
-        evaluation=EvaluationConfig(crops=10),
+        augment=AugmentConfig(mixup=0.2, pad_crop=2, pad_mode="reflect", flip="alternating"),
+        evaluation=EvaluationConfig(views=6),
     )
     with caplog.at_level(logging.INFO):
         assert continued(state_of(small()), state_of(changed)).step == 7
-    for line in ("model.dropout: 0.5 before, 0.1 from step 7 on", "augment.mixup: 0.0 before, 0.2 from step 7 on"):
-        assert line in caplog.text
+    for line in (
+        "model.dropout: 0.5 before, 0.1",
+        "augment.mixup: 0.0 before, 0.2",
+        "augment.pad_mode: 'constant' before, 'reflect'",
+        "augment.flip: false before, 'alternating'",
+        "evaluation.views: 1 before, 6",
+    ):
+        assert f"{line} from step 7 on" in caplog.text
     assert "data.root" not in caplog.text and "train.epochs" in caplog.text
 
 

@@ -58,7 +58,16 @@ def overflow(training: Training, monkeypatch: pytest.MonkeyPatch, value: float) 
     monkeypatch.setattr(training.step, "_reduction", reduce)
 
 
-@pytest.mark.parametrize("how", [[], ["--train.accumulation", "2"], ["--train.factors", "always", "--optimizer.name", "lars"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        [],
+        ["--train.accumulation", "2"],
+        ["--train.factors", "always", "--optimizer.name", "lars"],
+        ["--train.factors", "always", "--optimizer.name", "muon"],
+    ],
+    ids=" ".join,
+)
 def test_a_scale_that_is_a_power_of_two_changes_no_bit(how: list[str]) -> None:
     runs = [prepared(*how, "--train.loss_scale", scale) for scale in ("null", "65536", "dynamic")]
     norms = [[step(run, number).gradient_norm.asscalar() for number in range(5)] for run in runs]  # type: ignore[union-attr]
