@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 _POOL = {
-    "launch": ("bad_input", "bench", "train"),
+    "launch": ("bad_input", "bench", "doctor", "imagenet", "seeds", "train"),
     "ranks": ("decoded", "differences", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world"),
 }
 _GROUPS = {

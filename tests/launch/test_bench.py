@@ -126,7 +126,8 @@ def test_scaling_is_started_once(tmp_path: Path) -> None:
 
 def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_each(tmp_path: Path) -> None:
     mine = {"HOROVOD_CYCLE_TIME": "1", "HOROVOD_FUSION_THRESHOLD": "0", "OMP_NUM_THREADS": "1"}
-    flags = ["--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo", "--world.preset", "none"]
+    launcher = " ".join(command_line("horovodrun --gloo", 2)[:-3])  # without -np
+    flags = ["--bench.repeats", "1", "--bench.launcher", launcher, "--world.preset", "none"]
     flags += ["--train.bucket_cap_mb", ".inf"]
     done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
     assert done.code == 0 and "no setting is faster beyond the spread" in done.output, done.output

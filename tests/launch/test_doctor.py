@@ -10,6 +10,7 @@ import pytest
 
 from tests.launch.test_scripts import DOCUMENTED
 from tests.launching import run
+from tests.rank_pool import command
 
 
 def test_the_page_on_clusters_has_the_commands_that_are_tried_here() -> None:
@@ -32,12 +33,12 @@ def test_a_sound_place_is_reported_once_with_its_ranks(launcher: str, tmp_path: 
 
 def test_a_place_where_a_run_would_fail_shows_in_the_exit_code(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finished = run("horovodrun --gloo", 2, ["-m", "vggdist.doctor", "--run.directory", "file"], tmp_path)
+    finished = command("horovodrun --gloo", 2, "doctor", tmp_path, "--run.directory", "file")
     assert finished.code == 1 and "a run would fail here: file cannot be written" in finished.output, finished.output
 
 
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
-    finished = run("python", 1, ["-m", "vggdist.doctor", "--run.devise", "gpu"], tmp_path)
+    finished = command("python", 1, "doctor", tmp_path, "--run.devise", "gpu")
     assert finished.code == 2 and "unknown key run.devise; did you mean run.device?" in finished.output
 
 

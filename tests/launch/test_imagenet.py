@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import result_of, train
+from tests.launching import result_of
+from tests.rank_pool import train
 from vggdist import prepare
 
 _CONFIGS = Path(__file__).parents[2] / "configs" / "imagenet"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.launching import Finished, result_of, run, train
+from tests.launching import Finished, result_of, run
+from tests.rank_pool import train
 
 _SEEDS = Path(__file__).parents[2] / "configs" / "seeds"
 _BATCH = 4  # a whole one takes a minute and, with VGG-16, gigabytes
