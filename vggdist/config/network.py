@@ -48,9 +48,9 @@ class ModelConfig:
     """Widths of the fully connected hidden layers; an empty list: none."""
     dropout: float = 0.5
     """Dropout probability of the fully connected hidden layers; 0: no dropout."""
-    initializer: Literal["xavier", "he"] = "he"
+    initializer: Literal["xavier", "he", "dirac"] = "he"
     """Weight initialiser. xavier: uniform with variance model.magnitude / (3 fan_avg) as in MXNet. he: normal with variance 2
-    / fan_in."""
+    / fan_in. dirac: as he, but each convolution copies its input channels to its first output channels."""
     magnitude: float = 3.0
     """Magnitude of the Xavier initialiser."""
     pretrained: PathText | None = None

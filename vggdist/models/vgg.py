@@ -107,7 +107,22 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
     """
     if model.initializer == "he":
         return mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
+    if model.initializer == "dirac":
+        return _Dirac(rnd_type="gaussian", factor_type="in", magnitude=2)
     return mx.init.Xavier(rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
+
+
+class _Dirac(mx.init.Xavier):
+    """Xavier's initialiser, and convolutions whose first filters copy the input channels."""
+
+    def _init_weight(self, name: str, arr: mx.nd.NDArray) -> None:
+        super()._init_weight(name, arr)
+        if arr.ndim == 4:
+            values = arr.asnumpy()
+            count = min(values.shape[:2])
+            values[:count] = 0
+            values[range(count), range(count), 1, 1] = 1
+            arr[:] = values
 
 
 def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridBlock:

@@ -1,5 +1,6 @@
 """Properties of the built network."""
 
+import dataclasses
 import json
 import math
 
@@ -195,3 +196,14 @@ def test_gelu_is_the_exact_one() -> None:
     before = network[0][0](x).asnumpy()
     expected = before / 2 * (1 + np.vectorize(math.erf)(before / math.sqrt(2)))
     np.testing.assert_allclose(network[0](x).asnumpy(), expected, atol=1e-5)
+
+
+def test_dirac_copies_the_input_channels() -> None:
+    model = ModelConfig(name="custom", widths=((4, 6, 3),), initializer="dirac", hidden=())
+    network = build(model)
+    he = build(dataclasses.replace(model, initializer="he"))
+    for index, (inputs, outputs) in enumerate([(3, 4), (4, 6), (6, 3)]):
+        convolution, count, x = network[index][0], min(inputs, outputs), images(2, inputs)
+        np.testing.assert_array_equal(convolution(x).asnumpy()[:, :count], x.asnumpy()[:, :count])
+        others = (block[index][0].weight.data().asnumpy()[count:] for block in (network, he))
+        np.testing.assert_array_equal(*others)
