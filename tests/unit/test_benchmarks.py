@@ -15,6 +15,7 @@ import measure
 import network
 import psutil
 import pytest
+import results
 import run
 import tutorial
 from measure import Program, ProgramFailed
@@ -191,6 +192,25 @@ def test_the_time_of_ours_is_a_multiple_of_the_tutorial_s() -> None:
     rows = tutorial.table(speeds, losses, 20).splitlines()
     assert rows[2].startswith("loss 21 to 40") and rows[2].endswith("1.25 (1 to 1.5)")
     assert rows[-1].split(maxsplit=4)[4] == "0.4167 (0.3333 to 0.5)"
+
+
+def test_the_training_accuracy_of_an_epoch_is_the_mean_over_its_steps() -> None:
+    key = "train/top1(%)"
+    lines = [{"step": 6, "epoch": 0.6, key: 10.0}, {"step": 10, "epoch": 1.0, key: 20.0}, {"step": 10, "epoch": 1.0}]
+    assert results.measured(key, [*lines, {"step": 15, "epoch": 1.5, key: 40.0}]) == {1: 14.0, 2: 40.0}
+
+
+def test_each_picture_of_the_results_has_its_metrics_and_the_published_ones() -> None:
+    for picture in results.RESULTS.glob("*.svg"):
+        metrics = [key for line in map(json.loads, picture.with_suffix(".jsonl").open()) for key in line]
+        assert results.published()[picture.stem].keys() <= {*metrics}
+
+
+@pytest.mark.parametrize("name", results.published())
+def test_published_figures_are_those_of_a_configuration(name: str) -> None:
+    header = (results.RESULTS.parents[1] / "configs" / "seeds" / f"{name}.yaml").read_text().partition("run:")[0]
+    for curve in results.published()[name].values():
+        assert all(f"{value:g}" in header or str(value) in header for value in curve.values())
 
 
 def setup(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Setup:
