@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from measure import WARMUP, Program, ProgramFailed, in_words, machine, ours, take_turns
 
@@ -86,17 +87,23 @@ def programs(steps: int, pytorch: Path) -> dict[str, Program]:
 
 
 def printed_speed(folder: Path, layers: Sequence[Layer] = VGG11) -> float:
-    """Images per second in the line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network.
+    """Images per second in the line of JSON that a program of ``peers/`` prints; see :func:`printed`."""
+    return float(printed(folder, layers)["images_per_s"])
+
+
+def printed(folder: Path, layers: Sequence[Layer]) -> dict[str, Any]:
+    """The line of JSON that a program of ``peers/`` prints; ``ValueError`` for another network.
 
     Args:
         layers: of the network that the program has to train.
     """
     output = (folder / "output.txt").read_text()
+    line: dict[str, Any]
     line, _ = json.JSONDecoder().raw_decode(output, output.index('{"images_per_s"'))  # mpirun adds tags around it
     expected = sum(layer.parameters for layer in layers)
     if line["parameters"] != expected:
         raise ValueError(f"it trained {line['parameters']} parameters instead of {expected}")
-    return float(line["images_per_s"])
+    return line
 
 
 def table(speeds: Mapping[str, Series]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_sample_image
@@ -62,3 +64,14 @@ def content_digest(data: DataSet) -> str:
         assert isinstance(source, ArraySource)
         found.update(source.images.tobytes() + source.labels.tobytes())
     return found.hexdigest()
+
+
+def write_fashion_mnist(root: Path, train_images: int) -> None:
+    """Noise in the files of Fashion-MNIST; the test set has eight images."""
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for part, count in (("train", train_images), ("t10k", 8)):
+        images, labels = random.integers(0, 256, (count, 28, 28), np.uint8), random.integers(0, 10, count, np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            content = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+            (root / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))

@@ -44,7 +44,7 @@ def train(config: Config, data: InputData | None = None, on_report: OnReport | N
         data: images to train on instead of the data set ``config.data.name``: one part, of which a share is held out, or parts
             by name, ``train``, ``test`` and optionally ``validation``. A part is a pair of arrays, ``(N, H, W, C)`` or
             ``(N, H, W) uint8`` images and ``(N,)`` labels from 0 on, or a :class:`~vggdist.data.arrays.Source`. They are
-            normalised by their own mean and deviation (``augment.normalize computed``) unless that is ``none``.
+            normalised by their own mean and deviation (``augment.normalize computed``) unless that is ``none`` or ``raw``.
         on_report: called on rank 0 with step, epoch and metrics of each report and evaluation.
 
     Raises:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import run as comparison
 
+from tests.images import write_fashion_mnist
 from tests.launching import run
 
 PEERS = comparison.HERE / "peers"
@@ -19,3 +21,14 @@ def test_a_peer_prints_its_speed(launcher: str, size: int, script: str, tmp_path
     done = run(launcher, size, [str(PEERS / script), "--batch-size", "4", "--warmup", "1", "--steps", "2"], tmp_path)
     (tmp_path / "output.txt").write_text(done.output)
     assert done.code == 0 and comparison.printed_speed(tmp_path) > 0, done.output
+
+
+def test_the_tutorial_and_ours_report_the_loss_of_the_same_steps(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path / "images", 8)
+    script = [str(comparison.HERE / "tutorial.py"), "--root", "images", "--steps", "2", "--every", "1", "--repeats", "1"]
+    small = ["--data.image_size", "32", "--train.global_batch_size", "4"]
+    done = run("python", 1, [*script, "--json", "figures.json", *small], tmp_path)
+    assert done.code == 0, done.output
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [len(figures[name]["loss"]) for name in ("ours", "tutorial")] == [2, 2]
+    assert [row.split()[:2] for row in done.output.splitlines()[-4:-2]] == [["loss", "1"], ["loss", "2"]]

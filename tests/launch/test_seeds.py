@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.images import write_fashion_mnist
 from tests.launching import Finished, result_of, run
 from tests.rank_pool import train
 
@@ -41,16 +42,6 @@ def _write_cifar10(root: Path) -> None:
     (folder / "batches.meta.txt").write_text("".join(f"class{label}\n" for label in range(10)))
 
 
-def _write_fashion(root: Path, train_images: int) -> None:
-    root.mkdir()
-    random = np.random.default_rng(0)
-    for part, count in (("train", train_images), ("t10k", 8)):
-        images, labels = random.integers(0, 256, (count, 28, 28), np.uint8), random.integers(0, 10, count, np.uint8)
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            content = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
-            (root / f"{part}-{kind}-ubyte").write_bytes(content)
-
-
 def _train_one_step(file: Path, cwd: Path) -> Finished:
     asked = yaml.safe_load(file.read_text())
     flags = ["--config", str(file), "--data.root", "images", "--train.steps", "1"]
@@ -59,7 +50,7 @@ def _train_one_step(file: Path, cwd: Path) -> Finished:
         _write_cifar10(cwd / "images")
         (cwd / "short.py").write_text(_TRAIN_ON_SHORT_FILES)
         return run("python", 1, ["short.py", *flags], cwd)
-    _write_fashion(cwd / "images", _BATCH)
+    write_fashion_mnist(cwd / "images", _BATCH)
     return train("python", 1, cwd, *flags)
 
 

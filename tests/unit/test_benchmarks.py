@@ -15,7 +15,9 @@ import measure
 import network
 import psutil
 import pytest
+import results
 import run
+import tutorial
 from measure import Program, ProgramFailed
 from start import seconds_to_first_step
 
@@ -146,6 +148,69 @@ def test_what_cannot_be_compared_is_refused(
 def test_a_start_that_fails_is_no_start() -> None:
     with pytest.raises(ProgramFailed, match="(?s)made no step.*not today"):
         seconds_to_first_step((sys.executable, "-c", "print('not today')"))
+
+
+def test_ours_and_the_tutorial_are_asked_for_the_same_training() -> None:
+    flags = ["--config", str(tutorial.CONFIG), "--data.root", "/data"]
+    config = load("train", flags)
+    command = tutorial.ours(config, flags, [], 4, 2, 7).command
+    asked = load("train", command[command.index("vggdist.train") + 1 :])
+    assert (asked.model, asked.data, asked.optimizer, asked.augment) == (
+        config.model,
+        config.data,
+        config.optimizer,
+        config.augment,
+    )
+    assert (asked.train.global_batch_size, asked.train.steps, asked.run.log_every, asked.run.seed) == (128, 4, 2, 7)
+    theirs = tutorial.theirs(config, [], 4, 2, 7).command[2:]
+    values = dict(zip(theirs[::2], theirs[1::2]))
+    assert values == {
+        **{"--root": "/data", "--image-size": "224", "--batch-size": "128", "--learning-rate": "0.05"},
+        **{"--divisor": "4", "--steps": "4", "--every": "2", "--seed": "7"},
+    }
+
+
+@pytest.mark.parametrize(("steps", "fails"), [([2, 4], False), ([2, 3, 4], True), ([2], True)])
+def test_losses_of_other_steps_are_not_compared(steps: list[int], fails: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "seed"
+    folder.mkdir(parents=True)
+    lines = [{"step": step, "train/loss": step / 2, "throughput/images_per_s": 9.0} for step in steps]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"step": 4, "eval/loss": 1.0}]))
+    curves: list[list[float]] = []
+    flags = ["--config", str(tutorial.CONFIG)]
+    read = tutorial.ours(load("train", flags), flags, curves, 4, 2, 0).speed
+    if fails:
+        with pytest.raises(ValueError, match=f"at steps {', '.join(map(str, steps))}"):
+            read(tmp_path)
+    else:
+        assert read(tmp_path) == 9.0 and curves == [[1.0, 2.0]]
+
+
+def test_the_time_of_ours_is_a_multiple_of_the_tutorial_s() -> None:
+    speeds = {"ours": Series([200.0, 90.0]), "tutorial": Series([100.0, 30.0])}
+    losses = {name: [Series([2.0, 2.5]), Series([1.0, 1.5])] for name in speeds}
+    rows = tutorial.table(speeds, losses, 20).splitlines()
+    assert rows[2].startswith("loss 21 to 40") and rows[2].endswith("1.25 (1 to 1.5)")
+    assert rows[-1].split(maxsplit=4)[4] == "0.4167 (0.3333 to 0.5)"
+
+
+def test_the_training_accuracy_of_an_epoch_is_the_mean_over_its_steps() -> None:
+    key = "train/top1(%)"
+    lines = [{"step": 6, "epoch": 0.6, key: 10.0}, {"step": 10, "epoch": 1.0, key: 20.0}, {"step": 10, "epoch": 1.0}]
+    assert results.measured(key, [*lines, {"step": 15, "epoch": 1.5, key: 40.0}]) == {1: 14.0, 2: 40.0}
+
+
+def test_each_picture_of_the_results_has_its_metrics_and_the_published_ones() -> None:
+    for picture in results.RESULTS.glob("*.svg"):
+        metrics = [key for line in map(json.loads, picture.with_suffix(".jsonl").open()) for key in line]
+        assert results.published()[picture.stem].keys() <= {*metrics}
+
+
+@pytest.mark.parametrize("name", results.published())
+def test_published_figures_are_those_of_a_configuration(name: str) -> None:
+    header = (results.RESULTS.parents[1] / "configs" / "seeds" / f"{name}.yaml").read_text().partition("run:")[0]
+    for curve in results.published()[name].values():
+        assert all(f"{value:g}" in header or str(value) in header for value in curve.values())
 
 
 def setup(network_name: str = "vgg16", gbit: float | None = 1.0) -> network.Setup:

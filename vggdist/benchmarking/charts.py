@@ -18,7 +18,7 @@ MARKERS = ("o", "s")
 
 def step(measured: Mapping[str, Any]) -> Figure:
     """Bare step and training, and the shares of each rank's time."""
-    figure, (rates, shares) = _panels(2)
+    figure, (rates, shares) = panels(2)
     for place, name in enumerate(("bare", "training")):
         series = measured[name]
         rates.bar(place, series["median"], yerr=_error_bars([series]), color=PLAIN, capsize=8, width=0.6)
@@ -33,7 +33,7 @@ def step(measured: Mapping[str, Any]) -> Figure:
 
 def input(measured: Mapping[str, Any]) -> Figure:
     """Throughput against threads, and the throughput in proportion to the first."""
-    figure, (panel,) = _panels(1)
+    figure, (panel,) = panels(1)
     threads = [row["threads"] for row in measured["threads"]]
     series = [row["images_per_s"] for row in measured["threads"]]
     _line(panel, 0, threads, series, "measured")
@@ -49,7 +49,7 @@ def input(measured: Mapping[str, Any]) -> Figure:
 
 def scaling(measured: Mapping[str, Any]) -> Figure:
     """Throughput and efficiency against ranks, and the shares of each rank's time."""
-    figure, (rates, efficiencies, shares) = _panels(3)
+    figure, (rates, efficiencies, shares) = panels(3)
     for place, mode in enumerate(("weak", "strong")):
         ranks = [row["ranks"] for row in measured[mode]]
         label = f"{mode}: {measured[mode][0]['global_batch_size'] // ranks[0]} samples a rank"
@@ -81,7 +81,7 @@ def scaling(measured: Mapping[str, Any]) -> Figure:
 
 def allreduce(measured: Mapping[str, Any]) -> Figure:
     """Time against bytes, on logarithmic axes."""
-    figure, (panel,) = _panels(1)
+    figure, (panel,) = panels(1)
     sizes = [row["bytes"] for row in measured["sizes"]]
     for place, way in enumerate(reduction_ways(measured)):
         series = [row[way] for row in measured["sizes"]]
@@ -97,7 +97,7 @@ def allreduce(measured: Mapping[str, Any]) -> Figure:
 
 def profile(measured: Mapping[str, Any]) -> Figure:
     """The operators with the longest times."""
-    figure, (panel,) = _panels(1)
+    figure, (panel,) = panels(1)
     times = longest(measured)
     panel.barh(list(times), list(times.values()), color=PLAIN)
     panel.invert_yaxis()
@@ -107,7 +107,8 @@ def profile(measured: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _panels(columns: int) -> tuple[Figure, Sequence[Axes]]:
+def panels(columns: int) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with axes side by side."""
     figure = Figure(figsize=(1.5 + 4.5 * columns, 4.5), layout="constrained")
     panels = figure.subplots(1, columns, squeeze=False)[0]
     for panel in panels:

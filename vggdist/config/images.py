@@ -128,10 +128,10 @@ class AugmentConfig:
     cutmix: float = 0.0
     """CutMix: alpha of the Beta(alpha, alpha) distribution of the image fraction that is kept (Yun et al. 2019). 0: off. With
     augment.mixup as well, one of the two is chosen for each sample with probability 1/2."""
-    normalize: Literal["published", "computed", "none"] = "published"
+    normalize: Literal["published", "computed", "none", "raw"] = "published"
     """Mean and standard deviation by which each channel is normalised. published: the data set's published values (ImageNet's
-    for folder and records, 0.5 for synthetic). computed: those of the training set. none: pixel values from 0 to 1. With
-    model.pretrained, the normalisation of the pretrained weights is used instead."""
+    for folder and records, 0.5 for synthetic). computed: those of the training set. none: pixel values from 0 to 1. raw:
+    pixel values from 0 to 255. With model.pretrained, the normalisation of the pretrained weights is used instead."""
 
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")

@@ -146,4 +146,5 @@ def _normalization(config: Config, data: DataSet, world: World) -> tuple[tuple[f
     if config.augment.normalize == "computed":
         counts = world.sum(world.together(lambda: value_counts(data.train, world.rank, world.size)))
         return world.together(lambda: statistics(counts))
-    return (0.0,) * data.train.channels, (1.0,) * data.train.channels
+    std = 1 / 255 if config.augment.normalize == "raw" else 1.0  # on a scale from 0 to 1
+    return (0.0,) * data.train.channels, (std,) * data.train.channels
