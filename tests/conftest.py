@@ -1,4 +1,4 @@
-"""How pytest-xdist distributes the tests (``pytest -n 4``): those of a group run in one worker, one after the other.
+"""How pytest-xdist distributes the tests (``pytest -n 3``): those of a group run in one worker, one after the other.
 
 xdist's own groups (``--dist loadgroup``) have no effect with pytest 9.2, whose node ids xdist 3.8 cannot change.
 """
