@@ -8,11 +8,13 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.launch.test_train import require_complete
 from tests.launching import Finished, Running, command_line, execute, result_of
+from vggdist.environment.cores import parse_cpu_list
 
 PROJECT = Path(__file__).parents[2]
 LAUNCH = PROJECT / "launch"
@@ -43,11 +45,21 @@ def test_a_command_of_the_page_on_clusters_runs(command: str, tmp_path: Path) ->
         command_line("mpirun", 2)  # skips where there is none
     for name in ("launch", "configs"):
         (tmp_path / name).symlink_to(PROJECT / name)
-    finished = script("bash", "-c", " ".join([command, *STEPS]), cwd=tmp_path)
+    finished = script("bash", "-c", " ".join([command, *STEPS]), cwd=tmp_path, HOROVOD_CYCLE_TIME="3")
     assert finished.code == 0, finished.output
     result = result_of(tmp_path)
+    require_environment(result["environment"], finished.output)
     assert (result["world_size"], result["controller"]) == (2, "MPI" if "mpi" in command else "Gloo")
     require_complete(tmp_path / "runs" / "quickstart")
+
+
+def require_environment(reported: dict[str, Any], output: str) -> None:
+    """Check that variables and the cores of two ranks are reported, in the log once."""
+    assert output.count("environment: preset cpu, OMP_NUM_THREADS 1, ") == 1, output
+    assert (reported["preset"], reported["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
+    cores, present = [parse_cpu_list(text) for text in reported["cores"]], os.sched_getaffinity(0)
+    assert len(cores) == 2 and cores[0] | cores[1] == present
+    assert len(present) % 2 == 1 or not cores[0] & cores[1]
 
 
 def test_mpirun_takes_hosts_from_a_file(tmp_path: Path) -> None:

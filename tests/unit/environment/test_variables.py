@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import result_of, train
 from vggdist.config.errors import RequestError
 from vggdist.config.load import load
 from vggdist.config.schema import Config
 from vggdist.environment import gpus, variables
-from vggdist.environment.cores import Cores, parse_cpu_list
+from vggdist.environment.cores import Cores
 from vggdist.environment.presets import NAMES, PRESETS, RECORDED, RankContext
 from vggdist.launcher.topology import Topology
 
@@ -169,17 +167,3 @@ def test_a_library_reads_the_variable(name: str) -> None:
     (path,) = Path(found.origin).parent.glob(library)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         assert content.find(f"\0{name}\0".encode()) >= 0
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) % 2 == 1, reason="the cores cannot be divided by two")
-def test_a_run_reports_the_variables_and_each_rank_s_cores(tmp_path: Path) -> None:
-    flags = ["--config", "quick.yaml", "--data.name", "synthetic", "--model.width_divisor", "8"]
-    (tmp_path / "quick.yaml").write_text(
-        "train: {steps: 1}\nmodel: {hidden: []}\ndata: {image_size: 32, synthetic_samples: 64}\n"
-    )
-    done = train("horovodrun --gloo", 2, tmp_path, *flags, HOROVOD_CYCLE_TIME="3")
-    reported = result_of(tmp_path, "quick")["environment"]
-    assert done.code == 0 and done.output.count("environment: preset cpu, OMP_NUM_THREADS 1, ") == 1, done.output
-    assert (reported["preset"], reported["HOROVOD_CYCLE_TIME"]) == ("cpu", "3")
-    cores = [parse_cpu_list(text) for text in reported["cores"]]
-    assert len(cores) == 2 and cores[0] | cores[1] == os.sched_getaffinity(0) and not cores[0] & cores[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def images(size: int) -> mx.nd.NDArray:
     return mx.nd.array(np.random.default_rng(0).normal(size=(2, 3, size, size)))
 
 
+@functools.cache
 def zoo_network(name: str, size: int) -> mx.gluon.HybridBlock:
     """A zoo network in which no parameter has its initial value."""
     network = getattr(vision, name)(classes=len(NAMES))
