@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.images import noise
 from tests.launching import HAS_BFLOAT16, result_of, run
+from vggdist.checkpoints.trained import read
+from vggdist.config.inference import place
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -33,4 +36,7 @@ def test_a_recipe_trains(name: str, run_name: str, tmp_path: Path) -> None:
     assert finished.code == 0, finished.output
     result = result_of(tmp_path, run_name)
     assert result["step"] == 4
+    if name == "cifar10_fast":  # the first layer whitens, and is not trained: its filters are still pairs of opposites
+        weight = read(place(str(tmp_path / "runs" / run_name), "latest")).parameters["parameter/vgg_stage1_conv1_weight"]
+        np.testing.assert_array_equal(weight[16:], -weight[:16])
     assert all(math.isfinite(result["metrics"][name]) for name in ("train/loss", "eval/loss", "eval/top1(%)"))

@@ -189,9 +189,7 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     logger.info("%s", summary_table(spec.layers(), sent))
     world.together(lambda: use_precision(config.train.precision, device))
     onednn = runs_on_onednn(config.train.precision, device)
-    # A convolution as a matrix product is built for one size of image.
-    samples = 0 if config.augment.progressive else plan.batch_size // config.train.accumulation
-    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=samples)
+    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
 
 
 def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:

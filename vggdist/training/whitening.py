@@ -12,14 +12,14 @@ from vggdist.data.augment import EvaluationView
 from vggdist.models.layers import NETWORK_PREFIX
 from vggdist.models.model import Model
 
-_IMAGES, _EPSILON = 5000, 5e-4  # Jordan 2024, section 3.2
+_PIXELS, _EPSILON = 5000 * 32**2, 5e-4  # Jordan 2024, section 3.2: 5,000 images of CIFAR-10
 _WEIGHT = f"{NETWORK_PREFIX}stage1_conv1_weight"
 
 
 def whiten(model: Model, view: EvaluationView, world: World) -> None:
     """Set the first convolution on rank 0, if the network has model.whitening; every rank must call this.
 
-    The covariance is that of up to 5,000 images of the view, evenly spaced.
+    The covariance is that of evenly spaced images of the view: 5,000 of 32 px, and fewer if they are larger.
 
     Raises:
         RequestError: on every rank, when an image cannot be read.
@@ -28,7 +28,8 @@ def whiten(model: Model, view: EvaluationView, world: World) -> None:
 
     def compute() -> None:
         if model.spec.architecture.whitening and world.is_root:
-            samples = np.unique(np.linspace(0, len(view) - 1, min(len(view), _IMAGES)).astype(np.int64))
+            count = min(len(view), max(1, _PIXELS // model.spec.image_size**2))
+            samples = np.linspace(0, len(view) - 1, count).astype(np.int64)
             images = view.batch(samples, np.ones(len(samples), np.float32)).images
             pixels = model.inputs(mx.nd.array(images, ctx=model.device, dtype="uint8")).asnumpy()
             weight.set_data(mx.nd.array(whitened(weight.data().asnumpy(), pixels), ctx=model.device))
