@@ -3,6 +3,9 @@
 # 1 for every failure. It repeats the message of train below the traceback that horovodrun prints.
 set -euo pipefail
 
+# mpirun, also below horovodrun: after Ctrl-C, or when a job fails, the ranks have twice this number of seconds to save (default 1).
+export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-10}
+
 start() {
     local outcome job code=0
     outcome=$(mktemp)

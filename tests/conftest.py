@@ -1,4 +1,4 @@
-"""How pytest-xdist distributes the tests (``pytest -n 3``): those of a group run in one worker, one after the other.
+"""How pytest-xdist distributes the tests (``pytest -n 4``): those of a group run in one worker, one after the other.
 
 xdist's own groups (``--dist loadgroup``) have no effect with pytest 9.2, whose node ids xdist 3.8 cannot change.
 """
@@ -18,8 +18,9 @@ _POOL = {
     "launch": ("bad_input", "bench", "doctor", "imagenet", "seeds", "train"),
     "ranks": ("decoded", "differences", "equality", "evaluation", "host", "parts", "pretrained", "resume", "world"),
 }
+_POOL_FILES = {f"tests/{folder}/test_{name}.py": f"rank pool of {folder}" for folder, names in _POOL.items() for name in names}
 _GROUPS = {
-    **{f"tests/{folder}/test_{name}.py": "rank pool" for folder, names in _POOL.items() for name in names},
+    **_POOL_FILES,
     "tests/launch/test_slurm.py": "SLURM",  # one cluster
     "tests/launch/test_network.py": "two hosts",
     "tests/test_readme.py": "README",  # each command uses what the one before has made
@@ -29,8 +30,12 @@ _UNIT = "tests/unit/"
 
 def group_of(test: str) -> str:
     """The group of a test, by its node id; most tests that start processes are groups of their own."""
-    file = test.partition("::")[0]
+    file = _file(test)
     return file if file.startswith(_UNIT) else _GROUPS.get(file, test)
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,5 +54,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Ends the ranks of pools that the next test does not need."""
-    if group_of(item.nodeid) == "rank pool":
-        rank_pool.close_all(keep_small=nextitem is not None and group_of(nextitem.nodeid) == "rank pool")
+    if _file(item.nodeid) in _POOL_FILES:
+        rank_pool.close_all(keep_small=nextitem is not None and _file(nextitem.nodeid) in _POOL_FILES)

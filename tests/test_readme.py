@@ -19,7 +19,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 
 def test_the_first_command_is_the_main_job_and_ci_runs_the_second() -> None:
     install = "python3 -m venv .venv && .venv/bin/pip install -q uv==0.13.8 && .venv/bin/uv run "
-    assert COMMANDS[:2] == [f"{install}horovodrun -np 2 python -m vggdist.train", f"{install}pytest -n 3"]
+    assert COMMANDS[:2] == [f"{install}horovodrun -np 2 python -m vggdist.train", f"{install}pytest -n 4"]
     assert "README.md" in (PROJECT / ".ci" / "run").read_text()
 
 
