@@ -20,7 +20,8 @@ class ModelConfig:
     name: Literal["vgg11", "vgg13", "vgg16", "vgg19", "custom"] = "vgg11"
     """Architecture: columns A, B, D and E of the paper's table. custom: the stages in model.stages or model.widths."""
     stages: tuple[tuple[int, int], ...] | None = None
-    """Stages of a custom network: (convolutions, channels) of each; every stage ends with 2x2 max pooling."""
+    """Stages of a custom network: (convolutions, channels) of each; every stage ends with 2x2 max pooling (but see
+    model.head)."""
     widths: tuple[tuple[int, ...], ...] | None = None
     """Channels of each convolution of a custom network, a list for each stage, instead of model.stages."""
     batch_norm: bool = False
@@ -43,7 +44,8 @@ class ModelConfig:
     width_divisor: int = 1
     """Divisor of the number of channels of every stage."""
     head: Literal["flatten", "global_average", "global_max"] = "flatten"
-    """Input of the classifier: the flattened features of the last stage, or the average or maximum of each channel."""
+    """Input of the classifier: the flattened features of the last stage, or the average or maximum of each channel. With
+    global_max the last stage has no pooling of its own."""
     hidden: tuple[int, ...] = (4096, 4096)
     """Widths of the fully connected hidden layers; an empty list: none."""
     dropout: float = 0.5

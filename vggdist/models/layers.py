@@ -84,10 +84,16 @@ def resolve_stages(model: ModelConfig) -> tuple[tuple[int, ...], ...]:
 
 def smallest_image_size(model: ModelConfig) -> int:
     """Side in pixels of the smallest image that leaves one pixel after the last pooling."""
-    size = 1
-    for widths in reversed(resolve_stages(model)):
-        size = 2 * size + (0 if model.padding else 2 * len(widths))
+    size, stages = 1, resolve_stages(model)
+    for stage in range(len(stages), 0, -1):
+        pooled = 2 * size if _pools(model, stage, len(stages)) else size
+        size = pooled + (0 if model.padding else 2 * len(stages[stage - 1]))
     return size
+
+
+def _pools(model: ModelConfig, stage: int, stages: int) -> bool:
+    """Whether a stage ends with a pooling; the stages are counted from 1."""
+    return stage < stages or model.head != "global_max"  # its maximum includes that of the last pooling
 
 
 def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes: int) -> list[Layer]:
@@ -153,8 +159,9 @@ def suits_matrix(model: ModelConfig, inputs: int, output_shape: tuple[int, ...],
 def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer]:
     """Convolutions and poolings; ``shape`` is the image's ``(C, H, W)``."""
     channels, size, _ = shape
-    for stage, widths in enumerate(resolve_stages(model), start=1):
-        frozen = stage <= model.freeze
+    stages = resolve_stages(model)
+    for stage, widths in enumerate(stages, start=1):
+        frozen, pools = stage <= model.freeze, _pools(model, stage, len(stages))
         for index, width in enumerate(widths, start=1):
             name = f"stage{stage}.conv{index}"
             size = _remaining(model, name, size, size if model.padding else size - 2)
@@ -163,11 +170,11 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
             parameters = weights + (2 if model.batch_norm else 1) * width
             fixed = weights if model.whitening and stage == index == 1 else 0
             flops, unpooled = 2 * weights * size * size, None
-            if model.early_pooling and index == len(widths):
+            if pools and model.early_pooling and index == len(widths):
                 unpooled, size = (width, size, size), _remaining(model, name, size, size // 2)
             yield Layer(name, "convolution", (width, size, size), parameters, fixed, flops, frozen, unpooled)
             channels = width
-        if not model.early_pooling:
+        if pools and not model.early_pooling:
             name = f"stage{stage}.pool"
             size = _remaining(model, name, size, size // 2)
             yield Layer(name, "pool", (channels, size, size), frozen=frozen)

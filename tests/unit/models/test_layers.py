@@ -75,6 +75,15 @@ def test_the_smallest_image_is_the_smallest_that_is_accepted(name: Any, padding:
         rows(model, smallest - 1)
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_with_the_global_maximum_the_last_stage_has_no_pooling(early: bool) -> None:
+    model = ModelConfig(name="custom", stages=((1, 4), (2, 6)), head="global_max", early_pooling=early, hidden=())
+    assert smallest_image_size(model) == 2
+    assert [layer.output_shape for layer in rows(model, 2)][-4:] == [(6, 1, 1), (6, 1, 1), (6,), (10,)]
+    with pytest.raises(RequestError, match="would leave none"):
+        rows(model, 1)
+
+
 def test_the_table_is_aligned_and_totals_parameters_flops_and_sent_bytes() -> None:
     model = ModelConfig(name="custom", stages=((1, 64),), hidden=(1024,))
     lines = summary_table(rows(model, 8), {"sent": lambda layer: 2.0 * layer.parameters}).splitlines()

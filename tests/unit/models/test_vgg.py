@@ -177,7 +177,9 @@ def test_batch_normalisation_uses_the_momentum_and_epsilon_of_the_configuration(
 
 @pytest.mark.parametrize("onednn", [False, True])
 def test_early_pooling_comes_before_normalisation_and_activation(onednn: bool) -> None:
-    model = ModelConfig(name="custom", widths=((4, 6),), batch_norm=True, early_pooling=True, head="global_max", hidden=())
+    model = ModelConfig(
+        name="custom", widths=((4, 6), (5,)), batch_norm=True, early_pooling=True, head="global_max", hidden=()
+    )
     network = build_vgg(model, channels=3, image_size=8, num_classes=10, seed=1, onednn=onednn)
     first, last, x = network[0], network[1], images(5)
     with mx.autograd.train_mode():
@@ -186,7 +188,8 @@ def test_early_pooling_comes_before_normalisation_and_activation(onednn: bool) -
     axes = (0, 2, 3)
     normalised = (pooled - pooled.mean(axes, keepdims=True)) / np.sqrt(pooled.var(axes, keepdims=True) + 1e-5)
     np.testing.assert_allclose(y, np.maximum(0, normalised), atol=1e-4)
-    np.testing.assert_array_equal(network[2](mx.nd.array(y)).asnumpy(), y.max(axis=(2, 3)))
+    assert network[2](mx.nd.array(y)).shape == (5, 5, 4, 4)  # the head pools the last stage
+    np.testing.assert_array_equal(network[3](mx.nd.array(y)).asnumpy(), y.max(axis=(2, 3)))
 
 
 def test_gelu_is_the_exact_one() -> None:
