@@ -33,7 +33,8 @@ class ModelConfig:
     """Constant that batch normalisation adds to the variance."""
     whitening: bool = False
     """Whiten image patches by the first convolution: its weights are computed from the training images when the run begins,
-    and are not trained (Jordan 2024, section 3.2)."""
+    and are not trained. Its output is normalised already, so it has a bias instead of batch normalisation (Jordan 2024,
+    section 3.2)."""
     activation: Literal["relu", "gelu"] = "relu"
     """Activation after each convolution and hidden layer: ReLU, or GELU (Hendrycks & Gimpel 2016)."""
     early_pooling: bool = False

@@ -117,11 +117,11 @@ def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[st
         return [(f"{owner}_{role}", parameters[f"parameter/{owner}_{role}"]) for role in roles]
 
     if layer.kind == "convolution":
-        bias = [] if model.batch_norm else ["bias"]
+        bias = [] if layer.normalised else ["bias"]
         chain.add("Conv", *of("weight", *bias), kernel_shape=[3, 3], pads=[model.padding] * 4)
         if layer.unpooled:
             chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-        if model.batch_norm:
+        if layer.normalised:
             statistics = of("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var")
             chain.add("BatchNormalization", *statistics, epsilon=model.norm_epsilon)
         chain.activation(model)

@@ -46,6 +46,8 @@ class Layer:
     """Whether it is part of a frozen stage (model.freeze), which has no backward pass."""
     unpooled: tuple[int, int, int] | None = None
     """Output shape ``(C, H, W)`` of a convolution whose row contains the pooling (model.early_pooling); else None."""
+    normalised: bool = False
+    """Whether batch normalisation follows the convolution, which then has no bias."""
 
     @property
     def convolved(self) -> tuple[int, ...]:
@@ -122,7 +124,7 @@ def describe(model: ModelConfig, *, channels: int, image_size: int, num_classes:
     return rows
 
 
-def parameter_shapes(model: ModelConfig, layers: Sequence[Layer], channels: int) -> dict[str, dict[str, tuple[int, ...]]]:
+def parameter_shapes(layers: Sequence[Layer], channels: int) -> dict[str, dict[str, tuple[int, ...]]]:
     """The shape of each parameter, by the name of its row and its role there (``weight``, ``norm_running_mean``).
 
     Args:
@@ -134,7 +136,7 @@ def parameter_shapes(model: ModelConfig, layers: Sequence[Layer], channels: int)
     for layer in layers:
         outputs = layer.output_shape[0]
         if layer.kind == "convolution":
-            rest = ("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var") if model.batch_norm else ("bias",)
+            rest = ("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var") if layer.normalised else ("bias",)
             shapes[layer.name] = {"weight": (outputs, inputs, 3, 3), **{role: (outputs,) for role in rest}}
         elif layer.kind == "dense":
             shapes[layer.name] = {"weight": (outputs, inputs), "bias": (outputs,)}
@@ -166,13 +168,14 @@ def _features(model: ModelConfig, shape: tuple[int, int, int]) -> Iterator[Layer
             name = f"stage{stage}.conv{index}"
             size = _remaining(model, name, size, size if model.padding else size - 2)
             weights = 9 * channels * width
+            whitens = model.whitening and stage == index == 1
+            fixed, normalised = weights if whitens else 0, model.batch_norm and not whitens
             # One bias per channel, or gamma and beta of batch normalisation.
-            parameters = weights + (2 if model.batch_norm else 1) * width
-            fixed = weights if model.whitening and stage == index == 1 else 0
+            parameters = weights + (2 if normalised else 1) * width
             flops, unpooled = 2 * weights * size * size, None
             if pools and model.early_pooling and index == len(widths):
                 unpooled, size = (width, size, size), _remaining(model, name, size, size // 2)
-            yield Layer(name, "convolution", (width, size, size), parameters, fixed, flops, frozen, unpooled)
+            yield Layer(name, "convolution", (width, size, size), parameters, fixed, flops, frozen, unpooled, normalised)
             channels = width
         if pools and not model.early_pooling:
             name = f"stage{stage}.pool"

@@ -159,10 +159,10 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
 
 
 def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridSequential:
-    """3x3 convolution, pooling with ``model.early_pooling``, batch normalisation with ``model.batch_norm``, and activation."""
+    """3x3 convolution, pooling with ``model.early_pooling``, batch normalisation if the row has it, and activation."""
     channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
-    options = {"use_bias": not model.batch_norm, "in_channels": inputs, "prefix": prefix}
+    options = {"use_bias": not layer.normalised, "in_channels": inputs, "prefix": prefix}
     if onednn and suits_matrix(model, inputs, layer.convolved, samples):
         convolution = MatrixConv2D(channels, **options)
     else:
@@ -176,9 +176,9 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
         "prefix": f"{prefix}norm_",
     }
     parts = [convolution, _pool(f"{prefix}pool_")] if layer.unpooled else [convolution]
-    if model.batch_norm and onednn and model.activation == "relu":
+    if layer.normalised and onednn and model.activation == "relu":
         return _chain(prefix, [*parts, nn.BatchNormReLU(**settings)])
-    norm = [nn.BatchNorm(**settings)] if model.batch_norm else []
+    norm = [nn.BatchNorm(**settings)] if layer.normalised else []
     return _chain(prefix, [*parts, *norm, _activation(model, prefix)])
 
 

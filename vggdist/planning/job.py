@@ -48,9 +48,7 @@ class Job:
         """Bytes that each rank sends in a step: gradients or factors, and batch normalisation's statistics."""
         train, ranks = self.request.train, self.request.plan.ranks
         as_gradient, as_factors = sent_by_layer(train, ranks, self.samples.batch_size).values()
-        statistics = allreduce_bytes(
-            4 * running_statistics(self.request.model, [layer for layer in self.layers if not layer.frozen]), ranks
-        )
+        statistics = allreduce_bytes(4 * running_statistics([layer for layer in self.layers if not layer.frozen]), ranks)
         return statistics + sum((as_factors if one.name in factored else as_gradient)(one) for one in self.layers)
 
     def on(self, ranks: int) -> Workload | None:
@@ -156,5 +154,4 @@ def _workload(request: PlanRequest, layers: list[Layer], batch_size: int) -> Wor
     if images_per_s is None:
         return None
     seconds, width = batch_size / images_per_s, bytes_per_number(train)
-    batch_norm, byte_cost = request.model.batch_norm, request.plan.byte_cost * 1e-9
-    return Workload(layers, seconds, batch_size, width, train.accumulation, batch_norm, byte_cost=byte_cost)
+    return Workload(layers, seconds, batch_size, width, train.accumulation, byte_cost=request.plan.byte_cost * 1e-9)

@@ -70,10 +70,9 @@ class Memory:
         return self.activations + self.activation_gradients + self.work_space
 
 
-def running_statistics(model: ModelConfig, layers: Sequence[Layer]) -> int:
+def running_statistics(layers: Sequence[Layer]) -> int:
     """Number of batch normalisation's running statistics: mean and variance of each channel."""
-    channels = sum(layer.output_shape[0] for layer in layers if layer.kind == "convolution")
-    return 2 * channels if model.batch_norm else 0
+    return 2 * sum(layer.output_shape[0] for layer in layers if layer.normalised)
 
 
 def estimate(
@@ -103,7 +102,7 @@ def estimate(
     widest = max(before + after for before, after in zip(sizes, sizes[1:]))
     pooled = max((prod(layer.output_shape) for layer in layers if layer.kind == "pool" or layer.unpooled), default=0)
     return Memory(
-        parameters=FLOAT32 * (parameters + running_statistics(model, layers)),
+        parameters=FLOAT32 * (parameters + running_statistics(layers)),
         gradients=FLOAT32 * trained,
         optimizer_state=FLOAT32 * num_states * trained,
         activations=FLOAT32 * samples * kept,
@@ -132,7 +131,7 @@ def _kept(layer: Layer, model: ModelConfig) -> int:
         return 0  # a view of the features
     if layer.kind == "convolution":
         # GELU stores its input as well as its output.
-        return prod(layer.unpooled or (0,)) + size * (1 + model.batch_norm + (model.activation == "gelu"))
+        return prod(layer.unpooled or (0,)) + size * (1 + layer.normalised + (model.activation == "gelu"))
     if layer.kind == "dense" and layer.name != "output" and model.dropout > 0:
         return 3 * size
     return size

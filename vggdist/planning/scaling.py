@@ -70,7 +70,6 @@ class Workload:
         batch_size: its samples.
         bytes_per_gradient: in which one number travels.
         accumulation: backward passes, of which only the last one can hide what travels.
-        batch_norm: whether the network normalises.
         byte_cost: seconds of computation that each byte sent costs, where the network has no core of its own.
     """
 
@@ -79,7 +78,6 @@ class Workload:
     batch_size: int
     bytes_per_gradient: int = 4
     accumulation: int = 1
-    batch_norm: bool = False
     exchange: Exchange = field(default_factory=Exchange)
     byte_cost: float = 0.0
 
@@ -96,7 +94,7 @@ class Workload:
         waiting: list[str] = []
         segment = 0
         for layer in reversed(self.layers):
-            for part in range(count := _nodes(layer, self.batch_norm)):
+            for part in range(count := _nodes(layer)):
                 if nodes // self.exchange.segment > segment:
                     segment = nodes // self.exchange.segment
                     made |= dict.fromkeys(waiting, self.seconds - backward * (1 - done / total))
@@ -137,9 +135,9 @@ class Workload:
 _LOSS_NODES = 4
 
 
-def _nodes(layer: Layer, batch_norm: bool) -> int:
+def _nodes(layer: Layer) -> int:
     if layer.kind == "convolution":
-        return 2 + batch_norm + (layer.unpooled is not None)  # normalisation, activation, pooling
+        return 2 + layer.normalised + (layer.unpooled is not None)  # normalisation, activation, pooling
     return 3 if layer.kind == "dense" and layer.name != "output" else 1  # dropout, activation
 
 

@@ -101,7 +101,7 @@ def _load(pretrained: Pretrained, model: Model) -> tuple[str, ...]:
     rows = spec.layers()
     with _arrays(pretrained) as arrays:
         same_classes = pretrained.class_names in (None, spec.class_names)
-        found = fit(rows, parameter_shapes(spec.architecture, rows, spec.channels), arrays, same_classes)
+        found = fit(rows, parameter_shapes(rows, spec.channels), arrays, same_classes)
         _require_frozen(rows, found, pretrained.path)
         values = found.values(rows)
     for name, value in values.items():

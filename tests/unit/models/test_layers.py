@@ -8,7 +8,7 @@ import pytest
 
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import ModelConfig
-from vggdist.models.layers import STAGES, Layer, describe, resolve_stages, smallest_image_size, summary_table
+from vggdist.models.layers import STAGES, Layer, describe, parameter_shapes, resolve_stages, smallest_image_size, summary_table
 
 
 def rows(model: ModelConfig, size: int, channels: int = 3, classes: int = 10) -> list[Layer]:
@@ -32,7 +32,7 @@ def test_vgg16_has_its_published_multiply_adds() -> None:
 def test_a_small_network_counted_by_hand() -> None:
     model = ModelConfig(name="custom", stages=((1, 2),), padding=0, batch_norm=True, hidden=(5,))
     assert rows(model, 6, channels=1, classes=3) == [
-        Layer("stage1.conv1", "convolution", (2, 4, 4), parameters=9 * 2 + 2 + 2, flops=2 * 9 * 2 * 16),
+        Layer("stage1.conv1", "convolution", (2, 4, 4), parameters=9 * 2 + 2 + 2, flops=2 * 9 * 2 * 16, normalised=True),
         Layer("stage1.pool", "pool", (2, 2, 2)),
         Layer("head", "head", (8,)),
         Layer("hidden1", "dense", (5,), parameters=8 * 5 + 5, flops=2 * 8 * 5),
@@ -82,6 +82,14 @@ def test_with_the_global_maximum_the_last_stage_has_no_pooling(early: bool) -> N
     assert [layer.output_shape for layer in rows(model, 2)][-4:] == [(6, 1, 1), (6, 1, 1), (6,), (10,)]
     with pytest.raises(RequestError, match="would leave none"):
         rows(model, 1)
+
+
+def test_a_convolution_that_whitens_has_a_bias_instead_of_batch_normalisation() -> None:
+    model = ModelConfig(name="custom", stages=((2, 4),), batch_norm=True, whitening=True, hidden=())
+    layers = rows(model, 8)
+    assert [(layer.parameters, layer.trained) for layer in layers[:2]] == [(9 * 3 * 4 + 4, 4), (9 * 4 * 4 + 8,) * 2]
+    shapes = parameter_shapes(layers, 3)
+    assert set(shapes["stage1.conv1"]) == {"weight", "bias"} and "norm_gamma" in shapes["stage1.conv2"]
 
 
 def test_the_table_is_aligned_and_totals_parameters_flops_and_sent_bytes() -> None:

@@ -29,7 +29,7 @@ def fitted(
 ) -> tuple[Fit, dict[str, np.ndarray]]:
     config = ModelConfig(**{**MODEL, **model})
     rows = describe(config, channels=3, image_size=8, num_classes=7)
-    found = fit(rows, parameter_shapes(config, rows, 3), stored(arrays), same_classes)
+    found = fit(rows, parameter_shapes(rows, 3), stored(arrays), same_classes)
     return found, found.values(rows)
 
 
