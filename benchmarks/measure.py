@@ -20,6 +20,10 @@ from pathlib import Path
 import psutil
 
 from vggdist.benchmarking.series import Series, in_turn
+from vggdist.config.load import load
+from vggdist.config.schema import Config
+from vggdist.data.data_shape import data_shape
+from vggdist.models.layers import Layer, describe
 
 MODEL = ("--model.name", "vgg11", "--model.batch_norm", "true", "--model.hidden", "[]")
 DATA = ("--data.name", "synthetic", "--data.image_size", "32", "--data.synthetic_samples", "8192")
@@ -27,6 +31,36 @@ AUGMENTATION = ("--augment.pad_crop", "4", "--augment.flip", "true")
 BATCH_SIZE, WARMUP = 128, 8
 TUNING = ("OMP_", "KMP_", "MXNET_", "OMPI_", "HOROVOD_")
 DEADLINE_S = 600
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained in a measurement, and for how long.
+
+    Attributes:
+        flags: of ``vggdist.train``: network, data, augmentation and batch size of a rank.
+        warmup: steps before those that count, in which graphs are built and buffers allocated.
+        steps: steps that count.
+    """
+
+    flags: tuple[str, ...]
+    warmup: int = WARMUP
+    steps: int = 16
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the training."""
+        return load("train", self.flags)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the network."""
+        shape = vars(data_shape(self.config.data))
+        return describe(self.config.model, **shape)
+
+
+VGG11 = Workload((*MODEL, *DATA, *AUGMENTATION, "--train.batch_size", str(BATCH_SIZE)))
+"""VGG-11 with batch normalisation on synthetic 32-pixel images, 128 a rank."""
 
 
 class ProgramFailed(Exception):
@@ -50,15 +84,16 @@ class Program:
     copies: int = 1
 
 
-def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int = 1, steps: int = 16) -> Program:
-    """``vggdist.train``: VGG-11 with batch normalisation on synthetic 32-pixel images, 128 a rank.
+def ours(launcher: str = "", flags: str = "", environment: str = "", copies: int = 1, workload: Workload = VGG11) -> Program:
+    """``vggdist.train`` with a workload.
 
     Args:
         launcher: the part of the command before ``python``.
-        steps: measured steps, after the warm-up (in which graphs are built and buffers allocated).
+        flags: further flags of ``vggdist.train``.
     """
-    length = ("--train.batch_size", BATCH_SIZE, "--train.steps", WARMUP + steps, "--run.log_every", WARMUP)
-    settings = map(str, (*MODEL, *DATA, *AUGMENTATION, *length, "--evaluation.every_epochs", 0, *shlex.split(flags)))
+    length = ("--train.steps", workload.warmup + workload.steps, "--run.log_every", workload.warmup)
+    at_end = ("--evaluation.every_epochs", 0, "--checkpoint.every_epochs", 0)  # not between the steps that count
+    settings = map(str, (*workload.flags, *length, *at_end, *shlex.split(flags)))
     return Program((*shlex.split(launcher), sys.executable, "-m", "vggdist.train", *settings), reported, environment, copies)
 
 

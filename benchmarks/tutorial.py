@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from measure import Program, ProgramFailed, images_per_second, in_words, machine, reported
-from run import HERE, MPI, printed
+from run import HERE, MPI, RANKS, printed
 
 from vggdist.benchmarking.series import Series, in_turn
 from vggdist.config.errors import RequestError
@@ -102,7 +102,7 @@ def ours(config: Config, flags: Sequence[str], curves: list[list[float]], steps:
     length = ("--train.steps", steps, "--run.log_every", every, "--run.seed", seed)
     at_end = ("--evaluation.every_epochs", 0, "--evaluation.training_set", "false", "--checkpoint.every_epochs", 0)
     settings = (*flags, "--train.global_batch_size", global_batch(config), *length, *at_end)
-    return Program((*MPI.split(), sys.executable, "-m", "vggdist.train", *map(str, settings)), speed)
+    return Program((*MPI.split(), str(RANKS), sys.executable, "-m", "vggdist.train", *map(str, settings)), speed)
 
 
 def theirs(config: Config, curves: list[list[float]], steps: int, every: int, seed: int) -> Program:

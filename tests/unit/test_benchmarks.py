@@ -23,6 +23,8 @@ from start import seconds_to_first_step
 
 from vggdist.benchmarking.series import Series
 from vggdist.config.load import load
+from vggdist.config.schema import ModelConfig
+from vggdist.models.layers import describe
 
 PARAMETERS = 9_228_362
 
@@ -34,7 +36,7 @@ def python(code: str, copies: int = 1, environment: str = "") -> Program:
 
 @pytest.mark.parametrize("name", ["mpi", "gloo-fp16", "ours-gloo", "ours-two-alone"])
 def test_our_trainings_are_asked_for_as_it_is_said(name: str) -> None:
-    command = {**compare.WAYS, **run.programs(16, run.PYTORCH)}[name].command
+    command = {**compare.WAYS, **run.programs(measure.VGG11, 2, run.PYTORCH)}[name].command
     config = load("train", command[command.index("vggdist.train") + 1 :])
     assert (config.model.name, config.model.batch_norm, config.model.hidden) == ("vgg11", True, ())
     assert (config.train.batch_size, config.train.steps, config.run.log_every) == (128, 24, 8)
@@ -110,13 +112,13 @@ def test_a_benchmark_that_is_terminated_ends_its_program(tmp_path: Path) -> None
 def test_a_peer_s_line_is_found_behind_what_its_launcher_writes(tmp_path: Path, prefix: str) -> None:
     line = json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS, "loss": 2.3})
     (tmp_path / "output.txt").write_text(f"a warning\n{prefix}{line}\n[1]<stderr>: another\n")
-    assert run.printed_speed(tmp_path) == 123.5
+    assert run.printed_speed(tmp_path, measure.VGG11.layers) == 123.5
 
 
 def test_a_peer_that_trains_another_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "output.txt").write_text(json.dumps({"images_per_s": 123.5, "parameters": PARAMETERS + 64}))
     with pytest.raises(ValueError, match="9228426 parameters instead of 9228362"):
-        run.printed_speed(tmp_path)
+        run.printed_speed(tmp_path, measure.VGG11.layers)
 
 
 def test_ratios_are_ours_to_theirs_turn_by_turn() -> None:
@@ -128,14 +130,16 @@ def test_ratios_are_ours_to_theirs_turn_by_turn() -> None:
 
 def test_a_failure_ends_the_comparison_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = {"ours-gloo": python("print(1)"), "plain-mxnet": python("import sys; sys.exit('no network')")}
-    monkeypatch.setattr(run, "programs", lambda steps, pytorch: failing)
+    monkeypatch.setattr(run, "programs", lambda workload, ranks, pytorch: failing)
     monkeypatch.setattr(sys, "argv", ["run.py", "--repeats", "1"])
     with pytest.raises(SystemExit) as ended:  # with a text: Python prints it and exits with 1
         run.main()
     assert "plain-mxnet ended with 1:\nno network" in str(ended.value.code)
 
 
-@pytest.mark.parametrize("arguments", [["--pytorch", "/nowhere/python"], ["tensorflow"]])
+@pytest.mark.parametrize(
+    "arguments", [["--pytorch", "/nowhere/python"], ["tensorflow"], ["--network", "vgg16-224", "plain-mxnet"]]
+)
 def test_what_cannot_be_compared_is_refused(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +147,58 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(SystemExit) as ended:
         run.main()
     assert ended.value.code == 2 and arguments[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network_name", "group", "count"),
+    [("vgg11-32", "frameworks", 10), ("vgg11-32", "precisions", 10), ("vgg16-224", "precisions", 10), ("vgg16-224", "", 5)],
+)
+def test_a_group_has_its_programs_for_a_network(
+    network_name: str, group: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--network", network_name, "--pytorch", sys.executable, *group.split()])
+    _, chosen = run.arguments()
+    assert len(chosen) == count and {*chosen} <= {*run.GROUPS[group or "frameworks"]}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("network_name", "size", "batch", "steps"), [("vgg11-32", "32", "128", "16"), ("vgg16-224", "224", "16", "4")]
+)
+def test_pytorch_and_ours_are_asked_for_the_same_training(
+    network_name: str, size: str, batch: str, steps: str, precision: str
+) -> None:
+    workload = run.NETWORKS[network_name]
+    found, suffix = run.programs(workload, 2, Path("/peers/python")), run.SUFFIXES[precision]
+    command = found[f"ours-gloo{suffix}"].command
+    config = load("train", command[command.index("vggdist.train") + 1 :])
+    assert config.train.precision == precision and config.train.steps == workload.warmup + workload.steps
+    assert command[:4] == ("horovodrun", "--gloo", "-np", "2")
+    theirs = found[f"pytorch-ddp-contiguous{suffix}"].command
+    assert theirs[:5] == ("/peers/python", "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    assert dict(zip(theirs[6::2], theirs[7::2])) == {
+        **{"--network": config.model.name, "--image-size": size, "--samples": str(config.data.synthetic_samples)},
+        **{"--batch-size": batch, "--warmup": str(workload.warmup), "--steps": steps},
+        **{"--precision": precision, "--layout": "contiguous"},
+    }
+    assert (str(config.data.image_size), str(config.train.batch_size)) == (size, batch)
+    assert found[f"pytorch-ddp-compiled{suffix}"].command[-1] == "--compile"
+    assert found[f"limit-{precision}"].command[-2:] == ("--precision", precision)
+
+
+def test_a_step_computes_every_gradient_but_that_of_the_images() -> None:
+    model = ModelConfig(name="custom", stages=((2, 8),), hidden=())
+    layers = describe(model, channels=3, image_size=4, num_classes=10)
+    first, second, output = 2 * 9 * 3 * 8 * 16, 2 * 9 * 8 * 8 * 16, 2 * 8 * 4 * 10
+    assert run.training_flops(layers) == 2 * first + 3 * second + 3 * output
+
+
+def test_the_limit_is_the_rate_of_the_product_in_images(tmp_path: Path) -> None:
+    layers = run.NETWORKS["vgg16-224"].layers
+    # Simonyan & Zisserman 2015, column D with ten classes: 15.5 billion multiply-adds in a forward pass.
+    assert run.training_flops(layers) == pytest.approx(6 * 15.466e9, rel=0.01)
+    (tmp_path / "output.txt").write_text('a warning\n{"flops_per_s": 185e9}\n')
+    assert run.limit(tmp_path, layers) == pytest.approx(2.0, rel=0.01)
 
 
 def test_a_start_that_fails_is_no_start() -> None:
