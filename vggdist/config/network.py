@@ -56,6 +56,8 @@ class ModelConfig:
     / fan_in. dirac: as he, but each convolution copies its input channels to its first output channels."""
     magnitude: float = 3.0
     """Magnitude of the Xavier initialiser."""
+    output_scale: float = 1.0
+    """Factor of the output layer's initial weights. With a small one, the first scores are nearly equal for all classes."""
     pretrained: PathText | None = None
     """Initial weights: folder of a run or of a checkpoint, or a file of a VGG network, from Gluon's model zoo (.params),
     torchvision (.pth) or .safetensors. Layers that do not match are initialised randomly (docs/fine-tuning.md). null: all
@@ -82,4 +84,5 @@ class ModelConfig:
         require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")
         require(self.magnitude > 0, "model.magnitude", self.magnitude, "a positive number")
+        require(self.output_scale >= 0, "model.output_scale", self.output_scale, "0 or more")
         require(self.freeze >= 0, "model.freeze", self.freeze, "0 or more stages")

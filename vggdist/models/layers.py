@@ -15,6 +15,7 @@ from vggdist.config.schema import ModelConfig
 
 NETWORK_PREFIX = "vgg_"
 """Prefix of the names of all parameters."""
+OUTPUT_WEIGHT = f"{NETWORK_PREFIX}output_weight"
 _WIDTHS = (64, 128, 256, 512, 512)
 
 STAGES: dict[str, tuple[tuple[int, int], ...]] = {

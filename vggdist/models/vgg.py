@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from vggdist.config.schema import ModelConfig
 from vggdist.models.convolution import MatrixConv2D
 from vggdist.models.dense import FactoredDense
-from vggdist.models.layers import NETWORK_PREFIX, Layer, describe, suits_matrix
+from vggdist.models.layers import NETWORK_PREFIX, OUTPUT_WEIGHT, Layer, describe, suits_matrix
 
 
 class VGG(nn.HybridSequential):
@@ -105,19 +105,23 @@ def _initializer(model: ModelConfig) -> mx.init.Initializer:
     the output layer has one before it, too. By default MXNet's ``MSRAPrelu`` assumes a slope of 0.25 and the mean of both
     fans, hence the general form.
     """
-    if model.initializer == "he":
-        return mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
-    if model.initializer == "dirac":
-        return _Dirac(rnd_type="gaussian", factor_type="in", magnitude=2)
-    return mx.init.Xavier(rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
+    if model.initializer == "xavier":
+        return _Initializer(model, rnd_type="uniform", factor_type="avg", magnitude=model.magnitude)
+    return _Initializer(model, rnd_type="gaussian", factor_type="in", magnitude=2)
 
 
-class _Dirac(mx.init.Xavier):
-    """Xavier's initialiser, and convolutions whose first filters copy the input channels."""
+class _Initializer(mx.init.Xavier):
+    """Xavier's initialiser, with the scale of the output layer, and with dirac convolutions that copy their input channels."""
+
+    def __init__(self, model: ModelConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self._model = model
 
     def _init_weight(self, name: str, arr: mx.nd.NDArray) -> None:
         super()._init_weight(name, arr)
-        if arr.ndim == 4:
+        if name == OUTPUT_WEIGHT and self._model.output_scale != 1:
+            arr[:] = arr * self._model.output_scale
+        if self._model.initializer == "dirac" and arr.ndim == 4:
             values = arr.asnumpy()
             count = min(values.shape[:2])
             values[:count] = 0

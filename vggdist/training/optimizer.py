@@ -14,14 +14,13 @@ import mxnet as mx
 from mxnet.ndarray import NDArray
 
 from vggdist.config.schema import OptimizerConfig
-from vggdist.models.layers import NETWORK_PREFIX
+from vggdist.models.layers import OUTPUT_WEIGHT
 from vggdist.training.newton_schulz import orthogonalized
 from vggdist.training.norms import sum_of_squares
 from vggdist.training.parameter_groups import group_factors
 
 # One-dimensional parameters: weight decay of scales and offsets does not help (He et al. 2019, section 3.1).
 UNDECAYED = ("_bias", "_gamma", "_beta")
-OUTPUT_WEIGHT = f"{NETWORK_PREFIX}output_weight"
 
 
 class Optimizer:

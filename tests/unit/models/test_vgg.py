@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -199,6 +200,14 @@ def test_gelu_is_the_exact_one() -> None:
     before = network[0][0](x).asnumpy()
     expected = before / 2 * (1 + np.vectorize(math.erf)(before / math.sqrt(2)))
     np.testing.assert_allclose(network[0](x).asnumpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("initializer", ["he", "xavier", "dirac"])
+def test_the_output_layer_starts_at_its_scale(initializer: Any) -> None:
+    model = ModelConfig(name="custom", stages=((1, 4),), initializer=initializer, hidden=(8,))
+    plain, scaled = (values(build(dataclasses.replace(model, output_scale=scale))) for scale in (1.0, 0.25))
+    for name, weight in plain.items():
+        np.testing.assert_array_equal(scaled[name], weight * (0.25 if name == "vgg_output_weight" else 1))
 
 
 def test_dirac_copies_the_input_channels() -> None:
