@@ -45,7 +45,8 @@ RANKS = 2
 GLOO, MPI, TORCHRUN = "horovodrun --gloo -np", "horovodrun -np", "-m torch.distributed.run --nproc-per-node"
 IMAGES = ("--data.name", "synthetic", "--data.image_size", "224", "--data.synthetic_samples", "256", *AUGMENTATION)
 BATCH = ("--train.batch_size", "16", "--evaluation.batch_size", "16")
-VGG16 = Workload(("--model.name", "vgg16", "--model.hidden", "[4096,4096]", *IMAGES, *BATCH), warmup=2, steps=4)
+RATE = ("--optimizer.learning_rate", "0.001")  # the loss of a larger one does not stay finite
+VGG16 = Workload(("--model.name", "vgg16", "--model.hidden", "[4096,4096]", *RATE, *IMAGES, *BATCH), warmup=2, steps=4)
 NETWORKS = {"vgg11-32": VGG11, "vgg16-224": VGG16}
 SUFFIXES = {"float32": "", "bfloat16": "-bfloat16"}
 COMPARED = ("ours-gloo", "pytorch-ddp-contiguous", "pytorch-ddp", "pytorch-ddp-compiled")
