@@ -107,6 +107,14 @@ def test_a_script_ends_with_the_code_of_train_and_its_message_last(name: str, nu
     assert last.startswith("vggdist: stopped by SIG") and "start the same command again to continue" in last
 
 
+@pytest.mark.parametrize(("own", "seconds"), [({}, "10"), ({"OMPI_MCA_odls_base_sigkill_timeout": "60"}, "60")])
+def test_mpirun_gives_its_ranks_time_to_save(own: dict[str, str], seconds: str, tmp_path: Path) -> None:
+    """In the environment of the launcher; Open MPI's own default is 1 s."""
+    printed = f". {LAUNCH}/common.sh; start printenv OMPI_MCA_odls_base_sigkill_timeout"
+    finished = execute(["bash", "-c", printed], tmp_path, 60, **own)
+    assert (finished.code, finished.output.strip()) == (0, seconds)
+
+
 def test_a_refusal_is_the_last_line_of_a_script(tmp_path: Path) -> None:
     finished = script("local.sh", "2", "--train.stepz", "3", cwd=tmp_path)
     assert finished.code == 2
