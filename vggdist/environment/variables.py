@@ -13,6 +13,7 @@ from vggdist.config.schema import Config, DeviceConfig, WorldConfig
 from vggdist.environment import gpus
 from vggdist.environment.binding import bind, bind_near
 from vggdist.environment.cores import find_cores, format_cpu_list, own_cores
+from vggdist.environment.mxnet_import import import_mxnet
 from vggdist.environment.network_interfaces import interface_towards
 from vggdist.environment.presets import NAMES, PRESETS, RECORDED, TEXTS, RankContext
 from vggdist.launcher import slurm
@@ -59,7 +60,7 @@ class Settings:
 
 
 def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = os.environ) -> Settings:
-    """Set the variables that the user has not set, and bind this rank to its cores; must run before ``import mxnet``.
+    """Set the variables that the user has not set, bind this rank to its cores, and import MXNet, which reads them.
 
     For ranks that SLURM starts without MPI this also sets Horovod's rank and size.
 
@@ -83,6 +84,7 @@ def apply(config: Request = _DEFAULTS, environment: MutableMapping[str, str] = o
         bind_near(visible[topology.local_rank % len(visible)], cores, environment)
     values = {name: environment[name] for name in NAMES if name in environment}
     values |= {name: environment.get(name, "unset") for name in RECORDED if preset == "gpu" or name in environment}
+    import_mxnet()
     return Settings(preset, values, format_cpu_list(os.sched_getaffinity(0)))
 
 

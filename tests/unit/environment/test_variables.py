@@ -146,8 +146,16 @@ def test_the_cores_of_each_rank_are_reported() -> None:
 
 
 def test_the_variables_are_set_before_mxnet_is_imported() -> None:
-    program = "import sys, vggdist.environment.variables; sys.exit('mxnet' in sys.modules or 'horovod' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    program = """if True:
+        import sys
+        from vggdist.environment import variables
+        assert not {"mxnet", "horovod"} & sys.modules.keys()
+        variables.apply()
+        assert "mxnet" in sys.modules
+        assert not {"scipy", "sklearn", "onnx"} & sys.modules.keys()  # a third of the time of the import
+        import scipy.special, sklearn, onnx
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 # Read by builds for CUDA alone: src/storage/storage.cc, pooled_storage_manager.h and src/operator/nn/cudnn/ of MXNet 1.9.1.
