@@ -58,7 +58,7 @@ def main() -> None:
 
 def build(samples: int) -> VGG:
     """The network as a training with ``samples`` on a rank builds it; with 0 it has convolutions only."""
-    return build_vgg(MODEL, channels=3, image_size=32, num_classes=10, seed=1, onednn=True, samples=samples)
+    return build_vgg(MODEL, channels=3, image_size=32, num_classes=10, seed=1, onednn="float32", samples=samples)
 
 
 def trained(network: VGG, images: mx.nd.NDArray) -> float:

@@ -20,7 +20,7 @@ from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import BEST, LATEST, Place
 from vggdist.models.model import Model
-from vggdist.models.precision import runs_on_onednn, use_precision
+from vggdist.models.precision import onednn_precision, use_precision
 from vggdist.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Trained:
             RequestError: the device does not support the precision, or the parameters do not match the network.
         """
         use_precision(precision, device)
-        model = Model(self.spec, device, onednn=runs_on_onednn(precision, device))
+        model = Model(self.spec, device, onednn=onednn_precision(precision, device))
         model.load(self.parameters)
         return model
 

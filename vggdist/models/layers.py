@@ -16,6 +16,8 @@ from vggdist.config.schema import ModelConfig
 NETWORK_PREFIX = "vgg_"
 """Prefix of the names of all parameters."""
 OUTPUT_WEIGHT = f"{NETWORK_PREFIX}output_weight"
+ONEDNN_BLOCK = 16
+"""Channels in a block of oneDNN's memory format for AVX-512."""
 _WIDTHS = (64, 128, 256, 512, 512)
 
 STAGES: dict[str, tuple[tuple[int, int], ...]] = {

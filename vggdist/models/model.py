@@ -31,7 +31,7 @@ class Model:
     """
 
     def __init__(
-        self, spec: ModelSpec, device: mx.Context, *, seed: int | None = None, onednn: bool = False, samples: int = 0
+        self, spec: ModelSpec, device: mx.Context, *, seed: int | None = None, onednn: str | None = None, samples: int = 0
     ) -> None:
         """Build it.
 

@@ -17,6 +17,9 @@ multiply_float32 = mx.nd.FullyConnected
 """The product ``x y^T`` in float32 for any precision, because it is bound before AMP replaces the function. On oneDNN it takes
 half the time of ``mx.nd.dot``."""
 
+convolve_float32 = {mx.nd: mx.nd.Convolution, mx.sym: mx.sym.Convolution}
+"""The convolution in float32 for any precision, for arrays and for symbols, because it is bound before AMP replaces it."""
+
 _TENSOR_CORES = (7, 0)
 """Compute capability from which float16 is faster than float32."""
 
@@ -82,9 +85,6 @@ def _require_avx512(cpuinfo: Path) -> None:
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
 
 
-def runs_on_onednn(precision: str, device: mx.Context) -> bool:
-    """Whether to build the network for oneDNN in float32, see :class:`~vggdist.models.vgg.VGG`.
-
-    In bfloat16 MXNet casts before and after the fused batch normalisation and ReLU, which is slower than two operations.
-    """
-    return precision == "float32" and device.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN")
+def onednn_precision(precision: str, device: mx.Context) -> str | None:
+    """The precision for which to build the network on oneDNN, see :class:`~vggdist.models.vgg.VGG`; None: not on oneDNN."""
+    return precision if device.device_type == "cpu" and mx.runtime.Features().is_enabled("MKLDNN") else None

@@ -9,9 +9,9 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from vggdist.config.schema import ModelConfig
-from vggdist.models.convolution import MatrixConv2D
+from vggdist.models.convolution import Float32Conv2D, MatrixConv2D
 from vggdist.models.dense import FactoredDense
-from vggdist.models.layers import NETWORK_PREFIX, OUTPUT_WEIGHT, Layer, describe, suits_matrix
+from vggdist.models.layers import NETWORK_PREFIX, ONEDNN_BLOCK, OUTPUT_WEIGHT, Layer, describe, suits_matrix
 
 
 class VGG(nn.HybridSequential):
@@ -29,14 +29,15 @@ class VGG(nn.HybridSequential):
         channels: int,
         image_size: int,
         num_classes: int,
-        onednn: bool = False,
+        onednn: str | None = None,
         samples: int = 0,
     ) -> None:
         """Define the blocks; the parameters have no values yet.
 
         Args:
-            onednn: build what is fastest on oneDNN: batch normalisation and its ReLU as one operation, which gives the same
-                bits in about 4 % less time, and :class:`~vggdist.models.convolution.MatrixConv2D` where that is faster.
+            onednn: build what is fastest on oneDNN in this precision: in float32 batch normalisation and its ReLU as one
+                operation, which gives the same bits in about 4 % less time; :class:`~vggdist.models.convolution.MatrixConv2D`
+                and, in bfloat16, :class:`~vggdist.models.convolution.Float32Conv2D` where that is faster.
             samples: in one forward pass of the training.
         """
         super().__init__(prefix=NETWORK_PREFIX)
@@ -72,7 +73,7 @@ def build_vgg(
     num_classes: int,
     seed: int | None,
     context: mx.Context | Sequence[mx.Context] | None = None,
-    onednn: bool = False,
+    onednn: str | None = None,
     samples: int = 0,
 ) -> VGG:
     """A hybridized network with initial parameters that depend only on the seed.
@@ -83,7 +84,7 @@ def build_vgg(
     Args:
         seed: None: all parameters are zero, to be loaded.
         context: the device or devices that hold the parameters; None is the CPU.
-        onednn: see :class:`VGG` and :func:`~vggdist.models.precision.runs_on_onednn`.
+        onednn: see :class:`VGG` and :func:`~vggdist.models.precision.onednn_precision`.
         samples: see :class:`VGG`.
 
     Raises:
@@ -129,7 +130,7 @@ class _Initializer(mx.init.Xavier):
             arr[:] = values
 
 
-def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridBlock:
+def _block(layer: Layer, inputs: int, model: ModelConfig, onednn: str | None, samples: int) -> nn.HybridBlock:
     """The block of a row; ``inputs`` is its number of input channels or units."""
     if layer.kind == "convolution":
         return _convolution(layer, inputs, model, onednn, samples)
@@ -162,13 +163,16 @@ def _chain(prefix: str, parts: Sequence[nn.HybridBlock]) -> nn.HybridSequential:
     return chain
 
 
-def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, samples: int) -> nn.HybridSequential:
+def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: str | None, samples: int) -> nn.HybridSequential:
     """3x3 convolution, pooling with ``model.early_pooling``, batch normalisation if the row has it, and activation."""
     channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not layer.normalised, "in_channels": inputs, "prefix": prefix}
+    in_float32 = onednn == "float32"
     if onednn and suits_matrix(model, inputs, layer.convolved, samples):
         convolution = MatrixConv2D(channels, **options)
+    elif onednn == "bfloat16" and layer.normalised and inputs < ONEDNN_BLOCK:
+        in_float32, convolution = True, Float32Conv2D(channels, 3, padding=model.padding, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
     # A frozen layer uses its running statistics in training as well, and does not update them.
@@ -180,7 +184,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: bool, sa
         "prefix": f"{prefix}norm_",
     }
     parts = [convolution, _pool(f"{prefix}pool_")] if layer.unpooled else [convolution]
-    if layer.normalised and onednn and model.activation == "relu":
+    if layer.normalised and in_float32 and model.activation == "relu":
         return _chain(prefix, [*parts, nn.BatchNormReLU(**settings)])
     norm = [nn.BatchNorm(**settings)] if layer.normalised else []
     return _chain(prefix, [*parts, *norm, _activation(model, prefix)])

@@ -25,7 +25,7 @@ from vggdist.data.sampler import SamplePlan
 from vggdist.diagnosis.gpu_stack import require_compatible
 from vggdist.models.layers import summary_table
 from vggdist.models.model import Model
-from vggdist.models.precision import runs_on_onednn, use_precision
+from vggdist.models.precision import onednn_precision, use_precision
 from vggdist.models.spec import ModelSpec
 from vggdist.training import pretrained
 from vggdist.training.evaluation import reserve_memory
@@ -188,7 +188,7 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     sent = sent_by_layer(config.train, world.size, plan.batch_size) if world.size > 1 else {}
     logger.info("%s", summary_table(spec.layers(), sent))
     world.together(lambda: use_precision(config.train.precision, device))
-    onednn = runs_on_onednn(config.train.precision, device)
+    onednn = onednn_precision(config.train.precision, device)
     return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
 
 

@@ -44,7 +44,7 @@ def test_results_and_gradients_are_those_of_a_convolution(bias: bool, hybrid: bo
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def build(model: ModelConfig, size: int, onednn: bool, samples: int = 64) -> VGG:
+def build(model: ModelConfig, size: int, onednn: str | None, samples: int = 64) -> VGG:
     return build_vgg(model, channels=3, image_size=size, num_classes=10, seed=1, onednn=onednn, samples=samples)
 
 
@@ -57,8 +57,8 @@ def products(network: VGG) -> list[str]:
 
 def test_the_last_stage_of_a_vgg_on_small_images_is_products_on_onednn_for_more_than_a_few_samples() -> None:
     model = ModelConfig(name="vgg11", hidden=())
-    assert products(build(model, 32, onednn=True)) == ["vgg_stage5_conv1_", "vgg_stage5_conv2_"]
-    others = build(model, 64, onednn=True), build(model, 32, onednn=False), build(model, 32, onednn=True, samples=63)
+    assert products(build(model, 32, onednn="float32")) == ["vgg_stage5_conv1_", "vgg_stage5_conv2_"]
+    others = build(model, 64, onednn="float32"), build(model, 32, onednn=None), build(model, 32, onednn="float32", samples=63)
     assert all(products(network) == [] for network in others)
 
 
@@ -72,7 +72,7 @@ def test_convolutions_of_few_channels_or_without_padding_stay() -> None:
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_a_network_of_products_starts_with_the_same_values_and_gives_the_same_scores(batch_norm: bool) -> None:
     model = ModelConfig(name="vgg11", batch_norm=batch_norm, hidden=())
-    plain, fast = (build(model, 32, onednn) for onednn in (False, True))
+    plain, fast = (build(model, 32, onednn) for onednn in (None, "float32"))
     assert list(plain.collect_params()) == list(fast.collect_params())
     for one, other in zip(plain.collect_params().values(), fast.collect_params().values()):
         assert np.array_equal(one.data().asnumpy(), other.data().asnumpy())

@@ -51,6 +51,39 @@ def test_bfloat16_changes_the_scores_in_their_last_digits() -> None:
     assert exact != near and near == pytest.approx(exact, rel=0.05, abs=0.05)
 
 
+FAST = """
+import mxnet as mx
+import numpy as np
+from vggdist.config.schema import ModelConfig
+from vggdist.models.precision import use_precision
+from vggdist.models.vgg import build_vgg
+use_precision("bfloat16", mx.cpu())
+model = ModelConfig(name="custom", stages=((1, 256), (1, 256)), hidden=(), batch_norm=True)
+images = mx.nd.random.uniform(shape=(64, 3, 4, 4))
+results = []
+for onednn in (None, "bfloat16"):
+    network = build_vgg(model, channels=3, image_size=4, num_classes=4, seed=1, onednn=onednn, samples=64)
+    print(*(type(network[layer][0]).__name__ for layer in (0, 2)), network[0][0](images).dtype)
+    with mx.autograd.record():
+        scores = network(images).astype("float32")
+        loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()(scores, mx.nd.arange(64) % 4).mean()
+    loss.backward()
+    gradients = [p.grad() for p in network.collect_params().values() if p.grad_req != "null"]
+    results.append([array.asnumpy().ravel() for array in (scores, *gradients)])
+print(*(np.linalg.norm(one - other) / np.linalg.norm(one) for one, other in zip(*results)))
+"""
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU has no AVX-512, without which oneDNN does not compute in bfloat16")
+def test_the_network_for_bfloat16_on_onednn_gives_the_same_scores_and_gradients_and_its_first_layer_is_float32() -> None:
+    ended = subprocess.run([sys.executable, "-c", FAST], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    plain, fast, differences = ended.stdout.splitlines()
+    assert (plain, fast) == ("Conv2D Conv2D [('bfloat16', '<u2')]", "Float32Conv2D MatrixConv2D <class 'numpy.float32'>")
+    relative = [float(word) for word in differences.split()]
+    assert len(relative) == 9 and 0 < max(relative) < 0.2  # rounding; a wrong matrix differs by more than 1
+
+
 def test_a_gpu_is_refused() -> None:
     with pytest.raises(RequestError, match="train.precision is bfloat16, which MXNet supports on the CPU only"):
         use_precision("bfloat16", mx.gpu())

@@ -138,7 +138,7 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
 def test_the_fused_normalisation_gives_the_same_bits_in_both_modes_and_the_same_gradients() -> None:
     model, channels, size = CONFIGURATIONS["batch_norm"]
     shape = {"channels": channels, "image_size": size, "num_classes": 10}
-    networks = [build_vgg(model, **shape, seed=3, onednn=onednn) for onednn in (False, True)]
+    networks = [build_vgg(model, **shape, seed=3, onednn=onednn) for onednn in (None, "float32")]
     x, results = images(6, channels, size), []
     for network in networks:
         mx.random.seed(4)  # dropout
@@ -159,7 +159,7 @@ def test_dropout_draws_from_the_generators_that_are_seeded_on_a_gpu_too() -> Non
 
 def test_batch_normalisation_uses_the_momentum_and_epsilon_of_the_configuration() -> None:
     model = ModelConfig(name="custom", stages=((1, 4),), batch_norm=True, norm_momentum=0.25, norm_epsilon=3.0, hidden=())
-    for onednn in (False, True):
+    for onednn in (None, "float32"):
         network = build_vgg(model, channels=3, image_size=8, num_classes=10, seed=1, onednn=onednn)
         block, x = network[0], images(5)
         features = block[0](x).asnumpy()
@@ -176,8 +176,8 @@ def test_batch_normalisation_uses_the_momentum_and_epsilon_of_the_configuration(
         np.testing.assert_allclose(found["running_var"], 0.25 + 0.75 * variance, rtol=0.01)
 
 
-@pytest.mark.parametrize("onednn", [False, True])
-def test_early_pooling_comes_before_normalisation_and_activation(onednn: bool) -> None:
+@pytest.mark.parametrize("onednn", [None, "float32"])
+def test_early_pooling_comes_before_normalisation_and_activation(onednn: str | None) -> None:
     model = ModelConfig(
         name="custom", widths=((4, 6), (5,)), batch_norm=True, early_pooling=True, head="global_max", hidden=()
     )

@@ -21,7 +21,7 @@ MATRICES = ModelConfig(name="custom", stages=((1, 8), (1, 256), (1, 256)), batch
 def test_the_graph_names_the_weights_of_the_last_layer_first() -> None:
     """By default MXNet would compute the gradient of a convolution that is a matrix product last."""
     spec = ModelSpec(MATRICES, ("a", "b"), channels=3, image_size=8, resize=8, mean=(0.5,) * 3, std=(0.2,) * 3)
-    objective = Objective(Model(spec, mx.cpu(), seed=0, onednn=True, samples=64), 0, None)
+    objective = Objective(Model(spec, mx.cpu(), seed=0, onednn="float32", samples=64), 0, None)
     outputs = objective(*map(mx.sym.var, ("images", "labels", "partners", "weights", "mask")))
     weights = [name for name in mx.sym.Group(list(outputs)).list_arguments() if name.endswith("_weight")]
     layers = ("output", "hidden1", "stage3_conv1", "stage2_conv1", "stage1_conv1")
