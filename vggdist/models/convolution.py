@@ -23,7 +23,7 @@ class Float32Conv2D(nn.Conv2D):
 
 
 class MatrixConv2D(nn.Conv2D):
-    """A 3x3 convolution with padding 1 over 2x2 pixels: ``(N, I, 2, 2)`` to ``(N, O, 2, 2)``.
+    """A 3x3 convolution with padding 1 over 2x2 pixels: ``(N, I, 2, 2)`` to ``(N, O, 2, 2)``, both ``float32``.
 
     Of the 36 products of a weight and a pixel 20 are with padding, and oneDNN computes them. Without them, every output of a
     sample is a weighted sum of all inputs: a fully connected layer, whose ``(4 O, 4 I)`` matrix contains each weight once
@@ -38,14 +38,12 @@ class MatrixConv2D(nn.Conv2D):
     def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         """The convolution of ``x`` with ``weight`` ``(O, I, 3, 3)``, plus ``bias`` ``(O,)``."""
         # Selecting weights by a product with zeros and ones is exact, and on oneDNN several times as fast as slicing.
-        flat = F.reshape(weight, shape=(-1, 9))
-        # F.eye(9), which fails below AMP, as every operator without an input.
-        offsets = F.reshape(F.one_hot(F.contrib.arange_like(flat, axis=1), depth=9), shape=(3, 3, 9))
+        offsets = F.reshape(F.eye(9), shape=(3, 3, 9))
         seen_from = [
             F.slice(offsets, begin=(1 - row, 1 - column), end=(3 - row, 3 - column)) for row in (0, 1) for column in (0, 1)
         ]
         selection = F.reshape(F.concat(*seen_from, dim=0), shape=(16, 9))
-        selected = F.FullyConnected(flat, selection, no_bias=True, num_hidden=16)
+        selected = F.FullyConnected(F.reshape(weight, shape=(-1, 9)), selection, no_bias=True, num_hidden=16)
         by_pixel = F.transpose(F.reshape(selected, shape=(self._channels, -1, 4, 4)), axes=(0, 2, 1, 3))
         matrix = F.reshape(by_pixel, shape=(4 * self._channels, -1))
         biases = [] if bias is None else [F.repeat(bias, repeats=4)]

@@ -36,8 +36,9 @@ class VGG(nn.HybridSequential):
 
         Args:
             onednn: build what is fastest on oneDNN in this precision: in float32 batch normalisation and its ReLU as one
-                operation, which gives the same bits in about 4 % less time; :class:`~vggdist.models.convolution.MatrixConv2D`
-                and, in bfloat16, :class:`~vggdist.models.convolution.Float32Conv2D` where that is faster.
+                operation, which gives the same bits in about 4 % less time, and
+                :class:`~vggdist.models.convolution.MatrixConv2D`; in bfloat16
+                :class:`~vggdist.models.convolution.Float32Conv2D`; each where it is faster.
             samples: in one forward pass of the training.
         """
         super().__init__(prefix=NETWORK_PREFIX)
@@ -169,7 +170,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: str | No
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not layer.normalised, "in_channels": inputs, "prefix": prefix}
     in_float32 = onednn == "float32"
-    if onednn and suits_matrix(model, inputs, layer.convolved, samples):
+    if in_float32 and suits_matrix(model, inputs, layer.convolved, samples):
         convolution = MatrixConv2D(channels, **options)
     elif onednn == "bfloat16" and layer.normalised and inputs < ONEDNN_BLOCK:
         in_float32, convolution = True, Float32Conv2D(channels, 3, padding=model.padding, **options)
