@@ -5,6 +5,7 @@ xdist's own groups (``--dist loadgroup``) have no effect with pytest 9.2, whose 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,8 @@ _GROUPS = {
     "tests/launch/test_network.py": "two hosts",
     "tests/test_readme.py": "README",  # each command uses what the one before has made
 }
+_FIRST = ("rank pool of ranks", "rank pool of launch", "SLURM", "two hosts")
+"""The longest groups."""
 _UNIT = "tests/unit/"
 
 
@@ -38,9 +41,17 @@ def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the longest groups to the beginning where tests are distributed: no worker is then alone with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order = {group: number for number, group in enumerate(_FIRST)}
+        items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Distributes the groups in their order: those that start processes first, short unit tests last."""
+    """Distributes the groups in their order: the longest, then the others that start processes, then short unit tests."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
@@ -55,4 +66,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Ends the ranks of pools that the next test does not need."""
     if _file(item.nodeid) in _POOL_FILES:
-        rank_pool.close_all(keep_small=nextitem is not None and _file(nextitem.nodeid) in _POOL_FILES)
+        follows = nextitem is not None and _file(nextitem.nodeid) in _POOL_FILES
+        asked = getattr(getattr(nextitem, "callspec", None), "params", {}) if follows else {}
+        rank_pool.close_all(keep_small=follows, keep=(asked.get("launcher"), asked.get("size")))

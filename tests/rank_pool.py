@@ -86,13 +86,14 @@ def train(launcher: str, size: int, cwd: Path, *flags: str, **environment: str) 
     return command(launcher, size, "train", cwd, *named(flags), **environment)
 
 
-def close_all(keep_small: bool = False) -> None:
+def close_all(keep_small: bool = False, keep: tuple[str | None, int | None] = (None, None)) -> None:
     """End the ranks of all pools.
 
     Args:
         keep_small: leave those of at most three ranks on Gloo. A rank that waits uses 6 % of a core there, two on MPI use a
             whole one.
+        keep: launcher and size of a pool to leave in any case.
     """
     for launcher, size in list(_pools):
-        if not (keep_small and size <= 3 and launcher != "mpirun"):
+        if not (keep_small and size <= 3 and launcher != "mpirun") and (launcher, size) != keep:
             _pools.pop((launcher, size)).close()

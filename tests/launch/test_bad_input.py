@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
     "batch-larger-than-data-set": (nothing, ["--train.global_batch_size", "1440"], 2, "the global batch has 1440 samples"),
     "more-ranks-than-samples": (two_samples, [*FOLDER, "--train.batch_size", "1"], 2, "3 ranks for 2 training samples"),
     "missing-weights": (nothing, ["--model.pretrained", "none.pth"], 2, "none.pth cannot be read: No such file"),
+    "elastic-without-its-launcher": (nothing, ["--run.elastic", "true"], 2, "horovodrun --host-discovery-script"),
     "nonfinite-loss": (nothing, ["--optimizer.learning_rate", "1e30"], 1, "on rank 0 is not finite"),
 }
 
@@ -93,7 +94,7 @@ def require_outcome(folder: Path, code: int, message: str) -> None:
     assert (folder / "runs").exists() == (code == 1)
 
 
-ALONE = ("unknown-key", "undecodable-jpeg", "nonfinite-loss")
+ALONE = ("unknown-key", "undecodable-jpeg", "elastic-without-its-launcher", "nonfinite-loss")
 ON_ALL_RANKS = ("missing-file", "truncated-cifar", "batch-larger-than-data-set", "missing-weights", "nonfinite-loss")
 
 

@@ -119,9 +119,10 @@ def test_scaling_that_is_terminated_ends_its_job(tmp_path: Path) -> None:
     assert not [*tmp_path.rglob("bench-scaling.json")]
 
 
-def test_scaling_is_started_once(tmp_path: Path) -> None:
-    done = run("python", 1, ["-m", "vggdist.bench", "scaling"], tmp_path, HOROVOD_RANK="0", HOROVOD_SIZE="2")
-    assert done.code == 2 and "start it once, without a launcher" in done.output
+@pytest.mark.parametrize("kind", ["scaling", "tune"])
+def test_a_benchmark_that_starts_its_ranks_itself_refuses_a_launcher(kind: str, tmp_path: Path) -> None:
+    done = command("python", 1, "bench", tmp_path, kind, HOROVOD_RANK="0", HOROVOD_SIZE="2")
+    assert done.code == 2 and f"bench {kind} starts the ranks itself; start it once, without a launcher" in done.output
 
 
 def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_each(tmp_path: Path) -> None:
@@ -142,8 +143,3 @@ def test_tuning_gives_a_job_no_more_than_its_deadline(tmp_path: Path) -> None:
     flags = ["--bench.deadline", "0.5", "--bench.launcher", "horovodrun --gloo"]
     done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path)
     assert done.code == 1 and "did not finish within 0.5 s (bench.deadline)" in done.output, done.output
-
-
-def test_tuning_starts_the_ranks_itself(tmp_path: Path) -> None:
-    done = run("horovodrun --gloo", 2, ["-m", "vggdist.bench", "tune", *QUICK], tmp_path)
-    assert done.code == 1 and "bench tune starts the ranks itself" in done.output

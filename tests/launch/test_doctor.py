@@ -11,6 +11,7 @@ import pytest
 from tests.launch.test_scripts import DOCUMENTED
 from tests.launching import run
 from tests.rank_pool import command
+from tests.ranks.test_selftest import require_passed
 
 
 def test_the_page_on_clusters_has_the_commands_that_are_tried_here() -> None:
@@ -21,7 +22,7 @@ def test_the_page_on_clusters_has_the_commands_that_are_tried_here() -> None:
 @pytest.mark.parametrize("launcher", ["python", "horovodrun --gloo", "mpirun"])
 def test_a_sound_place_is_reported_once_with_its_ranks(launcher: str, tmp_path: Path) -> None:
     size = 1 if launcher == "python" else 2
-    finished = run(launcher, size, ["-m", "vggdist.doctor"], tmp_path)
+    finished = command(launcher, size, "doctor", tmp_path)
     assert finished.code == 0, finished.output
     controller = {"python": "none", "mpirun": "MPI"}.get(launcher, "Gloo")
     name = {"python": "no launcher", "mpirun": "mpirun"}.get(launcher, "horovodrun")
@@ -60,12 +61,16 @@ sys.exit(doctor.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("flags", [[], ["--run.directory", "file"]])
-def test_a_selftest_follows_the_examination_unless_that_found_an_error(flags: list[str], tmp_path: Path) -> None:
+def test_a_selftest_follows_the_examination(tmp_path: Path) -> None:
+    finished = run("python", 1, ["-c", _IN_SMALL, "--selftest"], tmp_path)
+    assert finished.code == 0, finished.output
+    assert "selftest: update as on the CPU, full: 0 (limit 0.001)" in finished.output
+    assert "runs/selftest.json and selftest.txt have the details" in finished.output
+    require_passed(tmp_path / "runs", size=1)
+
+
+def test_no_selftest_follows_an_examination_that_found_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finished = run("python", 1, ["-c", _IN_SMALL, "--selftest", *flags], tmp_path)
-    tested = not flags
-    assert finished.code == (0 if tested else 1), finished.output
-    assert ("selftest: update as on the CPU, full: 0 (limit 0.001)" in finished.output) == tested
-    assert ("runs/selftest.json and selftest.txt have the details" in finished.output) == tested
-    assert (tmp_path / "runs" / "selftest.txt").exists() == tested
+    finished = command("python", 1, "doctor", tmp_path, "--selftest", "--run.directory", "file")
+    assert finished.code == 1 and "selftest" not in finished.output, finished.output
+    assert not (tmp_path / "runs").exists()

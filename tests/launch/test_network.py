@@ -17,6 +17,7 @@ from tests.launching import Finished, Running, command_line, result_of
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 LOOPBACK, OTHER = "127.0.1.1", "10.98.0.{host}"
+STEP = 11 * 2**10  # bytes that each of two ranks sends in a step of the small training
 PROBES = 5 * 16 * 2**20  # bytes that the doctor reduces; each of two ranks sends so many
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -46,12 +47,18 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_run_outlives_a_network_that_broke(way: str, two_hosts: Hosts, tmp_path: Path) -> None:
-    """It trains, ends in time with a message when the link goes down, and continues when it is up again."""
+    """It trains, ends in time with a message when the link goes down, and continues when it is up again.
+
+    Gloo sends its gradients through the interface that was asked for, though the host's name has another address.
+    """
     two_hosts.name(LOOPBACK if way == "gloo" else None)
+    before = {interface: two_hosts.sent(interface) for interface in NETWORKS}
     # mpirun must notice first: keepalive ends only a connection on which nothing is under way, not even the order to end.
     timeout = "60" if way == "mpirun" else "8"
     running = start(way, two_hosts, tmp_path, "--train.steps", "100000", "--run.timeout", timeout)
     running.wait_for(lambda: max(reported_steps(tmp_path), default=0) >= 60)
+    sent = {interface: two_hosts.sent(interface) - before[interface] for interface in NETWORKS}
+    assert way == "mpirun" or sent["wire"] > 60 * STEP > 100 * sent["other"]
     ip("-n", namespace(2), "link", "set", "wire", "down")
     try:
         finished: Finished = running.finish()
@@ -105,8 +112,8 @@ def doctor(way: str, two_hosts: Hosts, cwd: Path, interface: str) -> Finished:
 
 @pytest.mark.parametrize(
     ("through", "own_name"),
-    [("horovodrun", LOOPBACK), ("horovodrun", OTHER), ("elastic", LOOPBACK), ("slurm", LOOPBACK)],
-    ids=["horovodrun", "horovodrun-another-network", "elastic", "slurm"],
+    [("horovodrun", OTHER), ("elastic", LOOPBACK), ("slurm", LOOPBACK)],
+    ids=["horovodrun-another-network", "elastic", "slurm"],
 )
 def test_gradients_take_the_interface_that_was_asked_for_whatever_address_the_host_s_name_has(
     through: str, own_name: str, two_hosts: Hosts, tmp_path: Path

@@ -62,20 +62,6 @@ def require_environment(reported: dict[str, Any], output: str) -> None:
     assert len(present) % 2 == 1 or not cores[0] & cores[1]
 
 
-def test_mpirun_takes_hosts_from_a_file(tmp_path: Path) -> None:
-    command_line("mpirun", 2)
-    (tmp_path / "hosts").write_text("localhost slots=2\n")
-    finished = script("mpirun.sh", "2", *STEPS, cwd=tmp_path, HOSTFILE="hosts", MXNET_ENFORCE_DETERMINISM="1")
-    assert finished.code == 0, finished.output
-    assert (result_of(tmp_path)["world_size"], result_of(tmp_path)["controller"]) == (2, "MPI")
-
-
-def test_hosts_starts_a_rank_for_each_slot(tmp_path: Path) -> None:
-    finished = script("hosts.sh", "localhost:1,127.0.0.1:1", *STEPS, cwd=tmp_path, INTERFACE="lo")
-    assert finished.code == 0, finished.output
-    assert result_of(tmp_path)["world_size"] == 2
-
-
 @pytest.mark.parametrize("name", ["local.sh", "mpirun.sh", "hosts.sh"])
 def test_a_script_without_its_first_argument_prints_its_usage(name: str, tmp_path: Path) -> None:
     finished = script(name, cwd=tmp_path)
@@ -90,19 +76,29 @@ def test_every_script_is_clean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("local.sh", signal.SIGINT), ("local.sh", signal.SIGTERM), ("mpirun.sh", signal.SIGINT)]
+    ("name", "ranks", "number", "own"),
+    [
+        ("local.sh", "2", signal.SIGINT, {}),
+        ("hosts.sh", "localhost:1,127.0.0.1:1", signal.SIGTERM, {"INTERFACE": "lo"}),
+        ("mpirun.sh", "2", signal.SIGINT, {"HOSTFILE": "hosts", "OMPI_MCA_odls_base_sigkill_timeout": "5"}),
+    ],
+    ids=["local.sh", "hosts.sh", "mpirun.sh"],
 )
-def test_a_script_ends_with_the_code_of_train_and_its_message_last(name: str, number: signal.Signals, tmp_path: Path) -> None:
-    """A signal to the script's process group, as a terminal sends it."""
+def test_a_script_starts_its_ranks_and_ends_with_the_code_of_train_and_its_message_last(
+    name: str, ranks: str, number: signal.Signals, own: dict[str, str], tmp_path: Path
+) -> None:
+    """A signal to the script's process group, as a terminal sends it. hosts.sh starts a rank for each slot."""
     if name == "mpirun.sh":
-        command_line("mpirun", 2)
+        command_line("mpirun", 2)  # skips where there is none
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
     flags = ["--train.epochs", "10000", "--run.log_every", "10"]
-    running = Running([str(LAUNCH / name), "2", *flags], tmp_path, 240, **ENVIRONMENT)
+    running = Running([str(LAUNCH / name), ranks, *flags], tmp_path, 240, **ENVIRONMENT, **own, MXNET_ENFORCE_DETERMINISM="1")
     metrics = tmp_path / "runs" / "quickstart" / "metrics.jsonl"
     running.wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 1)
     os.killpg(running.process.pid, number)
     finished = running.finish()
     assert finished.code == 75, finished.output
+    assert f"quickstart: 2 rank(s), {'MPI' if name == 'mpirun.sh' else 'Gloo'}, " in finished.output
     last = finished.output.splitlines()[-1]
     assert last.startswith("vggdist: stopped by SIG") and "start the same command again to continue" in last
 

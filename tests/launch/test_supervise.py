@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -54,29 +55,21 @@ def supervised(launcher: str, cwd: Path, *flags: str, steps: int = STEPS) -> Run
     return running
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
-def test_a_run_whose_rank_is_killed_continues_to_its_end(launcher: str, tmp_path: Path) -> None:
-    running = supervised(launcher, tmp_path)
+@pytest.mark.parametrize(("launcher", "shrink"), [("horovodrun --gloo", True), ("mpirun", False)])
+def test_a_run_whose_rank_is_killed_continues_to_its_end_on_fewer_ranks_where_asked(
+    launcher: str, shrink: bool, tmp_path: Path
+) -> None:
+    running = supervised(launcher, tmp_path, *["--shrink"] * shrink)
     running.rank(1).kill()
     (tmp_path / "go").touch()
     finished = running.finish()
     assert finished.code == 0, finished.output
-    assert "supervise: attempt 2 after 0.5 s: " in finished.output and "; continuing from step " in finished.output
+    assert re.search(r"^supervise: attempt 2 after 0.5 s: rank 1 \(.* is lost.*; continuing from step ", finished.output, re.M)
     assert "continuing from the checkpoint at step" in finished.output
+    assert ("on 1 rank(s), adding --train.global_batch_size 32" in finished.output) == shrink
     assert "attempt 3" not in finished.output
     result = result_of(tmp_path)
-    assert (result["exit_code"], result["step"], result["world_size"]) == (0, STEPS, 2)
-
-
-def test_a_run_whose_rank_is_killed_continues_on_fewer_ranks_where_asked(tmp_path: Path) -> None:
-    running = supervised("horovodrun --gloo", tmp_path, "--shrink")
-    running.rank(1).kill()
-    (tmp_path / "go").touch()
-    finished = running.finish()
-    assert finished.code == 0, finished.output
-    assert "on 1 rank(s), adding --train.global_batch_size 32" in finished.output
-    result = result_of(tmp_path)
-    assert (result["exit_code"], result["step"], result["world_size"]) == (0, STEPS, 1)
+    assert (result["exit_code"], result["step"], result["world_size"]) == (0, STEPS, 1 if shrink else 2)
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun", "mpirun"])

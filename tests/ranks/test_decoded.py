@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import result_of, train
-from tests.rank_pool import call
+from tests.launching import result_of
+from tests.rank_pool import call, train
 from vggdist import prepare
 from vggdist.checkpoints.store import CheckpointStore
 

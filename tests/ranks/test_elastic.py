@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.launching import Running, result_of, train
+from tests.launching import Running, result_of
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.load import load
 from vggdist.data.dataset import load as load_data
@@ -132,9 +132,10 @@ class Job:
                 assert [sample for part in parts for sample in part] == expected[mask > 0].tolist(), step
 
 
-def test_when_ranks_are_killed_the_others_go_on_from_the_last_commit(tmp_path: Path) -> None:
-    job = Job(tmp_path, HOSTS)
-    os.kill(job.wait_for(size=3, steps=55).ranks[1], signal.SIGKILL)  # there is a checkpoint on the disk
+def test_when_a_rank_hangs_and_one_is_killed_the_others_go_on_from_the_last_commit(tmp_path: Path) -> None:
+    job = Job(tmp_path, HOSTS, "--run.timeout", "20")
+    first = job.wait_for(size=3, steps=55)  # there is a checkpoint on the disk
+    (job.notes / f"hang-{first.ranks[1]}").touch()
     os.kill(job.wait_for(size=2).ranks[0], signal.SIGKILL)  # the one that writes the files
     job.wait_for(size=1)
     output = job.finish()
@@ -144,25 +145,14 @@ def test_when_ranks_are_killed_the_others_go_on_from_the_last_commit(tmp_path: P
     for before, after in ((three, two), (two, one)):
         assert 0 <= before.next_step - after.first_step <= LOG_EVERY + 4, output
     assert job.events("load") == [], "a checkpoint was read"
-    assert output.count("is lost: its process was killed") >= 2
+    assert "rank 1: no progress for" in output and "has made no progress for" in output
+    assert "is lost: its process was killed" in output
     job.require_every_sample_once()
     found = CheckpointStore(tmp_path / "runs" / "quickstart" / "checkpoints").newest()
     assert found is not None and found.state["step"] == STEPS
     metrics = (tmp_path / "runs" / "quickstart" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in metrics if "train/loss" in line]
     assert steps == sorted(set(steps)), "a report stands there twice"
-
-
-def test_a_rank_that_hangs_ends_itself_and_the_others_go_on(tmp_path: Path) -> None:
-    job = Job(tmp_path, HOSTS, "--run.timeout", "20")
-    before = job.wait_for(size=3)
-    (job.notes / f"hang-{before.ranks[1]}").touch()
-    job.wait_for(size=2)
-    output = job.finish()
-    before, after = job.generations()
-    assert [after.ranks[0], after.ranks[1]] == [before.ranks[0], before.ranks[2]], output
-    assert "rank 1: no progress for" in output and "has made no progress for" in output
-    job.require_every_sample_once()
 
 
 def test_hosts_come_and_go_without_a_lost_step(tmp_path: Path) -> None:
@@ -187,8 +177,3 @@ def host_of(pid: int) -> str:
     """The name by which the launcher knows the host of a process."""
     words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return next(word.partition("=")[2] for word in words if word.startswith("HOROVOD_HOSTNAME="))
-
-
-def test_an_ordinary_launcher_is_refused(tmp_path: Path) -> None:
-    finished = train("python", 1, tmp_path, *FLAGS)
-    assert finished.code == 2 and "horovodrun --host-discovery-script" in finished.output

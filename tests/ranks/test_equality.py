@@ -79,14 +79,15 @@ MUON = ["--optimizer.name", "muon", "--optimizer.groups", "[['output_*', 0.5, 1]
     ("launcher", "size", "flags", "how"),
     [
         pytest.param("horovodrun --gloo", 2, [], [], id="sgd-on-gloo"),
-        pytest.param("horovodrun --gloo", 4, [], [], id="sgd-on-four-ranks"),
         pytest.param("horovodrun --gloo", 2, [], ["--train.bucket_cap_mb", "0"], id="each-gradient-by-itself"),
         pytest.param("horovodrun --gloo", 2, [], FACTORS, id="factors"),
-        pytest.param("mpirun", 2, [], [], id="sgd-on-mpi"),
         pytest.param("horovodrun --gloo", 2, EVERYTHING, [], id="mixup-clipping-accumulation"),
-        pytest.param("horovodrun --gloo", 4, EVERYTHING, [*FACTORS, *BUCKETS], id="mixup-clipping-accumulation-factors"),
         pytest.param("horovodrun --gloo", 2, PADDED_LAST_BATCH, [], id="lars-with-a-padded-last-batch"),
         pytest.param("horovodrun --gloo", 2, MUON, FACTORS, id="muon-with-groups-factors"),
+        # One after the other, so that they share a pool.
+        pytest.param("horovodrun --gloo", 4, [], [], id="sgd-on-four-ranks"),
+        pytest.param("horovodrun --gloo", 4, EVERYTHING, [*FACTORS, *BUCKETS], id="mixup-clipping-accumulation-factors"),
+        pytest.param("mpirun", 2, [], [], id="sgd-on-mpi"),
         pytest.param("mpirun", 2, PADDED_LAST_BATCH, FACTORS, id="lars-with-a-padded-last-batch-factors-on-mpi"),
     ],
 )

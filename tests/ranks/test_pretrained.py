@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.launching import train
-from tests.rank_pool import call
+from tests.rank_pool import call, train
 from tests.torch_files import tensors, write_zip
 
 _WIDTHS = ((0, 3, 8), (4, 8, 8), (8, 8, 16))

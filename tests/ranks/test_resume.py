@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.launching import HAS_BFLOAT16
-from tests.rank_pool import call
+from tests.launching import HAS_BFLOAT16, result_of
+from tests.rank_pool import call, train
+from tests.ranks.test_faults import LONG, newest, started
 
 TINY = [
     *("--model.stages", "[[1, 8], [1, 16]]"),
@@ -53,9 +55,9 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
         pytest.param("horovodrun --gloo", 2, [*FACTORS, *EVERYTHING], 7, id="sgd-everything-2-ranks"),
         pytest.param("horovodrun --gloo", 3, [*ADAM_BY_FP16, *EVERYTHING], 11, id="adam-fp16-everything-3-ranks"),
         pytest.param("python", 1, ["--optimizer.name", "sgd", *PRODUCTS], 6, id="sgd-matrix-products-alone"),
-        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *FACTORS, *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
         pytest.param("horovodrun --gloo", 2, [*RECIPE, *EVERYTHING], 11, id="muon-recipe-2-ranks"),
-        pytest.param("mpirun", 3, ["--optimizer.name", "lars"], 5, id="lars-3-ranks-mpi-stopped-at-a-report"),
+        pytest.param("mpirun", 2, ["--optimizer.name", "adamw", *FACTORS, *EVERYTHING], 9, id="adamw-everything-2-ranks-mpi"),
+        pytest.param("mpirun", 2, ["--optimizer.name", "lars"], 5, id="lars-2-ranks-mpi-stopped-at-a-report"),
     ],
 )
 def test_a_stopped_and_continued_run_ends_with_the_same_bits_and_metrics(
@@ -133,3 +135,26 @@ def test_on_other_numbers_of_ranks_each_sample_of_the_epoch_is_taken_once(tmp_pa
         taken += [(epoch, sample) for rank in results for epoch, samples in rank["taken"] for sample in samples]
     samples = len(taken) // 2
     assert sorted(taken) == [(epoch, sample) for epoch in range(2) for sample in range(samples)]
+
+
+def test_alone_a_stop_is_exit_code_75_and_the_next_start_continues(tmp_path: Path) -> None:
+    running = started("python", tmp_path, size=1)
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish().code == 75
+    step = newest(tmp_path)["step"]
+    finished = train("python", 1, tmp_path, *LONG, "--train.steps", str(step + 3))
+    assert finished.code == 0 and f"continuing from the checkpoint at step {step}" in finished.output
+
+
+def test_the_wall_clock_limit_stops_before_it(tmp_path: Path) -> None:
+    finished = train("horovodrun --gloo", 2, tmp_path, *LONG, "--run.max_time", "0:00:02")
+    assert finished.code == result_of(tmp_path)["exit_code"] == 75, finished.output
+    assert "stopped by run.max_time" in result_of(tmp_path)["error"]
+
+
+def test_metrics_are_on_the_disk_before_each_checkpoint_that_counts_on_them(tmp_path: Path) -> None:
+    flags = [*TINY, "--train.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep_last", "9"]
+    (done,) = call("python", 1, "order_on_the_disk", tmp_path, flags=flags)
+    seen = [name for name in done if name == "sync metrics.jsonl" or name.startswith("rename step-")]
+    steps = (4, 8, 12, 12)  # the last one again with what its evaluation has added
+    assert seen == [word for step in steps for word in ("sync metrics.jsonl", f"rename step-{step:08d}")]
