@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -21,6 +22,17 @@ def ignore_stop_signals() -> None:
     """Ignore signals in a process whose result is written and which is about to exit: a signal would make it a failure."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def hold_aborts() -> None:
+    """Make a thread that calls ``abort`` wait, in a process that another thread is about to end with its exit code.
+
+    Horovod's background thread may find its heap corrupted after a rank is gone. SIGABRT would end this process at once,
+    with code 134 and before it has reported the failed rank. Python's own handlers run in the main thread only.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(libc.pause, ctypes.c_void_p))
 
 
 class StopRequests:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from vggdist.processes.signals import hold_aborts
 from vggdist.processes.streams import write_error
 from vggdist.watchdog.connection import Message
 from vggdist.watchdog.heartbeat import HeartbeatMonitor, RankFailure
@@ -252,10 +253,13 @@ class Watchdog:
             return
         if forward:
             self._peers.send(_failed(failure, cause, behind))
+        ends = own or first is None and not self._elastic
+        if ends:
+            hold_aborts()
         with self._changed:
             self._failure, self._cause = failure, cause
             self._changed.notify_all()
-        if own or first is None and not self._elastic:
+        if ends:
             delay = (_STALL_DELAY if cause == "stalled" else self._grace) + (_AFTER_ROOT if self._rank > 0 else 0)
             self._end_at = time.monotonic() + delay
             reports = self._rank == 0 or failure.rank == 0  # the others would repeat rank 0's message

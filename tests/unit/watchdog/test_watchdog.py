@@ -250,6 +250,12 @@ def test_a_rank_s_own_report_reaches_all_ranks_before_its_end(start: Any, failed
     assert "reported and confirmed" in ranks.outputs[failed]
 
 
+def test_a_rank_that_aborts_because_another_one_failed_ends_with_that_rank_s_code_and_message(start: Any) -> None:
+    ranks = start("abort", "report", "abort")
+    assert ranks.codes() == [3, 3, 3]
+    assert ranks.recorded(0)["text"] == "rank 1: the disk is full"
+
+
 def test_garbage_and_a_wrong_token_are_refused(start: Any) -> None:
     ranks = start("show_the_port", "start_late")
     ranks.wait_for("port")

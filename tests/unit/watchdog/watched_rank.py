@@ -134,6 +134,12 @@ class Rank:
         print("reported and confirmed" if self.watchdog.failure(0) else "reported", flush=True)
         os._exit(3)
 
+    def abort(self) -> None:
+        """Abort as Horovod's thread may after another rank's end."""
+        while self.watchdog._failure is None:
+            time.sleep(0.001)
+        ctypes.CDLL(None).abort()
+
     def fail_to_record(self) -> None:
         self.watchdog._on_failure = no_space
         self.sleep()
