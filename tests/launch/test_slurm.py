@@ -26,7 +26,7 @@ TINY = (
     *("--evaluation.every_epochs", "0"),
     *("--checkpoint.every_steps", "50"),
     *("--run.drift_steps", "10"),  # the ranks compare their parameters
-    *("--train.factors", "always"),  # auto takes them between hosts alone, and other bits come of it
+    *("--train.factors", "always"),  # auto would, by the number of hosts: other last bits
 )
 TWO_RANKS = ("--nodes=2", "--gpus-per-node=1")
 FOUR_RANKS = ("--nodes=2", "--gpus-per-node=2")

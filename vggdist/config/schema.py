@@ -221,7 +221,7 @@ class TrainConfig(ArithmeticConfig):
     """Data type of gradients in the allreduce; none: that of the parameters."""
     factors: Literal["auto", "always", "never"] = "auto"
     """Send two thin matrices per fully connected layer instead of its gradient; every rank computes the gradient of the global
-    batch from them. auto: for the layers in which this is faster, if the ranks are on several hosts."""
+    batch from them. auto: for the layers in which this is faster; on a host with GPUs none."""
     network_bandwidth: float = 10.0
     """Bandwidth between two hosts in Gbit/s, used by train.factors auto; bench allreduce measures it."""
     bucket_cap_mb: UnboundedFloat | None = None

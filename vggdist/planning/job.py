@@ -21,6 +21,7 @@ from vggdist.training.gradient_exchange import (
     bucket_cap,
     bytes_per_number,
     factored,
+    link_bandwidth,
     sent_by_layer,
     weights_of,
 )
@@ -67,8 +68,10 @@ class Job:
         """
         flops = self.workload.flops if self.workload is not None else CORE_FLOPS
         hosts, weights = self.cluster.hosts(ranks), weights_of(self.layers)
-        chosen = factored(weights, train, ranks, hosts, self.samples.batch_size, bandwidth, flops)
         on_gpu = self.request.world.preset == "gpu"
+        if hosts == 1:
+            bandwidth = link_bandwidth(train, hosts, on_gpu)
+        chosen = factored(weights, train, ranks, self.samples.batch_size, bandwidth, flops)
         cap = bucket_cap(train, hosts > 1, on_gpu)
         return Exchange(cap, factored=chosen, segment=_GPU_SEGMENT if on_gpu else 1)
 

@@ -15,11 +15,15 @@ from math import inf
 from vggdist.config.schema import TrainConfig
 from vggdist.models.layers import Layer
 
+_GATHER_S = 5e-4
+"""Seconds by which factors must be faster: a layer's two gathers take about as long however little they send."""
 # Small, since nothing overlaps the last bucket.
 _CAP_BETWEEN_HOSTS_MIB = 1.0
 _GPU_CAP_MIB = 25.0  # PyTorch's; not measured here
 GIGABIT = 1e9 / 8
 """Bytes."""
+HOST_BANDWIDTH = 3e9
+"""Bytes per second at which a rank sends gradients to another one of its host: 512 MiB over Gloo in 0.18 s, two ranks."""
 CORE_FLOPS, GPU_FLOPS = 60e9, 10e12
 """Operations per second of one core with AVX-512 and of a GPU, in float32; the magnitude is enough to choose."""
 
@@ -91,15 +95,13 @@ def weights_of(layers: Iterable[Layer]) -> list[Weight]:
 
 
 def factored(
-    weights: Iterable[Weight], train: TrainConfig, ranks: int, hosts: int, batch_size: int, bandwidth: float, flops: float
+    weights: Iterable[Weight], train: TrainConfig, ranks: int, batch_size: int, bandwidth: float, flops: float
 ) -> list[str]:
     """The weights that are sent as factors: with ``auto`` those for which that is faster, the larger product included.
 
-    On a single host memory moves gradients faster than cores multiply, so ``auto`` chooses none there.
-
     Args:
         batch_size: samples of each rank.
-        bandwidth: bytes per second between two hosts.
+        bandwidth: bytes per second, see :func:`link_bandwidth`.
         flops: operations per second of a rank.
     """
     width = bytes_per_number(train)
@@ -107,11 +109,18 @@ def factored(
     def gains(weight: Weight) -> bool:
         saved = weight.gradient_bytes(ranks, width) - weight.factor_bytes(ranks, batch_size, width)
         product = 2 * weight.outputs * weight.inputs * (ranks - 1) * batch_size
-        return saved / bandwidth > product / flops
+        return saved / bandwidth > product / flops + _GATHER_S
 
     if train.factors == "auto":
-        return [weight.name for weight in weights if hosts > 1 and gains(weight)]
+        return [weight.name for weight in weights if gains(weight)]
     return [weight.name for weight in weights if train.factors == "always"]
+
+
+def link_bandwidth(train: TrainConfig, hosts: int, on_gpu: bool) -> float:
+    """Bytes per second at which a rank sends gradients; infinite between the GPUs of a host, where that is not measured."""
+    if hosts > 1:
+        return train.network_bandwidth * GIGABIT
+    return inf if on_gpu else HOST_BANDWIDTH
 
 
 def sent_by_layer(train: TrainConfig, ranks: int, batch_size: int) -> dict[str, Callable[[Layer], float]]:

@@ -15,7 +15,6 @@ from vggdist.models.dense import FactoredDense
 from vggdist.training.factors import Factors
 from vggdist.training.gradient_exchange import (
     CORE_FLOPS,
-    GIGABIT,
     GPU_FLOPS,
     Weight,
     allgather_bytes,
@@ -24,6 +23,7 @@ from vggdist.training.gradient_exchange import (
     buckets,
     bytes_per_number,
     factored,
+    link_bandwidth,
 )
 
 
@@ -61,10 +61,9 @@ class Reduction:
         self._statistics, self._compressed = statistics, train.compression == "fp16"
         hosts = world.hosts()
         weights = [Weight(layer.weight.name, *layer.weight.shape) for layer in layers]
-        bandwidth = train.network_bandwidth * GIGABIT
         on_gpu = layers[0].weight.list_ctx()[0].device_type == "gpu"
         flops = GPU_FLOPS if on_gpu else CORE_FLOPS * int(os.environ.get("OMP_NUM_THREADS", 1))
-        chosen = factored(weights, train, world.size, hosts, batch_size, bandwidth, flops)
+        chosen = factored(weights, train, world.size, batch_size, link_bandwidth(train, hosts, on_gpu), flops)
         self._factored = world.gather(chosen)[0]  # the ranks may have different numbers of threads
         factored_layers = [layer for layer in layers if layer.weight.name in self._factored]
         self._factors = Factors(world, factored_layers, batch_size, train.accumulation, self._compressed)

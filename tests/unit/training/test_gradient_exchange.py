@@ -12,12 +12,14 @@ from vggdist.config.schema import ModelConfig, TrainConfig
 from vggdist.models.layers import describe
 from vggdist.training.gradient_exchange import (
     GIGABIT,
+    HOST_BANDWIDTH,
     Weight,
     allgather_bytes,
     allreduce_bytes,
     bucket_cap,
     buckets,
     factored,
+    link_bandwidth,
     sent_by_layer,
     weights_of,
 )
@@ -93,8 +95,17 @@ def test_each_layer_s_bytes_are_told_either_way() -> None:
     assert halved(by_name["output"]) == 1.5 * 2 * 4_097_000
 
 
-def chosen(ranks: int = 2, hosts: int = 2, gigabits: float = 1, flops: float = 60e9, **train: str) -> list[str]:
-    return factored(weights_of(VGG16), TrainConfig(**train), ranks, hosts, 64, gigabits * GIGABIT, flops)  # type: ignore
+def chosen(
+    ranks: int = 2,
+    hosts: int = 2,
+    gigabits: float = 1,
+    flops: float = 60e9,
+    batch: int = 64,
+    on_gpu: bool = False,
+    **choice: str,
+) -> list[str]:
+    train = TrainConfig(network_bandwidth=gigabits, **choice)  # type: ignore[arg-type]
+    return factored(weights_of(VGG16), train, ranks, batch, link_bandwidth(train, hosts, on_gpu), flops)
 
 
 def test_factors_are_chosen_where_the_network_costs_more_than_the_longer_product() -> None:
@@ -105,10 +116,18 @@ def test_factors_are_chosen_where_the_network_costs_more_than_the_longer_product
     assert chosen(ranks=64, hosts=16, flops=10e12) == ["hidden1"]  # of which few columns are as many as a smaller gradient
 
 
-def test_no_factors_travel_within_a_host_or_for_one_rank_unless_always() -> None:
+def test_within_a_host_factors_are_chosen_for_small_batches_on_cpus_and_never_for_one_rank() -> None:
     everything = ["hidden1", "hidden2", "output"]
     assert chosen(hosts=1) == chosen(ranks=1, hosts=1) == chosen(factors="never") == []
+    assert chosen(hosts=1, batch=16) == chosen(hosts=1, flops=480e9) == everything
+    assert chosen(hosts=1, batch=16, on_gpu=True, flops=10e12) == chosen(ranks=1, hosts=1, batch=16) == []
     assert chosen(hosts=1, factors="always") == chosen(ranks=1, hosts=1, factors="always") == everything
+
+
+def test_a_small_layer_sends_its_gradient_because_gathering_takes_a_fixed_time() -> None:
+    layers = [Weight("hidden", 512, 512), Weight("output", 10, 512)]
+    assert factored(layers, TrainConfig(), ranks=2, batch_size=1, bandwidth=GIGABIT, flops=60e9) == ["hidden"]
+    assert factored(layers, TrainConfig(), ranks=2, batch_size=1, bandwidth=HOST_BANDWIDTH, flops=60e9) == []
 
 
 def test_the_arithmetic_does_not_import_mxnet() -> None:
