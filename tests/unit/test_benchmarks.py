@@ -9,6 +9,7 @@ import time
 from math import inf
 from pathlib import Path
 
+import ablation
 import compare
 import hosts
 import measure
@@ -341,3 +342,58 @@ def test_a_machine_without_namespaces_is_told_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "argv", ["network.py"])
     with pytest.raises(SystemExit, match="cannot be several hosts: network namespaces are not allowed here"):
         network.main()
+
+
+def test_each_change_of_an_ablation_is_a_valid_training_that_differs_from_the_recipe(
+    tmp_path: Path,
+) -> None:
+    configs = {}
+    for change in ablation.CHANGES:
+        command = ablation.command(change, 1, tmp_path, tmp_path / "runs")
+        configs[change] = load("train", command[command.index("vggdist.train") + 1 :])
+    plain = configs[ablation.RECIPE]
+    assert plain.train.epochs == 4 and plain.run.seed == 1 and plain.optimizer.name == "muon"
+    assert len({config.run.name for config in configs.values()}) == len(configs)
+    differences = [
+        section
+        for config in configs.values()
+        for section in ("model", "augment", "optimizer", "train")
+        if getattr(config, section) != getattr(plain, section)
+    ]
+    assert len(differences) == len(configs) - 1
+
+
+def ended_with(code: int) -> str:
+    """A program that ends as a training does."""
+    return f"""
+import json, sys
+from pathlib import Path
+folder = Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
+(folder / "started").open("a").write("x")
+result = {{"state": "finished" if {code} == 0 else "stopped", "exit_code": {code}, "metrics": {{"eval/top1(%)": 88.5}}}}
+(folder / "result.json").write_text(json.dumps(result)); sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(75, 75), (1, 1)])
+def test_an_ablation_repeats_no_finished_run_and_continues_a_stopped_one(
+    code: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = [code]
+    monkeypatch.setattr(
+        ablation, "command", lambda *_: [sys.executable, "-c", ended_with(program[0]), str(tmp_path / "recipe-3")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        ablation.train("recipe", 3, tmp_path, tmp_path)
+    assert ended.value.code == expected
+    program[0] = 0
+    for _ in range(2):
+        ablation.train("recipe", 3, tmp_path, tmp_path)
+    assert (tmp_path / "recipe-3" / "started").read_text() == "xx"
+    assert ablation.accuracy(tmp_path, "recipe", 3) == 88.5
+
+
+def test_an_ablation_compares_each_change_with_the_recipe_of_the_same_seed() -> None:
+    rows = ablation.table({"recipe": [90.0, 91.0], "relu": [89.0, 90.5]}).splitlines()
+    assert rows[2] == "| recipe | 90.50 (90.00, 91.00) |  | `` |"
+    assert rows[3] == "| relu | 89.75 (89.00, 90.50) | -0.75 ± 0.25 | `--model.activation relu` |"

@@ -1,0 +1,127 @@
+"""What each part of a recipe contributes: ``.venv/bin/python benchmarks/ablation.py --root DIR --runs FOLDER --seeds 0 1 2``.
+
+Trains ``configs/cifar10_fast.yaml``, shortened to four epochs, and the same with one change each, with every seed on two
+ranks. A finished run is not repeated and a stopped one continues, so Ctrl-C loses nothing: start the same command again.
+The table has, for each change, the accuracy on the test set, and its mean difference from the recipe with the same seed, with
+the standard error. Exit code 1: a training failed; 75: stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from measure import in_words, machine
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_fast.yaml"
+SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--checkpoint.every_epochs", "1")
+METRIC = "eval/top1(%)"
+OUTPUT, GAMMA, BIAS = '["output_*",0.26,0.5]', '["*_gamma",0,0]', '["*_b*",1400,0.0001]'
+NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
+RECIPE = "recipe"
+CHANGES = {
+    RECIPE: "",
+    "relu": "--model.activation relu",
+    "pooling after the activation": "--model.early_pooling false",
+    "average head": "--model.head global_average",
+    "no whitening": "--model.whitening false",
+    "he initialiser": "--model.initializer he",
+    "norm momentum 0.9": "--model.norm_momentum 0.9",
+    "norm epsilon 0.001": "--model.norm_epsilon 0.001",
+    "output scale 1": "--model.output_scale 1",
+    "random flips": "--augment.flip true",
+    "black borders": "--augment.pad_mode constant",
+    "no shifts": "--augment.pad_crop 0 --augment.pad_mode constant",
+    "32 pixels from the start": "--augment.progressive []",
+    "no group for the output": f"--optimizer.groups [{GAMMA},{BIAS}]",
+    "no group for biases": f"--optimizer.groups [{OUTPUT},{GAMMA}]",
+    "gamma trained": f"--optimizer.groups [{OUTPUT},{BIAS}]",
+    "no label smoothing": "--train.label_smoothing 0",
+    "5 iterations": "--optimizer.muon_iterations 5",
+    "2 iterations": "--optimizer.muon_iterations 2",
+    "nag, rate 0.1": f"{NAG} --optimizer.learning_rate 0.1",
+    "nag, rate 0.5": f"{NAG} --optimizer.learning_rate 0.5",
+    "batch 500": "--train.global_batch_size 500",
+    "batch 2000": "--train.global_batch_size 2000",
+    "float32": "--train.precision float32",
+}
+"""Flags by the name of a change."""
+
+
+def main() -> None:
+    """Train what is missing, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--root", type=Path, required=True, help="CIFAR-10 as train/<class>/*.jpg and test/<class>/*.jpg")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES], metavar="CHANGE", help="default: all")
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for change in options.changes:
+            train(change, seed, options.root.absolute(), options.runs.absolute())
+    found = {change: [accuracy(options.runs, change, seed) for seed in options.seeds] for change in options.changes}
+    print(f"{in_words(machine())}, n = {len(options.seeds)}\n{table(found)}")
+
+
+def name_of(change: str, seed: int) -> str:
+    """Name of a run."""
+    return f"{''.join(letter if letter.isalnum() else '_' for letter in change)}-{seed}"
+
+
+def command(change: str, seed: int, root: Path, runs: Path) -> list[str]:
+    """The training with a change."""
+    where = ("--data.root", str(root), "--run.directory", str(runs), "--run.name", name_of(change, seed))
+    start = ("horovodrun", "--gloo", "-np", "2", sys.executable, "-m", "vggdist.train", "--config", str(CONFIG))
+    return [*start, *SHORT, *CHANGES[change].split(), *where, "--run.seed", str(seed)]
+
+
+def train(change: str, seed: int, root: Path, runs: Path) -> None:
+    """Start a run or continue it, unless it is finished; ends this program if the run does not finish."""
+    result = runs / name_of(change, seed) / "result.json"
+    if result.exists() and json.loads(result.read_text())["state"] == "finished":
+        return
+    print(f"{change}, seed {seed}", file=sys.stderr, flush=True)
+    job = subprocess.Popen(command(change, seed, root, runs), stdout=sys.stderr)
+    try:
+        code = job.wait()
+    except KeyboardInterrupt:
+        job.wait()  # a terminal sends Ctrl-C to the ranks as well, which save a checkpoint
+        sys.exit(75)
+    if code != 0:
+        sys.exit(75 if result.exists() and json.loads(result.read_text())["exit_code"] == 75 else 1)
+
+
+def accuracy(runs: Path, change: str, seed: int) -> float:
+    """Top-1 accuracy on the test set in percent, of a finished run."""
+    result = json.loads((runs / name_of(change, seed) / "result.json").read_text())
+    return float(result["metrics"][METRIC])
+
+
+def table(found: Mapping[str, Sequence[float]]) -> str:
+    """A row for each change.
+
+    Args:
+        found: accuracies in percent by change, in the order of the seeds.
+    """
+    rows = ["| change | top-1 (%) | difference | flags |", "|---|---|---|---|"]
+    for change, values in found.items():
+        difference = ""
+        if change != RECIPE and RECIPE in found:
+            pairs = [one - other for one, other in zip(values, found[RECIPE])]
+            error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
+            difference = f"{statistics.mean(pairs):+.2f} ± {error:.2f}"
+        each = ", ".join(f"{value:.2f}" for value in values)
+        rows.append(f"| {change} | {statistics.mean(values):.2f} ({each}) | {difference} | `{CHANGES[change]}` |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
