@@ -337,7 +337,7 @@ def test_a_way_stands_beside_what_is_predicted_from_the_cores_alone() -> None:
     assert network.row(setup(), "pytorch-ddp", {**speeds, "pytorch-ddp": Series([9.0])}, "alone", []).planned is None
 
 
-def test_a_machine_without_namespaces_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_namespaces_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "missing", lambda: "network namespaces are not allowed here (EPERM)")
     monkeypatch.setattr(sys, "argv", ["network.py"])
     with pytest.raises(SystemExit, match="cannot be several hosts: network namespaces are not allowed here"):

@@ -357,7 +357,7 @@ def test_a_full_disk_is_named_by_the_folder_and_the_work_is_continued(
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b"[1]\n", b'{"request": 5}\n', b'{"request"', b"\xff\n"])
 @pytest.mark.parametrize("name", ["train.json", "train.done", "written"])
-def test_what_a_power_failure_leaves_of_our_own_files_makes_the_work_begin_anew(
+def test_what_a_power_failure_leaves_of_our_own_files_makes_the_work_start_again(
     source: Path, target: Path, name: str, content: bytes
 ) -> None:
     (target / ".prepare").mkdir(parents=True)

@@ -61,7 +61,7 @@ def test_a_plot_has_units_on_its_axes_and_bars_for_the_spread(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_a_table_tells_every_row(kind: str) -> None:
+def test_a_table_reports_every_row(kind: str) -> None:
     text = "\n".join(TABLES[kind]({"world_size": 2, **MEASURED[kind]}))
     excerpts = {
         "step": "rank 1",

@@ -8,7 +8,7 @@ from vggdist.benchmarking.series import Series, in_turn, link_of
 from vggdist.planning.collective_times import Cluster, Link
 
 
-def test_a_series_tells_its_median_and_its_extremes() -> None:
+def test_a_series_returns_its_median_and_its_extremes() -> None:
     series = Series([3.0, 1.0, 2.0])
     assert series.as_json() == {"median": 2.0, "min": 1.0, "max": 3.0, "repeats": [3.0, 1.0, 2.0]}
 

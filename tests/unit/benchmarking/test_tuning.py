@@ -63,7 +63,7 @@ def test_a_difference_within_the_spread_has_no_winner(rates: list[float]) -> Non
     assert of({"unchanged": [10, 11, 12], "A=1": rates}) is None
 
 
-def test_two_jobs_of_each_are_too_few_to_tell() -> None:
+def test_two_jobs_of_each_are_too_few_for_a_winner() -> None:
     assert of({"unchanged": [10, 11], "A=1": [20, 21]}) is None
 
 
@@ -99,7 +99,7 @@ def tune(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return tuning.measure(BenchRequest(bench=BenchConfig(repeats=3)), [])
 
 
-def test_the_winner_is_told_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_winner_is_printed_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = Jobs(dict.fromkeys(tried(), 100.0) | {"HOROVOD_CYCLE_TIME=1": 120.0})
     measured = tune(jobs, monkeypatch)
     assert measured["winner"] == "HOROVOD_CYCLE_TIME=1"
@@ -113,7 +113,7 @@ def test_without_a_winner_it_says_that_a_plain_run_is_as_good(monkeypatch: pytes
     assert measured["winner"] is None and "no setting is faster" in list(TABLES["tune"](measured))[-1]
 
 
-def test_a_setting_that_fails_is_told_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_fails_is_reported_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = Jobs({setting: 100.0 for setting in tried() if "FUSION_THRESHOLD=0" not in setting})
     measured = tune(jobs, monkeypatch)
     (failed,) = (trial for trial in measured["trials"] if trial["failed"])

@@ -359,7 +359,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [fifo, endless, device, folder, itself])
-def test_a_pointer_that_is_no_regular_file_is_told_and_the_newest_used(
+def test_a_pointer_that_is_no_regular_file_is_reported_and_the_newest_used(
     store: CheckpointStore, log: pytest.LogCaptureFixture, make: Callable[[Path], None]
 ) -> None:
     (store.directory / "latest").unlink()

@@ -28,7 +28,7 @@ def same(arrays: np.ndarray) -> np.ndarray:
     return arrays
 
 
-def test_names_tell_parameters_from_optimizer_states_in_a_fixed_order() -> None:
+def test_names_distinguish_parameters_from_optimizer_states_in_a_fixed_order() -> None:
     network = mx.gluon.nn.Dense(2, in_units=3, prefix="dense_")
     network.initialize()
     parameters = dict(reversed(list(network.collect_params().items())))

@@ -128,7 +128,7 @@ def test_the_pointer_names_what_was_saved_last(store: CheckpointStore) -> None:
 
 
 @pytest.mark.parametrize("text", ["step-00000040\n", "", "../elsewhere", "\0", "x" * 10_000])
-def test_a_pointer_to_nothing_is_told_and_the_newest_used(
+def test_a_pointer_to_nothing_is_reported_and_the_newest_used(
     store: CheckpointStore, text: str, log: pytest.LogCaptureFixture
 ) -> None:
     (store.directory / "latest").write_text(text)
@@ -136,7 +136,7 @@ def test_a_pointer_to_nothing_is_told_and_the_newest_used(
     assert "latest names" in log.text and repr(text.strip())[:20] in log.text and len(log.text) < 1000
 
 
-def test_a_pointer_that_cannot_be_read_is_told_and_the_newest_used(
+def test_a_pointer_that_cannot_be_read_is_reported_and_the_newest_used(
     store: CheckpointStore, log: pytest.LogCaptureFixture
 ) -> None:
     (store.directory / "latest").write_bytes(b"\xff\xfe")
@@ -474,7 +474,7 @@ def test_when_none_is_whole_nothing_is_pruned(store: CheckpointStore) -> None:
 
 
 @pytest.mark.parametrize("action", ["os.rename", "os.rmdir", "os.unlink", "os.fsync"])
-def test_what_cannot_be_pruned_is_told_and_is_no_end(
+def test_what_cannot_be_pruned_is_reported_and_is_no_end(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, action: str
 ) -> None:
     def denied(*arguments: Any, **named: Any) -> NoReturn:

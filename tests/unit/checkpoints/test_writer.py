@@ -155,7 +155,7 @@ def test_a_second_save_waits_for_the_first(store: GatedStore, arrays: dict[str, 
     assert same(loaded(store, 1), first) and same(loaded(store, 2), values(arrays))
 
 
-def test_weights_that_inference_has_laid_out_anew_are_saved_bit_for_bit(store: GatedStore) -> None:
+def test_weights_that_inference_has_reordered_are_saved_bit_for_bit(store: GatedStore) -> None:
     network = mx.gluon.nn.HybridSequential(prefix="network_")
     with network.name_scope():
         network.add(
@@ -255,7 +255,7 @@ def test_a_value_that_is_not_finite_replaces_and_prunes_nothing(
     assert "the newest checkpoint is step 1" in log.text and "the training continues" not in log.text
 
 
-def test_a_failing_disk_is_told_at_once_and_forgotten_after_a_success(
+def test_a_failing_disk_is_reported_at_once_and_forgotten_after_a_success(
     store: GatedStore, arrays: dict[str, mx.nd.NDArray], log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any) -> NoReturn:

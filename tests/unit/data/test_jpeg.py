@@ -100,7 +100,7 @@ def test_a_grey_photograph_is_cut_as_well() -> None:
     assert (top[-1] == 77).all()
 
 
-def test_damage_above_the_row_is_told_and_so_is_an_early_end() -> None:
+def test_damage_above_the_row_is_reported_and_so_is_an_early_end() -> None:
     content = jpeg(noise(), restart_marker_rows=1)
     marker = content.index(b"\xff\xd1")
     with pytest.raises(ValueError, match="Corrupt JPEG data"):
@@ -110,7 +110,7 @@ def test_damage_above_the_row_is_told_and_so_is_an_early_end() -> None:
         decode_top(cut, read_header(cut), HEIGHT, WIDTH, 100, 1, np.empty(HEIGHT * WIDTH * 3, np.uint8))
 
 
-def test_simplejpeg_tells_a_size_that_is_not_the_files() -> None:
+def test_simplejpeg_reports_a_size_that_is_not_the_files() -> None:
     """The assumption of :func:`decode_top`: only the header determines the number of rows."""
     content = jpeg(noise())
     frame = content.index(b"\xff\xc0")

@@ -30,7 +30,7 @@ def _mixed(mixup: float, cutmix: float, count: int = 2000) -> tuple[np.ndarray, 
     return images, shares
 
 
-def test_cutmix_pastes_a_box_and_tells_its_true_area() -> None:
+def test_cutmix_pastes_a_box_and_returns_its_true_area() -> None:
     images, shares = _mixed(0, 1)
     assert set(np.unique(images)) == {0, 255}
     np.testing.assert_allclose(shares, (images == 0).mean(axis=(1, 2, 3)), atol=1e-6)

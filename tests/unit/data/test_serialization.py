@@ -64,7 +64,7 @@ def shared_records(root: Path) -> dict[str, np.ndarray]:
     return to_arrays(load(records(root), seed=0))
 
 
-def test_records_that_were_written_anew_meanwhile_are_refused(tmp_path: Path) -> None:
+def test_records_that_were_rewritten_meanwhile_are_refused(tmp_path: Path) -> None:
     arrays = shared_records(tmp_path)
     (tmp_path / "test.rec").write_bytes((tmp_path / "test.rec").read_bytes() + bytes(4))
     with pytest.raises(RequestError, match="test.rec was changed while it was read"):

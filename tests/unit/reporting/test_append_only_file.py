@@ -125,7 +125,7 @@ def test_appending_does_not_wait_for_a_sync_nor_does_closing(tmp_path: Path, mon
     assert not thread.is_alive() and (tmp_path / "file").read_bytes() == b"a\nb\n"
 
 
-def test_a_sync_that_fails_is_told_and_is_no_end(
+def test_a_sync_that_fails_is_reported_and_is_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     def broken(descriptor: int) -> None:

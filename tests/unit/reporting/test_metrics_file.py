@@ -40,7 +40,9 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_damaged_line_is_left_out_and_told(tmp_path: Path, log: pytest.LogCaptureFixture, damage: str, before: int) -> None:
+def test_a_damaged_line_is_omitted_and_reported(
+    tmp_path: Path, log: pytest.LogCaptureFixture, damage: str, before: int
+) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(lines(1)[: before and None] + DAMAGED[damage] + lines(3, 4, 9))
     MetricsFile(path, 4).record(5, 1.0, {})

@@ -125,7 +125,7 @@ def test_curves_and_lines_have_no_gap_after_a_disk_that_was_full(tmp_path: Path,
     assert scalars(tmp_path)["train/loss"] == [(step, step) for step in range(1, 11)]
 
 
-def test_what_could_not_be_written_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_written_is_reported_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Disk(monkeypatch, 100)
     with RunReport(tmp_path, 0, 10) as report:
         for step in range(1, 4):
@@ -179,7 +179,7 @@ def test_what_a_kill_left_of_a_confusion_matrix_is_replaced(tmp_path: Path) -> N
     assert names == ["confusion-test.json", "events", "metrics.jsonl"]
 
 
-def test_a_network_that_guesses_is_told_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_guesses_is_reported_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     guesses = np.zeros((10, 10), int)
     guesses[:, 3] = 36
     with RunReport(tmp_path, 0, 10) as report:
@@ -235,7 +235,7 @@ def logger() -> Any:
     found.handlers[:], found.level, found.propagate = former
 
 
-def test_rank_0_tells_its_metrics_on_console_and_in_the_log(
+def test_rank_0_reports_its_metrics_on_console_and_in_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], logger: logging.Logger
 ) -> None:
     start_logging(rank=0)
@@ -245,7 +245,7 @@ def test_rank_0_tells_its_metrics_on_console_and_in_the_log(
         assert "step  1/10" in text and "top1 50.00 %" in text and "top1(%) 87.5" in text
 
 
-def test_other_ranks_tell_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
+def test_other_ranks_log_only_warnings_with_their_rank(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
     start_logging(rank=3)
     logger.info("usual")
     logger.warning("odd")

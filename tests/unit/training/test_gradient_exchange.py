@@ -85,7 +85,7 @@ def test_vgg16_s_first_hidden_layer_sends_55_times_less_as_factors() -> None:
     assert hidden.factor_bytes(2, 64, width=4) == 4 * 64 * (4096 + 25088)  # 7.5 MB
 
 
-def test_each_layer_s_bytes_are_told_either_way() -> None:
+def test_each_layer_s_bytes_are_given_as_gradient_and_as_factors() -> None:
     as_gradient, as_factors = sent_by_layer(TrainConfig(), 4, 64).values()
     by_name = {layer.name: layer for layer in VGG16}
     assert as_gradient(by_name["stage1.conv1"]) == as_factors(by_name["stage1.conv1"]) == 1.5 * 4 * 1792

@@ -119,7 +119,7 @@ def test_sums_of_another_number_of_classes_are_refused():
         EvaluationSums.from_array(3, EvaluationSums(4).as_array())
 
 
-def test_a_thousand_classes_take_the_memory_that_is_promised():
+def test_a_thousand_classes_take_the_memory_that_is_estimated():
     sums = sums_of(*make_samples(128, num_classes=1000))
     assert sums.as_array().size == pytest.approx(1000**2 + 2 * BINS * 1000, rel=1e-4)
 

@@ -80,7 +80,7 @@ def test_what_is_refused_leaves_an_earlier_run_as_it_was(tmp_path: Path) -> None
     opened(tmp_path, Config())  # the folder is unlocked again
 
 
-def test_starting_anew_is_refused_where_checkpoints_would_be_lost(tmp_path: Path) -> None:
+def test_a_fresh_start_is_refused_where_checkpoints_would_be_lost(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     assert "holds a run with checkpoints" in refused(tmp_path, Config(run=RunConfig(resume="never")))
     assert (tmp_path / "checkpoints").is_dir()

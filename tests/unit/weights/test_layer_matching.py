@@ -93,7 +93,7 @@ def test_ours_exported_and_timm_s_names() -> None:
         assert len(found.taken) == 5 and found.difference is None
 
 
-def test_a_head_of_other_classes_is_made_anew() -> None:
+def test_a_head_of_other_classes_is_initialised() -> None:
     found, values = fitted({**TORCH, "classifier.3.weight": (1000, 5), "classifier.3.bias": (1000,)})
     assert found.initialized == ("output",) and found.unused == ("classifier.3",) and len(found.taken) == 4
     assert found.difference == "classifier.3.weight in the file has the shape (1000, 5), but output has (7, 5)"
