@@ -17,14 +17,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from measure import in_words, machine
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_fast.yaml"
 SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--checkpoint.every_epochs", "1")
 METRIC = "eval/top1(%)"
-OUTPUT, GAMMA, BIAS = '["output_*",0.26,0.5]', '["*_gamma",0,0]', '["*_b*",1400,0.0001]'
+GROUPS = yaml.safe_load(CONFIG.read_text())["optimizer"]["groups"]
 NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
 RECIPE = "recipe"
+
+
+def groups_without(pattern: str) -> str:
+    """The flag for the recipe's groups of parameters but one."""
+    left = [group for group in GROUPS if group[0] != pattern]
+    assert len(left) == len(GROUPS) - 1, f"{CONFIG} has no group {pattern}"
+    return f"--optimizer.groups {json.dumps(left, separators=(',', ':'))}"
+
+
 CHANGES = {
     RECIPE: "",
     "relu": "--model.activation relu",
@@ -39,9 +49,9 @@ CHANGES = {
     "black borders": "--augment.pad_mode constant",
     "no shifts": "--augment.pad_crop 0 --augment.pad_mode constant",
     "32 pixels from the start": "--augment.progressive []",
-    "no group for the output": f"--optimizer.groups [{GAMMA},{BIAS}]",
-    "no group for biases": f"--optimizer.groups [{OUTPUT},{GAMMA}]",
-    "gamma trained": f"--optimizer.groups [{OUTPUT},{BIAS}]",
+    "no group for the output": groups_without("output_*"),
+    "no group for biases": groups_without("*_b*"),
+    "gamma trained": groups_without("*_gamma"),
     "no label smoothing": "--train.label_smoothing 0",
     "5 iterations": "--optimizer.muon_iterations 5",
     "2 iterations": "--optimizer.muon_iterations 2",
