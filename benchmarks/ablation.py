@@ -2,8 +2,9 @@
 
 Trains ``configs/cifar10_fast.yaml``, shortened to four epochs, and the same with one change each, with every seed on two
 ranks. A finished run is not repeated and a stopped one continues, so Ctrl-C loses nothing: start the same command again.
-The table has, for each change, the accuracy on the test set, and its mean difference from the recipe with the same seed, with
-the standard error. Exit code 1: a training failed; 75: stopped.
+The table has, for each change, accuracy and loss on the test set: the means over the seeds, and their differences from the
+recipe with the same seed, with the standard errors. ``--json`` writes all values to a file, a line for each run. Exit code 1:
+a training failed; 75: stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from measure import in_words, machine
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_fast.yaml"
 SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--checkpoint.every_epochs", "1")
-METRIC = "eval/top1(%)"
+METRICS = {"top-1 (%)": "eval/top1(%)", "test loss": "eval/loss"}
+"""Columns of the table and the metrics of the runs they show."""
 GROUPS = yaml.safe_load(CONFIG.read_text())["optimizer"]["groups"]
 NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
 RECIPE = "recipe"
@@ -73,12 +75,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES], metavar="CHANGE", help="default: all")
+    parser.add_argument("--json", type=Path, help="file for the metrics of each run")
     options = parser.parse_args()
     for seed in options.seeds:
         for change in options.changes:
             train(change, seed, options.root.absolute(), options.runs.absolute())
-    found = {change: [accuracy(options.runs, change, seed) for seed in options.seeds] for change in options.changes}
+    found = {change: [metrics(options.runs, change, seed) for seed in options.seeds] for change in options.changes}
     print(f"{in_words(machine())}, n = {len(options.seeds)}\n{table(found)}")
+    if options.json:
+        named = (
+            {"run": name_of(change, seed), "flags": CHANGES[change], **values}
+            for change in found
+            for seed, values in zip(options.seeds, found[change])
+        )
+        options.json.write_text("".join(f"{json.dumps(line)}\n" for line in named))
 
 
 def name_of(change: str, seed: int) -> str:
@@ -109,28 +119,34 @@ def train(change: str, seed: int, root: Path, runs: Path) -> None:
         sys.exit(75 if result.exists() and json.loads(result.read_text())["exit_code"] == 75 else 1)
 
 
-def accuracy(runs: Path, change: str, seed: int) -> float:
-    """Top-1 accuracy on the test set in percent, of a finished run."""
+def metrics(runs: Path, change: str, seed: int) -> dict[str, float]:
+    """Metrics of a finished run on the test set."""
     result = json.loads((runs / name_of(change, seed) / "result.json").read_text())
-    return float(result["metrics"][METRIC])
+    return {name: float(result["metrics"][name]) for name in METRICS.values()}
 
 
-def table(found: Mapping[str, Sequence[float]]) -> str:
+def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """A row for each change.
 
     Args:
-        found: accuracies in percent by change, in the order of the seeds.
+        found: metrics of the runs by change, in the order of the seeds.
     """
-    rows = ["| change | top-1 (%) | difference | flags |", "|---|---|---|---|"]
-    for change, values in found.items():
-        difference = ""
-        if change != RECIPE and RECIPE in found:
-            pairs = [one - other for one, other in zip(values, found[RECIPE])]
-            error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
-            difference = f"{statistics.mean(pairs):+.2f} ± {error:.2f}"
-        each = ", ".join(f"{value:.2f}" for value in values)
-        rows.append(f"| {change} | {statistics.mean(values):.2f} ({each}) | {difference} | `{CHANGES[change]}` |")
+    titles = [title for name in METRICS for title in (name, "difference")]
+    rows = [f"| change | {' | '.join(titles)} | flags |", "|---" * (len(titles) + 2) + "|"]
+    for change, runs in found.items():
+        cells = [change]
+        for metric, digits in zip(METRICS.values(), (2, 3)):
+            cells.append(f"{statistics.mean(run[metric] for run in runs):.{digits}f}")
+            pairs = [run[metric] - plain[metric] for run, plain in zip(runs, found.get(RECIPE, ()))]
+            cells.append(difference(pairs, digits) if pairs and change != RECIPE else "")
+        rows.append(f"| {' | '.join(cells)} | `{CHANGES[change]}` |")
     return "\n".join(rows)
+
+
+def difference(pairs: Sequence[float], digits: int) -> str:
+    """Mean and standard error of differences."""
+    error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
+    return f"{statistics.mean(pairs):+.{digits}f} ± {error:.{digits}f}"
 
 
 if __name__ == "__main__":

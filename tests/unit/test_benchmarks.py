@@ -370,7 +370,8 @@ import json, sys
 from pathlib import Path
 folder = Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
 (folder / "started").open("a").write("x")
-result = {{"state": "finished" if {code} == 0 else "stopped", "exit_code": {code}, "metrics": {{"eval/top1(%)": 88.5}}}}
+metrics = {{"eval/top1(%)": 88.5, "eval/loss": 1}}
+result = {{"state": "finished" if {code} == 0 else "stopped", "exit_code": {code}, "metrics": metrics}}
 (folder / "result.json").write_text(json.dumps(result)); sys.exit({code})
 """
 
@@ -390,10 +391,13 @@ def test_an_ablation_repeats_no_finished_run_and_continues_a_stopped_one(
     for _ in range(2):
         ablation.train("recipe", 3, tmp_path, tmp_path)
     assert (tmp_path / "recipe-3" / "started").read_text() == "xx"
-    assert ablation.accuracy(tmp_path, "recipe", 3) == 88.5
+    assert ablation.metrics(tmp_path, "recipe", 3) == {"eval/top1(%)": 88.5, "eval/loss": 1.0}
 
 
 def test_an_ablation_compares_each_change_with_the_recipe_of_the_same_seed() -> None:
-    rows = ablation.table({"recipe": [90.0, 91.0], "relu": [89.0, 90.5]}).splitlines()
-    assert rows[2] == "| recipe | 90.50 (90.00, 91.00) |  | `` |"
-    assert rows[3] == "| relu | 89.75 (89.00, 90.50) | -0.75 ± 0.25 | `--model.activation relu` |"
+    values = {"recipe": [(90.0, 0.5), (91.0, 0.4)], "relu": [(89.0, 0.5), (90.5, 0.6)]}
+    found = {change: [{"eval/top1(%)": top1, "eval/loss": loss} for top1, loss in runs] for change, runs in values.items()}
+    rows = ablation.table(found).splitlines()
+    assert rows[0] == "| change | top-1 (%) | difference | test loss | difference | flags |"
+    assert rows[2] == "| recipe | 90.50 |  | 0.450 |  | `` |"
+    assert rows[3] == "| relu | 89.75 | -0.75 ± 0.25 | 0.550 | +0.100 ± 0.100 | `--model.activation relu` |"
