@@ -154,11 +154,16 @@ class Trainer:
         self.stop.reserve = 3 * metrics["time/step(ms)"] / 1000 + 2 * (self.writer.seconds if self.writer else 0)
 
     def _evaluate(self, accumulator: MetricAccumulator) -> bool:
-        """Evaluate and report; returns whether the metric that selects the best checkpoint improved."""
-        training, progress = self.training, self.training.state.progress
-        results = self._evaluate_views(training.inputs.evaluation_views, accumulator)
-        progress.evaluated_step = progress.step
-        improved = progress.update_best(training.inputs.selection_part, training.config.checkpoint.best_metric)
+        """Evaluate and report; returns whether the metric that selects the best checkpoint improved.
+
+        If the run ends at a step that it evaluated before a setting was changed, only the final views are evaluated.
+        """
+        training, progress, improved = self.training, self.training.state.progress, False
+        results: dict[str, Evaluation] = {}
+        if progress.evaluated_step != progress.step:
+            results = self._evaluate_views(training.inputs.evaluation_views, accumulator)
+            progress.evaluated_step = progress.step
+            improved = progress.update_best(training.inputs.selection_part, training.config.checkpoint.best_metric)
         progress.drop_metrics(training.inputs.final_views)
         if is_last := training.state.is_over:
             results |= self._evaluate_views(training.inputs.final_views, accumulator)

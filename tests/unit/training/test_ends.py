@@ -121,12 +121,15 @@ def test_with_more_patience_it_goes_on_and_forgets_the_earlier_end() -> None:
         (["--train.steps", "20"], ["--train.steps", "10"]),
     ],
 )
-def test_where_a_setting_ends_a_run_that_was_stopped_the_test_set_is_measured(length: list[str], shorter: list[str]) -> None:
+def test_where_a_setting_ends_a_run_that_was_stopped_only_the_test_set_is_measured(
+    length: list[str], shorter: list[str]
+) -> None:
     ended, _ = trained(*HELD_OUT, *STILL, *length)
     ended.state.progress.drop_metrics(["eval"])  # as after a stop at this step
     start = Start({name: array.asnumpy() for name, array in ended.state.arrays.items()}, ended.checkpoint_state())
     training, report = trained(*HELD_OUT, *STILL, *shorter, start=start)
-    assert report.of("eval") == [ended.state.progress.step] and not report.trained and training.is_finished
+    assert report.of("eval") == [ended.state.progress.step] and not report.of("validation") and not report.trained
+    assert training.is_finished
 
 
 @pytest.mark.parametrize(
