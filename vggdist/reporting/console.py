@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -81,15 +81,16 @@ def open_log(path: Path) -> None:
 class Console:
     """Progress of the training on the console."""
 
-    def __init__(self, first_step: int, total_steps: int, bar: bool) -> None:
+    def __init__(self, first_step: int, total_steps: int, bar: bool, work: Callable[[int], float] = float) -> None:
         """Start the progress bar.
 
         Args:
+            work: of the first steps, to which their time is proportional, by their number.
             bar: show a progress bar if the output is a terminal. Open MPI gives each rank a terminal, but forwards only
                 complete lines, so a bar would not be visible.
         """
         self._total = total_steps
-        self._pace = _Pace(total_steps)
+        self._pace = _Pace(total_steps, work)
         self._bar = tqdm(
             total=total_steps,
             initial=first_step,
@@ -129,17 +130,17 @@ class Console:
 class _Pace:
     """Estimates the remaining time from the time since the first report, evaluations and checkpoints included."""
 
-    def __init__(self, total_steps: int) -> None:
-        self._total = total_steps
+    def __init__(self, total_steps: int, work: Callable[[int], float]) -> None:
+        self._total, self._work = total_steps, work
         self._first: tuple[int, float] | None = None
 
     def left(self, step: int, now: float, seconds_per_step: float) -> float:
         """Seconds of the remaining steps; at the first report, from ``seconds_per_step`` alone."""
         if self._first is None:
             self._first = step, now
-        first_step, started = self._first
-        pace = (now - started) / (step - first_step) if step > first_step else seconds_per_step
-        return (self._total - step) * pace
+        since, started = self._first
+        seconds, since = (now - started, since) if step > since else (seconds_per_step, step - 1)
+        return seconds * (self._work(self._total) - self._work(step)) / (self._work(step) - self._work(since))
 
 
 def fitting(metrics: Sequence[str], columns: int, total_steps: int) -> str:

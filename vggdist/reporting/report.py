@@ -92,6 +92,7 @@ class RunReport(Report):
         class_names: Sequence[str] | None = None,
         bar: bool = False,
         on_report: OnReport | None = None,
+        work: Callable[[int], float] = float,
     ) -> None:
         """Open the files.
 
@@ -101,6 +102,7 @@ class RunReport(Report):
             class_names: for pictures; None: the classes' numbers.
             bar: show a progress bar on a terminal.
             on_report: also called with each record.
+            work: of the first steps, by their number (:class:`~vggdist.reporting.console.Console`).
 
         Raises:
             RequestError: the files of an earlier process cannot be continued.
@@ -112,7 +114,7 @@ class RunReport(Report):
         self._step, self._class_names = first_step, class_names
         self._unwritten: set[str] = set()  # confusion matrices
         self._warned_of_chance = False
-        self.console = Console(first_step, total_steps, bar)
+        self.console = Console(first_step, total_steps, bar, work)
 
     @property
     def lost(self) -> dict[str, int]:

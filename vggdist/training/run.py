@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
 from typing import Any
 
 from vggdist.checkpoints.state import digest
@@ -109,7 +110,8 @@ class Run:
         """Open the report, on rank 0."""
         step, total = training.state.progress.step, training.state.triggers.total_steps
         names, alone = training.model.spec.class_names, training.world.size == 1
-        report = RunReport(self._directory.path, step, total, names, bar=alone, on_report=self._on_report)
+        work = partial(training.state.triggers.work, image_size=training.model.spec.image_size)
+        report = RunReport(self._directory.path, step, total, names, bar=alone, on_report=self._on_report, work=work)
         if is_new:
             values = hyper_parameters(self.config, training.inputs.plan.global_batch_size, training.world.size)
             report.record_configuration(as_yaml(self.config), values)

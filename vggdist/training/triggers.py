@@ -43,6 +43,18 @@ class Triggers:
         """Passes over the training set that the finished steps make."""
         return finished_steps / self.steps_per_epoch
 
+    def work(self, finished_steps: int, image_size: int) -> float:
+        """Pixels of an image, summed over the finished steps, as multiples of its final size.
+
+        Args:
+            image_size: final side of the images in pixels; before, they have those of ``augment.progressive``.
+        """
+        work, begin = 0.0, 0
+        for epoch, side in (*self.config.augment.progressive, (None, image_size)):
+            end = finished_steps if epoch is None else max(begin, min(finished_steps, epoch * self.steps_per_epoch))
+            work, begin = work + (end - begin) * (side / image_size) ** 2, end
+        return work
+
     def due(self, finished_steps: int) -> Due:
         """The actions after the ``finished_steps``-th step. An evaluation or a checkpoint always comes with a report."""
         config, last = self.config, finished_steps == self.total_steps

@@ -66,6 +66,19 @@ def test_lines_estimate_the_end_from_all_that_was_done_since_the_first(
     assert re.findall(r"ETA (\S+)", capsys.readouterr().out) == ["1:21:30", "2:02:00", "2:01:45"]
 
 
+def test_the_estimate_counts_work_where_later_steps_take_longer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ten of 40 steps take 1 s each, the others 3 s."""
+    clock = Clock(monkeypatch)
+    start_logging(rank=0)
+    console = Console(0, 40, bar=False, work=lambda step: max(step, 3 * step - 20))
+    for step in (5, 10, 20):
+        clock.now = 1000 + max(step, 3 * step - 20)
+        console.training(step, 1.0, METRICS)
+    assert re.findall(r"ETA (\S+)", capsys.readouterr().out) == ["01:35", "01:30", "01:00"]
+
+
 @contextmanager
 def terminal() -> Iterator[int]:
     """Standard output is a terminal of 80 columns; what is printed is read from the descriptor."""

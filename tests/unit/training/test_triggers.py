@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vggdist.config.schema import CheckpointConfig, Config, EvaluationConfig, RunConfig, TrainConfig
+from vggdist.config.images import AugmentConfig
+from vggdist.config.schema import CheckpointConfig, Config, EvaluationConfig, ModelConfig, RunConfig, TrainConfig
 from vggdist.training.triggers import Due, Triggers
 
 
@@ -93,3 +94,11 @@ def test_ranks_are_compared_each_epoch_or_as_asked(steps: int | None, expected: 
 
 def test_nothing_is_due_before_the_first_step() -> None:
     assert not triggers(compare_steps=1, save_steps=1).due(0).checkpoint
+
+
+def test_work_counts_the_pixels_of_smaller_images_in_the_first_epochs() -> None:
+    config = Config(model=ModelConfig(head="global_max"), augment=AugmentConfig(progressive=((1, 16), (3, 24))))
+    plan = Triggers(config, steps_per_epoch=10, total_steps=50)
+    expected = {0: 0, 4: 1, 10: 2.5, 14: 2.5 + 2.25, 30: 2.5 + 11.25, 50: 2.5 + 11.25 + 20}
+    assert {step: plan.work(step, image_size=32) for step in expected} == expected
+    assert Triggers(Config(), 10, 50).work(37, image_size=32) == 37
