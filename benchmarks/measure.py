@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from vggdist.config.load import load
 from vggdist.config.schema import Config
 from vggdist.data.data_shape import data_shape
 from vggdist.models.layers import Layer, describe
+from vggdist.processes.signals import deferred_signals
 
 MODEL = ("--model.name", "vgg11", "--model.batch_norm", "true", "--model.hidden", "[]")
 DATA = ("--data.name", "synthetic", "--data.image_size", "32", "--data.synthetic_samples", "8192")
@@ -131,12 +133,11 @@ def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S)
     Raises:
         ProgramFailed: it ended with an error, did not end, or printed no speed.
     """
-    with tempfile.TemporaryDirectory(prefix="measure-") as folder:
+    with tempfile.TemporaryDirectory(prefix="measure-") as folder, contextlib.ExitStack() as stack:
         places = [Path(folder) / str(copy) for copy in range(program.copies)]
-        until, jobs = time.monotonic() + deadline, []
+        until = time.monotonic() + deadline
         try:
-            for place in places:
-                jobs.append(started(program.command, place, program.environment))
+            jobs = [stack.enter_context(started(program.command, place, program.environment)) for place in places]
             codes = [job.wait(timeout=max(0, until - time.monotonic())) for job in jobs]
             if any(codes):
                 raise ProgramFailed(f"{name} ended with {max(codes, key=abs)}:\n{_outputs(places)}")
@@ -145,13 +146,11 @@ def images_per_second(name: str, program: Program, deadline: float = DEADLINE_S)
             raise ProgramFailed(f"{name} was not over after {deadline} s:\n{_outputs(places)}") from None
         except (OSError, ValueError, LookupError) as error:
             raise ProgramFailed(f"{name} printed no speed ({type(error).__name__}: {error}):\n{_outputs(places)}") from None
-        finally:
-            for job in jobs:
-                end(job)
 
 
-def started(command: Sequence[str], place: Path, environment: str = "") -> subprocess.Popen[bytes]:
-    """Start a command in a new folder, with its output in ``output.txt`` there; :func:`end` must follow.
+@contextlib.contextmanager
+def started(command: Sequence[str], place: Path, environment: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs in a new folder, with its output in ``output.txt`` there; on exit it is killed if it still runs.
 
     Variables of OpenMP, MXNet, Open MPI and Horovod that are set in the shell are not passed on.
 
@@ -163,11 +162,14 @@ def started(command: Sequence[str], place: Path, environment: str = "") -> subpr
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     untuned = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
     variables = {**untuned, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
-    with (place / "output.txt").open("w") as output:
-        return subprocess.Popen(command, cwd=place, env=variables, stdout=output, stderr=subprocess.STDOUT)
+    with (place / "output.txt").open("w") as output, contextlib.ExitStack() as stack:
+        with deferred_signals():
+            job = subprocess.Popen(command, cwd=place, env=variables, stdout=output, stderr=subprocess.STDOUT)
+            stack.callback(_end, job)
+        yield job
 
 
-def end(job: subprocess.Popen[bytes]) -> None:
+def _end(job: subprocess.Popen[bytes]) -> None:
     """Kill a program that is still running, with all its child processes."""
     if job.poll() is None:
         launcher = psutil.Process(job.pid)

@@ -35,7 +35,7 @@ from pathlib import Path
 
 import psutil
 from hosts import INTERFACE, address, cores_of, hosts, missing, on, sent_by
-from measure import AUGMENTATION, DATA, MODEL, ProgramFailed, end, in_words, machine, reported, started
+from measure import AUGMENTATION, DATA, MODEL, ProgramFailed, in_words, machine, reported, started
 from run import HERE, PYTORCH, printed_speed
 
 from vggdist.benchmarking.series import Series, in_turn
@@ -126,8 +126,7 @@ def run(setup: Setup, way: str) -> tuple[float, float | None]:
         jobs = []
         for host, place in enumerate(places, start=1):
             command, environment = program(setup, way, host, port)
-            jobs.append(started((*on(host, setup.hosts), *command), place, environment))
-            stack.callback(end, jobs[-1])
+            jobs.append(stack.enter_context(started((*on(host, setup.hosts), *command), place, environment)))
         try:
             sent = watch(jobs, places[0])
             if way == "pytorch-ddp":
@@ -141,7 +140,7 @@ def run(setup: Setup, way: str) -> tuple[float, float | None]:
 def serve(count: int, place: Path, stack: contextlib.ExitStack) -> int:
     """Start Horovod's rendezvous server on the first host, until the stack is closed; returns its port."""
     listed = ",".join(f"{address(host)}:1" for host in range(1, count + 1))
-    stack.callback(end, started((*on(1, count), sys.executable, "-c", SERVER, listed), place))
+    stack.enter_context(started((*on(1, count), sys.executable, "-c", SERVER, listed), place))
     until = time.monotonic() + 60
     while not (text := (place / "output.txt").read_text().strip()) and time.monotonic() < until:
         time.sleep(0.05)

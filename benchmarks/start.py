@@ -15,7 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from measure import ProgramFailed, end, in_words, machine, started
+from measure import ProgramFailed, in_words, machine, started
 
 from vggdist.benchmarking.series import in_turn
 
@@ -54,20 +54,18 @@ def seconds_to_first_step(command: tuple[str, ...]) -> float:
         place = Path(folder) / "0"
         metrics = place / "runs" / "quickstart" / "metrics.jsonl"
         launched = time.monotonic()
-        job = started(command, place)
         try:
-            while not (metrics.exists() and metrics.stat().st_size > 0):
-                if job.poll() is not None or time.monotonic() > launched + DEADLINE_S:
-                    output = (place / "output.txt").read_text(errors="replace")
-                    raise ProgramFailed(f"{' '.join(command)} made no step:\n{output}")
-                time.sleep(0.01)
-            seconds = time.monotonic() - launched
-            job.wait(timeout=DEADLINE_S)
-            return seconds
+            with started(command, place) as job:
+                while not (metrics.exists() and metrics.stat().st_size > 0):
+                    if job.poll() is not None or time.monotonic() > launched + DEADLINE_S:
+                        output = (place / "output.txt").read_text(errors="replace")
+                        raise ProgramFailed(f"{' '.join(command)} made no step:\n{output}")
+                    time.sleep(0.01)
+                seconds = time.monotonic() - launched
+                job.wait(timeout=DEADLINE_S)
+                return seconds
         except subprocess.TimeoutExpired:
             raise ProgramFailed(f"{' '.join(command)} did not end within {DEADLINE_S} s of its only step") from None
-        finally:
-            end(job)
 
 
 if __name__ == "__main__":

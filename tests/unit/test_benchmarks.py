@@ -85,12 +85,11 @@ def test_a_program_that_does_not_end_is_named() -> None:
 
 def test_the_end_of_a_program_is_that_of_all_it_started(tmp_path: Path) -> None:
     code = "import subprocess; job = subprocess.Popen(['sleep', '60']); print(job.pid, flush=True); job.wait()"
-    job = measure.started((sys.executable, "-c", code), tmp_path / "place")
-    until = time.monotonic() + 60
-    while not (number := (tmp_path / "place" / "output.txt").read_text()) and time.monotonic() < until:
-        time.sleep(0.01)
-    sleeper = psutil.Process(int(number))
-    measure.end(job)
+    with measure.started((sys.executable, "-c", code), tmp_path / "place") as job:
+        until = time.monotonic() + 60
+        while not (number := (tmp_path / "place" / "output.txt").read_text()) and time.monotonic() < until:
+            time.sleep(0.01)
+        sleeper = psutil.Process(int(number))
     _, alive = psutil.wait_procs([sleeper], timeout=10)
     assert job.returncode == -9 and all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 

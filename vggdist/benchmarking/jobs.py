@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from vggdist.config.bench import BenchRequest
 from vggdist.config.errors import RequestError, RunError
 from vggdist.config.load import run_directory
 from vggdist.processes.job import GRACE_S, Job, launcher_command
+from vggdist.processes.signals import deferred_signals
 from vggdist.reporting.result import OUTCOME, read_json, read_outcome
 
 _LAST_LINES = 15  # shown of the output of a job that failed without a result
@@ -54,8 +56,10 @@ def run_step(
     command = [*started_by, sys.executable, "-m", "vggdist.bench", "step", *arguments, *words]
     log, outcome_path = directory / "output.txt", directory / "outcome"
     try:
-        with log.open("w") as output:
-            job = Job(command, output, {**os.environ, **environment, OUTCOME: str(outcome_path)})
+        with log.open("w") as output, contextlib.ExitStack() as stack:
+            with deferred_signals():
+                job = Job(command, output, {**os.environ, **environment, OUTCOME: str(outcome_path)})
+                stack.callback(_end, job)
             code = _code_of(job, request.bench.deadline)
         result, outcome = read_json(directory / "job" / "bench-step.json"), read_outcome(outcome_path)
         last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
@@ -72,12 +76,14 @@ def run_step(
 
 
 def _code_of(job: Job, deadline: float) -> int | None:
-    """The launcher's exit code, or None if it did not finish in time; then the whole job has been ended."""
+    """The launcher's exit code, or None if it does not finish in time."""
     try:
         return job.launcher.wait(deadline)
     except subprocess.TimeoutExpired:
         return None
-    finally:
-        if job.launcher.poll() is None:
-            job.launcher.terminate()  # it also ends its ranks on other hosts
-        job.end(GRACE_S)
+
+
+def _end(job: Job) -> None:
+    if job.launcher.poll() is None:
+        job.launcher.terminate()  # it also ends its ranks on other hosts
+    job.end(GRACE_S)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vggdist.processes.signals import StopRequests
+from vggdist.processes.signals import StopRequests, deferred_signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -186,3 +186,27 @@ def test_once_the_training_has_begun_a_signal_is_noted() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert wait_for(stop) == "SIGTERM"
     assert early == []
+
+
+def test_deferred_signals_are_handled_at_the_end_of_the_block() -> None:
+    former, done = signal.signal(signal.SIGTERM, signal.default_int_handler), []
+    try:
+        with pytest.raises(KeyboardInterrupt), deferred_signals():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("started")
+        assert done and signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        with deferred_signals():
+            done.append("no signal")
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def test_signals_that_are_ignored_stay_so_in_a_program_that_is_started_meanwhile() -> None:
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    code = "import signal; print(signal.getsignal(signal.SIGTERM).name, signal.getsignal(signal.SIGINT).__name__)"
+    try:
+        with deferred_signals():
+            child = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert child.stdout == "SIG_IGN default_int_handler\n"
