@@ -1,7 +1,7 @@
 """What each part of a recipe contributes: ``.venv/bin/python benchmarks/ablation.py --root DIR --runs FOLDER --seeds 0 1 2``.
 
 Trains ``configs/cifar10_fast.yaml``, shortened to four epochs, and the same with one change each, with every seed on two
-ranks. A finished run is not repeated and a stopped one continues, so Ctrl-C loses nothing: start the same command again.
+ranks. A finished run is not repeated, and one that Ctrl-C stopped continues when the same command is started again.
 The table has, for each change, accuracy and loss on the test set: the means over the seeds, and their differences from the
 recipe with the same seed, with the standard errors. ``--json`` writes all values to a file, a line for each run. Exit code 1:
 a training failed; 75: stopped.
@@ -26,7 +26,6 @@ METRICS = {"top-1 (%)": "eval/top1(%)", "test loss": "eval/loss"}
 """Columns of the table and the metrics of the runs they show."""
 NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
 RECIPE = "recipe"
-
 
 CHANGES = {
     RECIPE: "",

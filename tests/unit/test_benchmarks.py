@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import ablation
 import compare
@@ -106,6 +108,22 @@ def test_a_benchmark_that_is_terminated_ends_its_program(tmp_path: Path) -> None
     finally:
         signal.signal(signal.SIGTERM, former)
     assert not psutil.pid_exists(int(note.read_text()))
+
+
+def test_a_signal_while_a_program_is_started_does_not_leave_it_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, start = [], subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        jobs.append(start(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return jobs[-1]
+
+    monkeypatch.setattr(measure.subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure.images_per_second("the sleeper", python("import time; time.sleep(60)"))
+    assert [job.returncode for job in jobs] == [-9]
 
 
 @pytest.mark.parametrize("prefix", ["", "[0]<stdout>:", "[1,0]<stdout>:"])
@@ -367,6 +385,7 @@ def ended_with(code: int) -> str:
     return f"""
 import json, sys
 from pathlib import Path
+from typing import Any
 folder = Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
 (folder / "started").open("a").write("x")
 metrics = {{"eval/top1(%)": 88.5, "eval/loss": 1}}

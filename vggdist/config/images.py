@@ -133,6 +133,10 @@ class AugmentConfig:
     for folder and records, 0.5 for synthetic). computed: those of the training set. none: pixel values from 0 to 1. raw:
     pixel values from 0 to 255. With model.pretrained, the normalisation of the pretrained weights is used instead."""
 
+    def side(self, epoch: int, image_size: int) -> int:
+        """Side in pixels of the training images in an epoch, counted from 0; ``image_size`` is the final one."""
+        return next((side for end, side in self.progressive if epoch < end), image_size)
+
     def __post_init__(self) -> None:
         require(self.resize is None or self.resize >= 1, "augment.resize", self.resize, "at least 1 pixel")
         low, high = self.crop_scale

@@ -164,7 +164,7 @@ class TrainingView:
         for keys, augmentation in AUGMENTATIONS.items():
             if any(getattr(config, key) for key in keys):
                 images = augmentation(images, config, draws, self._fill)
-        side = next((side for epoch, side in config.progressive if draws.epoch < epoch), size)
+        side = config.side(draws.epoch, size)
         return images if side == size else scaled_down(images, side)
 
 

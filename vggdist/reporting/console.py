@@ -85,9 +85,9 @@ class Console:
         """Start the progress bar.
 
         Args:
-            work: of the first steps, to which their time is proportional, by their number.
             bar: show a progress bar if the output is a terminal. Open MPI gives each rank a terminal, but forwards only
                 complete lines, so a bar would not be visible.
+            work: of the first steps, to which their time is proportional, by their number.
         """
         self._total = total_steps
         self._pace = _Pace(total_steps, work)

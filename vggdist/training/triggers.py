@@ -49,11 +49,9 @@ class Triggers:
         Args:
             image_size: final side of the images in pixels; before, they have those of ``augment.progressive``.
         """
-        work, begin = 0.0, 0
-        for epoch, side in (*self.config.augment.progressive, (None, image_size)):
-            end = finished_steps if epoch is None else max(begin, min(finished_steps, epoch * self.steps_per_epoch))
-            work, begin = work + (end - begin) * (side / image_size) ** 2, end
-        return work
+        epochs, rest = divmod(finished_steps, self.steps_per_epoch)
+        pixels = [(self.config.augment.side(epoch, image_size) / image_size) ** 2 for epoch in range(epochs + 1)]
+        return self.steps_per_epoch * sum(pixels[:-1]) + rest * pixels[-1]
 
     def due(self, finished_steps: int) -> Due:
         """The actions after the ``finished_steps``-th step. An evaluation or a checkpoint always comes with a report."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mxnet as mx
@@ -17,6 +18,7 @@ from vggdist.config.load import load
 from vggdist.processes.signals import StopRequests
 from vggdist.reporting.evaluation_images import Mistake
 from vggdist.reporting.report import Report
+from vggdist.training import run
 from vggdist.training.run import how_to_continue
 from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
@@ -181,3 +183,12 @@ def test_the_weight_of_a_sample_is_that_of_its_class_and_of_its_mixup_partner_s(
 
     expected = mask * (share * cross_entropy(labels) + (1 - share) * cross_entropy(partners))
     assert float(objective(*arrays)[1].asscalar()) == pytest.approx(expected.sum(), rel=1e-5)
+
+
+def test_the_remaining_time_is_estimated_from_the_sizes_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ["--model.head", "global_max", "--augment.progressive", "[[1, 4]]"]
+    training = prepared(*sizes, "--train.epochs", "2")
+    monkeypatch.setattr(run, "RunReport", lambda *_, work, **__: work)
+    handler: Any = SimpleNamespace()
+    work: Any = run.Run(training.config, handler, StopRequests(0, 1), handler, 0.0)._report(training, is_new=False)
+    assert [work(step) for step in (15, 30)] == [15 / 4, 15 / 4 + 15]
