@@ -2,14 +2,15 @@
 
 Trains ``configs/cifar10_fast.yaml``, shortened to four epochs, and the same with one change each, with every seed on two
 ranks. A finished run is not repeated, and one that Ctrl-C stopped continues when the same command is started again.
-The table has, for each change, accuracy and loss on the test set: the means over the seeds, and their differences from the
-recipe with the same seed, with the standard errors. ``--json`` writes all values to a file, a line for each run. Exit code 1:
-a training failed; 75: stopped.
+``--json`` names a file with a line for each finished run: a run in it is not repeated either, so an ablation can continue on
+another machine. The table has, for each change, accuracy and loss on the test set: the means over the seeds, and their
+differences from the recipe with the same seed, with the standard errors. Exit code 1: a training failed; 75: stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -17,8 +18,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from measure import in_words, machine
+from measure import machine
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_fast.yaml"
 SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--checkpoint.every_epochs", "1")
@@ -41,6 +43,7 @@ CHANGES = {
     "black borders": "--augment.pad_mode constant",
     "32 pixels from the start": "--augment.progressive []",
     "no groups": "--optimizer.groups []",
+    "moving average": "--optimizer.ema_decay 0.95",
     "5 iterations": "--optimizer.muon_iterations 5",
     "nag, rate 0.1": f"{NAG} --optimizer.learning_rate 0.1",
     "nag, rate 0.5": f"{NAG} --optimizer.learning_rate 0.5",
@@ -60,20 +63,30 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES], metavar="CHANGE", help="default: all")
-    parser.add_argument("--json", type=Path, help="file for the metrics of each run")
+    parser.add_argument("--json", type=Path, help="file of finished runs, a line each; new ones are appended")
     options = parser.parse_args()
-    for seed in options.seeds:
-        for change in options.changes:
+    finished = read(options.json)
+    for seed, change in itertools.product(options.seeds, options.changes):
+        name = name_of(change, seed)
+        if name not in finished:
             train(change, seed, options.root.absolute(), options.runs.absolute())
-    found = {change: [metrics(options.runs, change, seed) for seed in options.seeds] for change in options.changes}
-    print(f"{in_words(machine())}, n = {len(options.seeds)}\n{table(found)}")
-    if options.json:
-        named = (
-            {"run": name_of(change, seed), "flags": CHANGES[change], **values}
-            for change in found
-            for seed, values in zip(options.seeds, found[change])
-        )
-        options.json.write_text("".join(f"{json.dumps(line)}\n" for line in named))
+            finished[name] = metrics(options.runs, change, seed)
+            append(options.json, {"run": name, "flags": CHANGES[change], **machine(), **finished[name]})
+    found = {change: [finished[name_of(change, seed)] for seed in options.seeds] for change in options.changes}
+    print(f"n = {len(options.seeds)}\n{table(found)}")
+
+
+def read(path: Path | None) -> dict[str, dict[str, float]]:
+    """Metrics of the finished runs in a file, by name of the run."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    return {run["run"]: {name: run[name] for name in METRICS.values()} for run in map(json.loads, lines)}
+
+
+def append(path: Path | None, run: Mapping[str, Any]) -> None:
+    """Add a finished run to a file."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(f"{json.dumps(run)}\n")
 
 
 def name_of(change: str, seed: int) -> str:

@@ -31,10 +31,11 @@ EVERYTHING = [
     *("--optimizer.clip_norm", "0.5"),
 ]
 RECIPE = [  # epochs of 15 steps: the run is stopped before the size of its images changes
-    *("--optimizer.name", "muon", "--optimizer.groups", "[['*_beta', 9, 0]]", "--model.whitening", "true"),
+    *("--optimizer.name", "muon", "--optimizer.groups", "[['*_beta', 9, 0]]", "--optimizer.ema_decay", "0.9"),
     *("--model.norm_momentum", "0.6", "--model.activation", "gelu", "--model.early_pooling", "true"),
     *("--model.head", "global_max", "--augment.progressive", "[[1, 6]]", "--augment.flip", "alternating"),
-    *("--augment.pad_mode", "reflect", "--evaluation.views", "6", "--train.global_batch_size", "96"),
+    *("--augment.pad_mode", "reflect", "--evaluation.views", "6", "--model.whitening", "true"),
+    *("--train.global_batch_size", "96"),
 ]
 NAG, FACTORS = ["--optimizer.name", "nag"], ["--train.factors", "always"]
 BFLOAT16 = ["--train.precision", "bfloat16"] if HAS_BFLOAT16 else []

@@ -412,6 +412,25 @@ def test_an_ablation_repeats_no_finished_run_and_continues_a_stopped_one(
     assert ablation.metrics(tmp_path, "recipe", 3) == {"eval/top1(%)": 88.5, "eval/loss": 1.0}
 
 
+def test_an_ablation_continues_from_the_runs_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def command(change: str, seed: int, root: Path, runs: Path) -> list[str]:
+        return [sys.executable, "-c", ended_with(0), str(runs / ablation.name_of(change, seed))]
+
+    monkeypatch.setattr(ablation, "command", command)
+    words = ["ablation.py", "--root", "images", "--json", str(tmp_path / "runs.jsonl"), "--seeds", "1", "2", "--changes"]
+    printed = []
+    for folder, changes in (("here", ["recipe", "relu"]), ("elsewhere", ["recipe", "relu", "float32"])):
+        monkeypatch.setattr(sys, "argv", [*words, *changes, "--runs", str(tmp_path / folder)])
+        ablation.main()
+        printed.append(capfd.readouterr().out.splitlines())
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["float32-1", "float32-2"]
+    assert printed[1][:5] == printed[0] and printed[1][5].startswith("| float32 | 88.50 | +0.00 ± 0.00 |")
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 and lines[1]["flags"] == "--model.activation relu" and {"cpu", "cores"} <= lines[1].keys()
+
+
 def test_an_ablation_compares_each_change_with_the_recipe_of_the_same_seed() -> None:
     values = {"recipe": [(90.0, 0.5), (91.0, 0.4)], "relu": [(89.0, 0.5), (90.5, 0.6)]}
     found = {change: [{"eval/top1(%)": top1, "eval/loss": loss} for top1, loss in runs] for change, runs in values.items()}

@@ -255,9 +255,10 @@ def test_a_training_knows_no_plan() -> None:
         load("train", ["--plan.ranks", "3"])
 
 
-def test_a_step_that_may_be_left_out_takes_a_copy_of_what_it_changes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_average_of_the_weights_and_a_step_that_may_be_left_out_take_copies(capsys: pytest.CaptureFixture[str]) -> None:
     def states(*flags: str) -> str:
         return next(line for line in printed(capsys, *VGG16, *flags) if "optimizer state" in line).split(maxsplit=2)[2]
 
     assert states() == "527.79 MiB"
+    assert states("--optimizer.ema_decay", "0.999") == "1.03 GiB"
     assert states("--train.nonfinite", "skip") == states("--train.loss_scale", "dynamic") == "1.55 GiB"

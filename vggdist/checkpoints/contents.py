@@ -41,7 +41,7 @@ class Checkpoint:
     """The content of a checkpoint.
 
     Attributes:
-        arrays: name -> array, ``parameter/<name>`` and ``optimizer/<name>/<state>``.
+        arrays: name -> array, ``parameter/<name>``, ``optimizer/<name>/<state>`` and, with an average, ``average/<name>``.
         state: everything else.
     """
 

@@ -1,4 +1,4 @@
-"""The arrays of network and optimizer by name: collecting, restoring, comparing and hashing them."""
+"""The arrays of a training by name: collecting, restoring, comparing and hashing them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggdist.config.errors import RequestError
+from vggdist.models.model import PREFIX
+
+AVERAGE = "average/"
+"""Prefix of the names of averaged parameters in a checkpoint."""
 
 
 def named_arrays(
-    parameters: Mapping[str, mx.gluon.Parameter], optimizer_states: Mapping[str, mx.nd.NDArray]
+    parameters: Mapping[str, mx.gluon.Parameter],
+    optimizer_states: Mapping[str, mx.nd.NDArray],
+    averages: Mapping[str, mx.nd.NDArray],
 ) -> dict[str, mx.nd.NDArray]:
-    """All arrays on the device that the next step depends on, by name in a checkpoint."""
-    arrays = {f"parameter/{name}": parameter.data() for name, parameter in sorted(parameters.items())}
+    """All arrays on the device that the next step changes, by name in a checkpoint.
+
+    Args:
+        averages: of the parameters, by name; empty if there are none.
+    """
+    arrays = {f"{PREFIX}{name}": parameter.data() for name, parameter in sorted(parameters.items())}
     arrays.update({f"optimizer/{name}": state for name, state in sorted(optimizer_states.items())})
+    arrays.update({f"{AVERAGE}{name}": average for name, average in sorted(averages.items())})
     return arrays
 
 

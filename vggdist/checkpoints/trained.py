@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from vggdist.checkpoints import contents
 from vggdist.checkpoints.contents import Checkpoint
-from vggdist.checkpoints.state import digest
+from vggdist.checkpoints.state import AVERAGE, digest
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.collectives.world import World
 from vggdist.config.errors import RequestError
 from vggdist.config.inference import BEST, LATEST, Place
-from vggdist.models.model import Model
+from vggdist.models.model import PREFIX, Model
 from vggdist.models.precision import onednn_precision, use_precision
 from vggdist.models.spec import ModelSpec
 
@@ -31,7 +31,7 @@ class Trained:
     """A network from a checkpoint.
 
     Attributes:
-        parameters: name -> array, as in the checkpoint.
+        parameters: name -> array, as in the checkpoint; if that has averages of the weights, these under the weights' names.
         step: finished steps when it was saved.
         seed: of the run, which determines the held-out part of its data.
         path: the checkpoint's folder.
@@ -112,6 +112,7 @@ def _step(store: CheckpointStore, place: Place) -> int:
 
 def _trained(checkpoint: Checkpoint, path: Path) -> Trained:
     state, arrays = checkpoint.state, checkpoint.arrays
-    parameters = {name: array for name, array in arrays.items() if name.startswith("parameter/")}
+    own = {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
+    parameters = {name: arrays.get(f"{AVERAGE}{name.removeprefix(PREFIX)}", array) for name, array in own.items()}
     spec = ModelSpec.from_json(state["model"])
     return Trained(spec, parameters, state["step"], int(state["identity"].get("seed", 0)), str(path), digest(arrays))

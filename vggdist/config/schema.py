@@ -134,11 +134,14 @@ class OptimizerConfig:
     [["*_beta", 64, 0], ["output_*", 0.1, 1]]. The first pattern that matches a name applies (docs/optimizers.md)."""
     clip_norm: float | None = None
     """Maximum global norm of the gradient; larger gradients are scaled down. null: no clipping."""
+    ema_decay: float = 0.0
+    """Decay rate, per step, of an exponential moving average of the weights, which evaluations, predictions and exports use.
+    0: no average (docs/optimizers.md)."""
 
     def __post_init__(self) -> None:
         require(self.name in OPTIMIZERS, "optimizer.name", self.name, f"one of {', '.join(OPTIMIZERS)}")
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
-        for key in ("momentum", "beta1", "beta2"):
+        for key in ("momentum", "beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, key) < 1, f"optimizer.{key}", getattr(self, key), "0 or more and below 1")
         for key in ("epsilon", "lars_trust"):
             require(getattr(self, key) > 0, f"optimizer.{key}", getattr(self, key), "a positive number")

@@ -83,7 +83,7 @@ class Job:
         """
         request, batch_size = self.request, self.samples.batch_size
         plan, at_once = request.plan, batch_size // request.train.accumulation
-        states, gathered = len(request.optimizer.states), self._gathered_bytes()
+        states, gathered = len(request.optimizer.states) + (request.optimizer.ema_decay > 0), self._gathered_bytes()
         if request.train.can_skip:  # copies of what a step changes, see Guard
             states += states + 1
         fusion = int(plan.fusion_threshold * 2**20) if plan.ranks > 1 else 0

@@ -1,7 +1,7 @@
 """Estimate of the memory that one rank needs on its device.
 
 Everything is float32, 4 bytes. With ``P`` trainable parameters, ``k`` states of the optimizer for each (1 for momentum, 2 for
-Adam), and ``m`` samples at once (the rank's batch divided by ``train.accumulation``):
+Adam, one more for ``optimizer.ema_decay``), and ``m`` samples at once (the rank's batch divided by ``train.accumulation``):
 
 * parameters ``4 P`` (and batch normalisation's running statistics), gradients ``4 P``, optimizer state ``4 k P``; those of
   frozen stages (model.freeze) count once, as parameters;
@@ -88,7 +88,7 @@ def estimate(
 
     Args:
         samples: in one forward and backward pass.
-        num_states: of the optimizer for each parameter.
+        num_states: of the optimizer for each parameter, and its average if there is one.
         fusion_bytes: Horovod's fusion buffer; 0 for a single rank.
         compressed: gradients are sent as float16.
         evaluated: images in one forward pass of an evaluation; 0 if there is none.

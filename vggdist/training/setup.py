@@ -38,6 +38,7 @@ from vggdist.training.resume import batch_size_of, find, identity, restore, sett
 from vggdist.training.schedule import Schedule, scaled_learning_rate
 from vggdist.training.step import Objective, TrainStep
 from vggdist.training.triggers import Triggers
+from vggdist.training.weight_average import WeightAverage
 from vggdist.training.whitening import whiten
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class TrainingState:
 
     Attributes:
         progress: counters and metrics.
-        arrays: of the network and the optimizer, by name in a checkpoint.
+        arrays: of the network, the optimizer and the average of the weights, by name in a checkpoint.
         triggers: what is due after which step.
         schedule: the learning rate of each step.
         scaled_for_ranks: the number of ranks at the start of the run, for the linear scaling rule.
@@ -91,6 +92,7 @@ class Training:
     inputs: Inputs
     model: Model
     state: TrainingState
+    average: WeightAverage
     step: TrainStep
     store: CheckpointStore
 
@@ -157,11 +159,13 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     trained = {name: one for name, one in model.parameters.items() if one.grad_req != "null"}
     backbone = pretrained.parameters_of(loaded, model)
     optimizer = world.together(lambda: Optimizer(config.optimizer, trained, backbone))
-    state = world.together(lambda: _state(config, model, optimizer, inputs.plan, start, world.size, loaded))
+    average = WeightAverage(config.optimizer.ema_decay, model.parameters)
+    arrays = named_arrays(model.parameters, optimizer.states, average.arrays)
+    state = world.together(lambda: _state(config, arrays, inputs.plan, start, world.size, loaded))
     world.require_same("its parameters", "\n".join(f"{name} {a.shape} {a.dtype}" for name, a in state.arrays.items()))
     objective = Objective(model, config.train.label_smoothing, _class_weights(config, data))
-    step = TrainStep(objective, optimizer, world, config, device, inputs.plan.batch_size)
-    training = Training(config, world, device, inputs, model, state, step, store)
+    step = TrainStep(objective, optimizer, average, world, config, device, inputs.plan.batch_size)
+    training = Training(config, world, device, inputs, model, state, average, step, store)
     restore(start, training.checkpoint_state(), state.arrays, state.progress, world)
     if start.state is not None:
         step.loss_scale.restore(start.state["loss_scale"])
@@ -206,8 +210,7 @@ def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:
 
 def _state(
     config: Config,
-    model: Model,
-    optimizer: Optimizer,
+    arrays: dict[str, mx.nd.NDArray],
     plan: SamplePlan,
     start: Start,
     world_size: int,
@@ -219,7 +222,7 @@ def _state(
     peak = scaled_learning_rate(config.optimizer, scaled_for_ranks)
     return TrainingState(
         progress=Progress(MovingAverage(config.train.loss_smoothing)),
-        arrays=named_arrays(model.parameters, optimizer.states),
+        arrays=arrays,
         triggers=triggers,
         schedule=Schedule(config.schedule, peak, plan.steps_per_epoch, triggers.total_steps),
         scaled_for_ranks=scaled_for_ranks,

@@ -27,6 +27,7 @@ from vggdist.training.layer_norms import layer_norms
 from vggdist.training.loss_scale import LossScale
 from vggdist.training.norms import clip, global_norm
 from vggdist.training.optimizer import Optimizer
+from vggdist.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,14 @@ class TrainStep:
     """
 
     def __init__(
-        self, objective: Objective, optimizer: Optimizer, world: World, config: Config, device: mx.Context, batch_size: int
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        average: WeightAverage,
+        world: World,
+        config: Config,
+        device: mx.Context,
+        batch_size: int,
     ) -> None:
         """Prepare what is the same in all steps; every rank must call this.
 
@@ -153,6 +161,7 @@ class TrainStep:
         """
         self._objective = objective
         self._optimizer = optimizer
+        self._average = average
         self._world = world
         self._config = config
         self._device = device
@@ -165,7 +174,7 @@ class TrainStep:
         self._statistics = [parameter.data() for name, parameter in parameters if offsets.get(name) in self._trained]
         self._all = [mx.nd.ones_like(statistic) for statistic in self._statistics]
         weights = [parameter.data() for parameter in self._trained.values()]
-        changed = [*weights, *optimizer.states.values(), *self._statistics]
+        changed = [*weights, *optimizer.states.values(), *self._statistics, *average.arrays.values()]
         self._guard = Guard(changed) if config.train.can_skip else None
         if config.train.accumulation > 1:
             for parameter in self._trained.values():
@@ -214,6 +223,7 @@ class TrainStep:
         limit = self._config.optimizer.clip_norm
         norm = clip(gradients, limit, 1 / scale) if limit is not None else global_norm(gradients) / scale if measure else None
         self._optimizer.update(gradients, step, learning_rate, 1 / scale)
+        self._average.update(step)
         if self._guard is not None and finite is not None:
             self._guard.restore_unless(finite)
             self.loss_scale.note(finite)

@@ -178,9 +178,10 @@ class Trainer:
     def _evaluate_views(self, views: Mapping[str, EvaluationView], accumulator: MetricAccumulator) -> dict[str, Evaluation]:
         training, config, results = self.training, self.training.config, {}
         for part, view in views.items():
-            result = evaluate(
-                training.model, view, training.world, config.evaluation.batch_size, config.data, self._stop_requested
-            )
+            with training.average.in_network():
+                result = evaluate(
+                    training.model, view, training.world, config.evaluation.batch_size, config.data, self._stop_requested
+                )
             if result is None:
                 training.state.progress.evaluated_step = None
                 self._save_and_stop(accumulator)

@@ -28,12 +28,14 @@ def same(arrays: np.ndarray) -> np.ndarray:
     return arrays
 
 
-def test_names_distinguish_parameters_from_optimizer_states_in_a_fixed_order() -> None:
+def test_names_distinguish_parameters_states_and_averages_in_a_fixed_order() -> None:
     network = mx.gluon.nn.Dense(2, in_units=3, prefix="dense_")
     network.initialize()
     parameters = dict(reversed(list(network.collect_params().items())))
-    names = list(named_arrays(parameters, {"z/0": mx.nd.zeros(1), "dense_bias/0": mx.nd.zeros(1)}))
-    assert names == ["parameter/dense_bias", "parameter/dense_weight", "optimizer/dense_bias/0", "optimizer/z/0"]
+    states, averages = ({name: mx.nd.zeros(1) for name in names} for names in (("z/0", "dense_bias/0"), ("b", "a")))
+    names = list(named_arrays(parameters, states, averages))
+    assert names[:2] == ["parameter/dense_bias", "parameter/dense_weight"]
+    assert names[2:] == ["optimizer/dense_bias/0", "optimizer/z/0", "average/a", "average/b"]
 
 
 def test_what_was_stored_is_restored_bit_for_bit() -> None:
@@ -63,7 +65,7 @@ def test_restoring_a_network_changes_what_it_computes() -> None:
         network.initialize(mx.init.Uniform(1))
         network.hybridize()
         network(data)
-    first, second = (named_arrays(dict(zip("ab", network.collect_params().values())), {}) for network in networks)
+    first, second = (named_arrays(dict(zip("ab", network.collect_params().values())), {}, {}) for network in networks)
     restore(second, on_host(first), same)
     assert np.array_equal(networks[0](data).asnumpy(), networks[1](data).asnumpy())
 

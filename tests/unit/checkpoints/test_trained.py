@@ -30,6 +30,14 @@ def test_the_best_the_newest_or_that_of_a_step(tmp_path: Path, checkpoint: str |
     assert found.parameters["parameter/a"].tolist() == [step] * 2 and len(found.sha256) == 64
 
 
+def test_an_average_takes_the_place_of_its_weight(tmp_path: Path) -> None:
+    names = ("average/a", "parameter/a", "parameter/frozen")
+    arrays = {name: np.full(1, value, np.float32) for value, name in enumerate(names)}
+    CheckpointStore(tmp_path / "checkpoints").save(arrays.items(), training_state(10))
+    found = read(place(str(tmp_path), "latest")).parameters
+    assert {name: array.tolist() for name, array in found.items()} == {"parameter/a": [0], "parameter/frozen": [2]}
+
+
 def test_a_checkpoint_alone_wherever_it_was_copied_to(tmp_path: Path) -> None:
     path = saved(tmp_path / "run", 10, best=None).path(10).rename(tmp_path / "mine")
     assert place(str(path), None) == Place(None, str(path))
