@@ -98,3 +98,15 @@ def test_a_step_that_overflows_leaves_every_array_as_it_was(
 
 def test_where_nothing_can_be_left_out_nothing_is_looked_for() -> None:
     assert step(prepared(), 0).finite is None
+
+
+def test_an_average_of_the_weights_and_its_evaluation_change_no_bit_of_the_weights() -> None:
+    plain, averaged = prepared(), prepared("--optimizer.ema_decay", "0.9")
+    for number in range(3):
+        step(plain, number), step(averaged, number)
+        with averaged.average.in_network():
+            pass
+    found = arrays(averaged)
+    assert len(found) > len(arrays(plain))
+    for name, values in arrays(plain).items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
