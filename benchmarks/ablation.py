@@ -43,7 +43,6 @@ CHANGES = {
     "black borders": "--augment.pad_mode constant",
     "32 pixels from the start": "--augment.progressive []",
     "no groups": "--optimizer.groups []",
-    "moving average": "--optimizer.ema_decay 0.95",
     "5 iterations": "--optimizer.muon_iterations 5",
     "nag, rate 0.1": f"{NAG} --optimizer.learning_rate 0.1",
     "nag, rate 0.5": f"{NAG} --optimizer.learning_rate 0.5",
