@@ -62,12 +62,20 @@ def _serve(command: Sequence[str], hosts: str) -> int:
     size = sum(host.slots for host in parsed)
     server.init(get_host_assignments(parsed, size, size))
     gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
+    process: subprocess.Popen[bytes] | None = None
+    arrived: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        arrived.append(number) if process is None else process.send_signal(number)
+
+    signal.signal(signal.SIGUSR1, forward)  # srun forwards it
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # SLURM sends it to the ranks as well: let them save first
     try:
         process = subprocess.Popen(command, env={**os.environ, **gloo})
     except OSError as error:
         raise RequestError(f"{command[0]} cannot be started: {error}") from None
-    signal.signal(signal.SIGUSR1, lambda number, frame: process.send_signal(number))  # srun forwards it
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # SLURM sends it to the ranks as well: let them save first
+    for number in arrived:
+        process.send_signal(number)
     code = process.wait()
     server.stop()
     return code if code >= 0 else 128 - code
