@@ -37,8 +37,9 @@ class WeightAverage:
         """
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, average in self.arrays.items():
-            # A step of SGD towards the parameter, as one fused operation; a parameter that is not trained stays the same.
-            mx.nd.sgd_update(average, average - self._parameters[name], lr=1 - decay, wd=0, out=average)
+            # parameter + decay (average - parameter), in place, so that a constant parameter keeps its bits.
+            mx.nd.elemwise_sub(average, self._parameters[name], out=average)
+            mx.nd.sgd_update(self._parameters[name], average, lr=-decay, wd=0, out=average)
 
     @contextmanager
     def in_network(self) -> Iterator[None]:
