@@ -45,11 +45,12 @@ def predict(arguments: Sequence[str], processes: int) -> dict[str, Any]:
         config = settings(where, options.settings, InferenceConfig)
         variables.apply(config)  # before anything imports MXNet
     from vggdist.checkpoints import trained
-    from vggdist.collectives.world import choose_device
+    from vggdist.collectives.world import World, choose_device, choose_precision
     from vggdist.inference import prediction
 
     network = trained.read(where)
-    model = network.model(choose_device(config.run.device, 0), config.train.precision)
+    device = choose_device(config.run.device, 0)
+    model = network.model(device, choose_precision(config.train.precision, device, World()))
     lines, output = Lines(options.format, network.spec.class_names, options.top), streams.results()
     predicted, failures = 0, _Failures()
     started = time.monotonic()

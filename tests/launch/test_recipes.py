@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.images import noise
-from tests.launching import HAS_BFLOAT16, result_of, run
+from tests.launching import result_of, run
 from vggdist.checkpoints.trained import read
 from vggdist.config.inference import place
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
+_FASTEST = "bfloat16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "float32"
 
 
 def _write_images(root: Path) -> None:
@@ -28,16 +29,24 @@ def _write_images(root: Path) -> None:
 @pytest.mark.parametrize("name", ["cifar10_best", "cifar10_fast", "cifar10_vgg11bn"])
 def test_a_recipe_trains(name: str, tmp_path: Path) -> None:
     _write_images(tmp_path / "images")
-    precision = [] if HAS_BFLOAT16 else ["--train.precision", "float32"]
     flags = ["--data.root", "images", "--train.global_batch_size", "8", "--train.steps", "4", "--evaluation.batch_size", "6"]
-    finished = run(
-        "python", 1, ["-m", "vggdist.train", "--config", str(_CONFIGS / f"{name}.yaml"), *flags, *precision], tmp_path
-    )
+    finished = run("python", 1, ["-m", "vggdist.train", "--config", str(_CONFIGS / f"{name}.yaml"), *flags], tmp_path)
     assert finished.code == 0, finished.output
     result = result_of(tmp_path, run_name := name.replace("_", "-"))
     assert result["step"] == 4
+    assert (f"train.precision auto: {_FASTEST}" in finished.output) == (name != "cifar10_vgg11bn")
     if name != "cifar10_vgg11bn":  # the first layer whitens, and is not trained: its filters are still pairs of opposites
         weight = read(place(str(tmp_path / "runs" / run_name), "latest")).parameters["parameter/vgg_stage1_conv1_weight"]
         half = min(len(weight) // 2, weight[0].size)
         np.testing.assert_array_equal(weight[half : 2 * half], -weight[:half])
     assert all(math.isfinite(result["metrics"][name]) for name in ("train/loss", "eval/loss", "eval/top1(%)"))
+
+
+def test_a_recipe_s_network_is_used_on_any_cpu_without_a_setting(tmp_path: Path) -> None:
+    """Its run has ``train.precision auto``; each command is a process of its own, since bfloat16 stays in a process."""
+    _write_images(tmp_path / "images")
+    flags = ["--config", str(_CONFIGS / "cifar10_fast.yaml"), "--train.global_batch_size", "8", "--train.steps", "1"]
+    assert run("python", 1, ["-m", "vggdist.train", *flags, "--data.root", "images"], tmp_path).code == 0
+    for command in (["predict", "runs/cifar10-fast", "images/test/cat/0.png"], ["evaluate", "runs/cifar10-fast"]):
+        used = run("python", 1, ["-m", "vggdist", *command], tmp_path)
+        assert used.code == 0, used.output

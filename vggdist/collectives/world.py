@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from vggdist.collectives.gloo_address import on_requested_interface
 from vggdist.collectives.initialization import initialize
 from vggdist.config.errors import BeforeStart, RequestError, RunError, agreed
+from vggdist.config.schema import Precision
 from vggdist.environment import gpus
 from vggdist.environment.network_interfaces import interfaces_of, open_sockets
 from vggdist.environment.scheduling import batch_policy_for_new_threads
@@ -285,6 +286,19 @@ def choose_device(wanted: str, local_rank: int) -> mx.Context:
         raise RequestError(f"run.device is gpu, but {refusal}")
     logger.warning("run.device auto uses the CPU: %s", refusal)
     return mx.cpu()
+
+
+def choose_precision(wanted: Precision, device: mx.Context, world: World, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
+    """The type of ``train.precision``: ``auto`` is bfloat16 if all ranks compute on CPUs with AVX512_BF16, else float32.
+
+    Every rank must call this.
+    """
+    if wanted != "auto":
+        return wanted
+    has_instructions = device.device_type == "cpu" and cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+    chosen: Precision = "bfloat16" if all(world.gather(has_instructions)) else "float32"
+    logger.info("train.precision auto: %s", chosen)
+    return chosen
 
 
 def versions() -> dict[str, str]:

@@ -195,13 +195,17 @@ class ScheduleConfig:
         require(0 < self.rise < 1, "schedule.rise", self.rise, "a fraction above 0 and below 1")
 
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
 @dataclass(frozen=True)
 class ArithmeticConfig:
     """Arithmetic of a network."""
 
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     """Data type of convolutions and fully connected layers; parameters stay float32. bfloat16: on CPUs with AVX-512, faster
-    with avx512_bf16. float16: on GPUs of compute capability 7.0 or higher (docs/gpu.md)."""
+    with avx512_bf16. float16: on GPUs of compute capability 7.0 or higher (docs/gpu.md). auto: bfloat16 if the CPU of every
+    rank has avx512_bf16, else float32."""
 
 
 @dataclass(frozen=True)
@@ -326,3 +330,5 @@ class Config:
         fits = not self.augment.progressive or self.model.head != "flatten"
         require(fits, "augment.progressive", self.augment.progressive, "an empty list with model.head flatten")
         require(not self.model.freeze or not begins_at_random, "model.freeze", self.model.freeze, "0 without model.pretrained")
+        lasts = self.train.precision != "auto" or not self.run.elastic
+        require(lasts, "train.precision", "auto", "one type with run.elastic, because other hosts may join")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vggdist.checkpoints.trained import Trained, on_all_ranks
-from vggdist.collectives.world import World, choose_device
+from vggdist.collectives.world import World, choose_device, choose_precision
 from vggdist.config.images import DataConfig, ReadingConfig
 from vggdist.config.inference import EvaluateConfig, Place
 from vggdist.data.arrays import Source
@@ -74,7 +74,8 @@ def evaluate(config: EvaluateConfig, where: Place, other_images: bool, world: Wo
     spec = trained.spec
     source = _load(config, trained, other_images, world)
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
-    model = world.together(lambda: trained.model(device, config.train.precision))
+    precision = choose_precision(config.train.precision, device, world)
+    model = world.together(lambda: trained.model(device, precision))
     crops, views = config.evaluation.crops, config.evaluation.views
     view = world.together(lambda: EvaluationView(source, spec.resize, spec.image_size, crops, views))
     sums, predictions = measure(model, view, world, config.evaluation.batch_size, data, watch.beat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import mxnet as mx
@@ -16,7 +16,7 @@ from vggdist.checkpoints.schema import FORMAT, CheckpointState, PartIdentity
 from vggdist.checkpoints.start import Start
 from vggdist.checkpoints.state import named_arrays
 from vggdist.checkpoints.store import CheckpointStore
-from vggdist.collectives.world import World, choose_device, versions
+from vggdist.collectives.world import World, choose_device, choose_precision, versions
 from vggdist.config.load import as_yaml, run_directory
 from vggdist.config.schema import Config
 from vggdist.data.augment import EvaluationView, TrainingView
@@ -144,6 +144,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     world.require_same(_FUSION, os.environ.get(_FUSION, "unset"), "set it to the same on every rank, or on none")
     device = world.together(lambda: choose_device(config.run.device, world.local_rank))
     require_compatible(world, device, config.run.elastic)
+    config = replace(config, train=replace(config.train, precision=choose_precision(config.train.precision, device, world)))
     data = load_data(config, world, data)
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)

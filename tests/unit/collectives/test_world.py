@@ -1,4 +1,4 @@
-"""The device of a rank, and the error of a Horovod without MXNet support."""
+"""The device and the precision of a rank, and the error of a Horovod without MXNet support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from vggdist.collectives.world import choose_device
+from vggdist.collectives.world import World, choose_device, choose_precision
 from vggdist.config.errors import RequestError
 from vggdist.environment import gpus
 
@@ -84,3 +84,24 @@ def test_pillow_decodes_though_horovod_shows_it_another_libjpeg() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "others", "precision"),
+    [
+        (mx.cpu(), "avx512f avx512_bf16", True, "bfloat16"),
+        (mx.cpu(), "avx512f avx512_bf16", False, "float32"),
+        (mx.cpu(), "avx512f", True, "float32"),
+        (mx.gpu(), "avx512f avx512_bf16", True, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_if_every_cpu_has_its_instructions(
+    device: mx.Context, flags: str, others: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : fpu {flags}\n")
+    monkeypatch.setattr(World, "gather", lambda world, value: [value, others])
+    assert choose_precision("auto", device, World(), cpuinfo) == precision
+    assert choose_precision("float16", device, World(), tmp_path / "none") == "float16"
+    monkeypatch.undo()
+    assert choose_precision("auto", mx.cpu(), World(), tmp_path / "none") == "float32"

@@ -382,6 +382,11 @@ def test_each_crop_and_view_counts_in_the_batch_of_an_evaluation(settings: dict[
     assert inputs == settings.get("crops", 1) * settings.get("views", 1)
 
 
+def test_an_elastic_run_needs_one_precision() -> None:
+    with pytest.raises(RequestError, match=r"train\.precision is 'auto'; expected one type with run\.elastic"):
+        load("train", ["--run.elastic", "true", "--train.precision", "auto"])
+
+
 def test_the_step_schedule_needs_milestones() -> None:
     with pytest.raises(RequestError, match=r"schedule\.milestones.*at least one epoch"):
         load("train", ["--schedule.name", "step"])
