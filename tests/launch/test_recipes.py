@@ -46,6 +46,7 @@ def test_a_recipe_s_network_is_used_on_any_cpu_without_a_setting(tmp_path: Path)
     """Its run has ``train.precision auto``; each command is a process of its own, since bfloat16 stays in a process."""
     _write_images(tmp_path / "images")
     flags = ["--config", str(_CONFIGS / "cifar10_fast.yaml"), "--train.global_batch_size", "8", "--train.steps", "1"]
+    flags += ["--evaluation.batch_size", "6"]
     assert run("python", 1, ["-m", "vggdist.train", *flags, "--data.root", "images"], tmp_path).code == 0
     for command in (["predict", "runs/cifar10-fast", "images/test/cat/0.png"], ["evaluate", "runs/cifar10-fast"]):
         used = run("python", 1, ["-m", "vggdist", *command], tmp_path)
