@@ -22,7 +22,7 @@ def named_arrays(
     optimizer_states: Mapping[str, mx.nd.NDArray],
     averages: Mapping[str, mx.nd.NDArray],
 ) -> dict[str, mx.nd.NDArray]:
-    """All arrays on the device that the next step changes, by name in a checkpoint.
+    """All arrays on the device that a run continues from, by name in a checkpoint.
 
     Args:
         averages: of the parameters, by name; empty if there are none.
