@@ -1,16 +1,16 @@
 """vggdist and other programs with the same network, data and batch: ``.venv/bin/python benchmarks/run.py --repeats 5``.
 
 Images are synthetic, cropped and mirrored; the optimizer is SGD with momentum. Two ranks share this machine's cores
-(plain-mxnet: one process with all cores). The networks:
+(plain-mxnet: one process). The networks:
 
 - *vgg11-32*: VGG-11 with batch normalisation and no hidden layers, 32-pixel images, 128 a rank.
 - *vgg16-224*: VGG-16 with both hidden layers, 224-pixel images, 16 a rank.
 
 A PROGRAM is a name or a group:
 
-- *frameworks*: vggdist by each launcher, PyTorch DDP, Horovod's example and plain MXNet, in float32. Horovod's example runs
-  unchanged, and with an equal part of the cores for each rank (``-threads``), which its users have to set themselves. Plain
-  MXNet and Horovod's example train *vgg11-32* only.
+- *frameworks*: vggdist by each launcher, PyTorch DDP, Horovod's example and plain MXNet, in float32. Horovod's example and
+  plain MXNet run unchanged, and with an equal part of the cores for each process (``-threads``), which their users have to set
+  themselves: MXNet's default is a thread for every two cores. Both train *vgg11-32* only.
 - *precisions*: vggdist and PyTorch DDP in float32 and bfloat16; PyTorch eager with contiguous memory, eager with channels
   last, and compiled with channels last. The rows ``limit-...`` are the images per second of a training whose convolutions and
   fully connected layers run at the rate of a matrix product, measured in the same turns.
@@ -52,7 +52,8 @@ SUFFIXES = {"float32": "", "bfloat16": "-bfloat16"}
 COMPARED = ("ours-gloo", "pytorch-ddp-contiguous", "pytorch-ddp", "pytorch-ddp-compiled")
 GROUPS = {
     "frameworks": (
-        *("ours-gloo", "ours-mpi", "ours-two-alone", "pytorch-ddp", "pytorch-ddp-compiled", "plain-mxnet"),
+        *("ours-gloo", "ours-mpi", "ours-two-alone", "pytorch-ddp", "pytorch-ddp-compiled"),
+        *("plain-mxnet", "plain-mxnet-threads"),
         *(f"horovod-example-{way}" for way in ("gloo", "mpi", "gloo-threads", "mpi-threads")),
     ),
     "precisions": tuple(
@@ -138,7 +139,8 @@ def programs(workload: Workload, ranks: int, pytorch: Path) -> dict[str, Program
 
 def vgg11_programs(workload: Workload, ranks: int) -> dict[str, Program]:
     """The programs that train only VGG-11 with 32-pixel images."""
-    found = {"plain-mxnet": peer(workload, "python", "plain_mxnet.py")}
+    alone = partial(peer, workload, "python", "plain_mxnet.py")
+    found = {"plain-mxnet": alone(), "plain-mxnet-threads": alone(environment=threads(1))}
     for suffix, environment in {"": "", "-threads": threads(ranks)}.items():
         for way, launcher in {"gloo": GLOO, "mpi": MPI}.items():
             program = peer(workload, f"{launcher} {ranks} python", "horovod_example.py", environment=environment)

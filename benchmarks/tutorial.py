@@ -1,11 +1,11 @@
 """Loss and time of ours and a tutorial: ``.venv/bin/python benchmarks/tutorial.py --root /usr/share/datasets/fashion-mnist``.
 
 VGG-11 with a quarter of the channels on Fashion-MNIST. Ours runs a configuration with ``horovodrun -np 2``;
-``peers/gluon_tutorial.py`` trains as the tutorial does, in one process with all cores, with the same image size, global
-batch, learning rate, channels and number of steps. They take turns, in alternating order; each turn has another seed. The
-table has the mean loss of each interval, and images per second without the first interval: median, smallest and largest of
-the turns. Further arguments are passed to ``vggdist.train``, for instance ``--data.image_size 96``. Exit code 1: a program
-failed.
+``peers/gluon_tutorial.py`` trains as the tutorial does, in one process with a thread for each core (MXNet's default is one
+for every two cores), with the same image size, global batch, learning rate, channels and number of steps. They take turns, in
+alternating order; each turn has another seed. The table has the mean loss of each interval, and images per second without the
+first interval: median, smallest and largest of the turns. Further arguments are passed to ``vggdist.train``, for instance
+``--data.image_size 96``. Exit code 1: a program failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from measure import Program, ProgramFailed, images_per_second, in_words, machine, reported
-from run import HERE, MPI, RANKS, printed
+from run import HERE, MPI, RANKS, printed, threads
 
 from vggdist.benchmarking.series import Series, in_turn
 from vggdist.config.errors import RequestError
@@ -126,7 +126,7 @@ def theirs(config: Config, curves: list[list[float]], steps: int, every: int, se
         "--seed": seed,
     }
     flags = [str(word) for pair in settings.items() for word in pair]
-    return Program((sys.executable, str(HERE / "peers" / "gluon_tutorial.py"), *flags), speed)
+    return Program((sys.executable, str(HERE / "peers" / "gluon_tutorial.py"), *flags), speed, threads(1))
 
 
 def global_batch(config: Config) -> int:

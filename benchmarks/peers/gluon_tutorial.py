@@ -1,4 +1,4 @@
-"""VGG-11 on Fashion-MNIST as MXNet tutorials train it, one process with all cores: ``python gluon_tutorial.py --root FOLDER``.
+"""VGG-11 on Fashion-MNIST as MXNet tutorials train it, in one process: ``python gluon_tutorial.py --root FOLDER``.
 
 The manner of the chapter on VGG of "Dive into Deep Learning": the network is not hybridized, a DataLoader calls a Python
 transform for each image, the loop reads the loss of each step, and pixels are from 0 to 1 without normalisation.

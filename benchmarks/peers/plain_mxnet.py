@@ -1,4 +1,4 @@
-"""A Gluon training loop as in tutorials, one process with all cores: ``python plain_mxnet.py``.
+"""A Gluon training loop as in tutorials, in one process: ``python plain_mxnet.py``.
 
 A DataLoader calls a Python transform for each image. The loop waits for each batch, to read its loss and accuracy.
 """

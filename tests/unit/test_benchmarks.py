@@ -47,6 +47,15 @@ def test_our_trainings_are_asked_for_as_it_is_said(name: str) -> None:
     assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == ("sgd", 0.9, 5e-4)
 
 
+def test_other_programs_of_one_process_have_a_thread_for_each_core() -> None:
+    """MXNet's default is one for every two cores."""
+    config = load("train", ["--config", str(tutorial.CONFIG)])
+    programs = run.programs(measure.VGG11, 2, run.PYTORCH)
+    all_cores = f"OMP_NUM_THREADS={measure.machine()['cores']}"
+    assert tutorial.theirs(config, [], steps=2, every=1, seed=0).environment == all_cores
+    assert (programs["plain-mxnet-threads"].environment, programs["plain-mxnet"].environment) == (all_cores, "")
+
+
 def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "vgg11-synthetic"
     folder.mkdir(parents=True)
@@ -169,7 +178,7 @@ def test_what_cannot_be_compared_is_refused(
 
 @pytest.mark.parametrize(
     ("network_name", "group", "count"),
-    [("vgg11-32", "frameworks", 10), ("vgg11-32", "precisions", 10), ("vgg16-224", "precisions", 10), ("vgg16-224", "", 5)],
+    [("vgg11-32", "frameworks", 11), ("vgg11-32", "precisions", 10), ("vgg16-224", "precisions", 10), ("vgg16-224", "", 5)],
 )
 def test_a_group_has_its_programs_for_a_network(
     network_name: str, group: str, count: int, monkeypatch: pytest.MonkeyPatch
