@@ -11,7 +11,9 @@ from PIL import Image
 
 from tests.images import noise
 from tests.launching import result_of, run
+from vggdist.checkpoints import contents
 from vggdist.checkpoints.trained import read
+from vggdist.config.errors import written
 from vggdist.config.inference import place
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
@@ -34,9 +36,13 @@ def test_a_recipe_trains(name: str, tmp_path: Path) -> None:
     assert finished.code == 0, finished.output
     result = result_of(tmp_path, run_name := name.replace("_", "-"))
     assert result["step"] == 4
-    assert (f"train.precision auto: {_FASTEST}" in finished.output) == (name != "cifar10_vgg11bn")
+    trained = read(place(str(tmp_path / "runs" / run_name), "latest"))
+    is_automatic = name != "cifar10_vgg11bn"
+    assert (f"train.precision auto: {_FASTEST}" in finished.output) == is_automatic
+    saved = contents.read(Path(trained.path)).state["settings"]["train.precision"]  # compared when the run continues
+    assert saved == written(_FASTEST if is_automatic else "float32")
     if name != "cifar10_vgg11bn":  # the first layer whitens, and is not trained: its filters are still pairs of opposites
-        weight = read(place(str(tmp_path / "runs" / run_name), "latest")).parameters["parameter/vgg_stage1_conv1_weight"]
+        weight = trained.parameters["parameter/vgg_stage1_conv1_weight"]
         half = min(len(weight) // 2, weight[0].size)
         np.testing.assert_array_equal(weight[half : 2 * half], -weight[:half])
     assert all(math.isfinite(result["metrics"][name]) for name in ("train/loss", "eval/loss", "eval/top1(%)"))

@@ -33,6 +33,7 @@ from vggdist.collectives.initialization import initialize
 from vggdist.config.errors import BeforeStart, RequestError, RunError, agreed
 from vggdist.config.schema import Precision
 from vggdist.environment import gpus
+from vggdist.environment.cores import has_instructions
 from vggdist.environment.network_interfaces import interfaces_of, open_sockets
 from vggdist.environment.scheduling import batch_policy_for_new_threads
 from vggdist.launcher import slurm
@@ -295,8 +296,8 @@ def choose_precision(wanted: Precision, device: mx.Context, world: World, cpuinf
     """
     if wanted != "auto":
         return wanted
-    has_instructions = device.device_type == "cpu" and cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
-    chosen: Precision = "bfloat16" if all(world.gather(has_instructions)) else "float32"
+    suits = device.device_type == "cpu" and has_instructions("avx512_bf16", cpuinfo)
+    chosen: Precision = "bfloat16" if all(world.gather(suits)) else "float32"
     logger.info("train.precision auto: %s", chosen)
     return chosen
 

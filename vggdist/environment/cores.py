@@ -120,3 +120,8 @@ def format_cpu_list(cores: Iterable[int]) -> str:
         else:
             parts.append([number])
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def has_instructions(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions, by their name in Linux's ``/proc/cpuinfo``; false where there is no such file."""
+    return cpuinfo.exists() and name in cpuinfo.read_text()

@@ -10,6 +10,7 @@ from mxnet.contrib import amp
 
 from vggdist.config.errors import RequestError
 from vggdist.environment import gpus
+from vggdist.environment.cores import has_instructions
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def has_half(device: mx.Context, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     if device.device_type == "gpu":
         gpu = gpus.describe(device.device_id)
         return gpu is not None and gpu.capability >= _TENSOR_CORES
-    return cpuinfo.exists() and "avx512bw" in cpuinfo.read_text()
+    return has_instructions("avx512bw", cpuinfo)
 
 
 def _require_tensor_cores(device: mx.Context) -> None:
@@ -81,7 +82,7 @@ def _require_avx512(cpuinfo: Path) -> None:
         raise RequestError(
             "train.precision is bfloat16, which MXNet supports on CPUs with AVX-512 only; use float32"
         ) from error
-    if cpuinfo.exists() and "avx512_bf16" not in cpuinfo.read_text():
+    if cpuinfo.exists() and not has_instructions("avx512_bf16", cpuinfo):
         logger.warning("train.precision is bfloat16, but this CPU has no avx512_bf16: float32 is faster here")
 
 
