@@ -2,7 +2,7 @@
 
 VGG-11 with a quarter of the channels on Fashion-MNIST. Ours runs a configuration with ``horovodrun -np 2``;
 ``peers/gluon_tutorial.py`` trains as the tutorial does, in one process with a thread for each core (MXNet's default is one
-for every two cores), with the same image size, global batch, learning rate, channels and number of steps. They take turns, in
+for every two cores), with the same image size, global batch, learning rate, network and number of steps. They take turns, in
 alternating order; each turn has another seed. The table has the mean loss of each interval, and images per second without the
 first interval: median, smallest and largest of the turns. Further arguments are passed to ``vggdist.train``, for instance
 ``--data.image_size 96``. Exit code 1: a program failed.
@@ -125,7 +125,7 @@ def theirs(config: Config, curves: list[list[float]], steps: int, every: int, se
         "--every": every,
         "--seed": seed,
     }
-    flags = [str(word) for pair in settings.items() for word in pair]
+    flags = [str(word) for pair in settings.items() for word in pair] + ["--hidden", *map(str, config.model.hidden)]
     return Program((sys.executable, str(HERE / "peers" / "gluon_tutorial.py"), *flags), speed, threads(1))
 
 

@@ -24,6 +24,8 @@ import pytest
 LAUNCHERS = ("python", "horovodrun", "horovodrun --gloo", "mpirun")
 BIN = Path(sys.executable).parent
 HAS_BFLOAT16 = "avx512bw" in Path("/proc/cpuinfo").read_text()  # oneDNN's needs AVX-512
+DEADLINE = 600.0
+"""Seconds for a command that may share the cores with all other tests; only a hang takes as long."""
 NO_MPI = "mpirun, or MPI in Horovod, is not installed (apt install openmpi-bin libopenmpi-dev, then rebuild)"
 _TOKEN = "VGGDIST_TEST_TOKEN"
 
@@ -57,10 +59,10 @@ def has_mpi() -> bool:
         return False
     # horovodrun --check-build reports the same, but tries to import each framework: 15 s.
     check = "import sys, horovod.mxnet; sys.exit(not horovod.mxnet.mpi_built())"
-    return subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=200).returncode == 0
+    return subprocess.run([sys.executable, "-c", check], capture_output=True, timeout=DEADLINE).returncode == 0
 
 
-def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = 240, **environment: str) -> Finished:
+def run(launcher: str, size: int, arguments: list[str], cwd: Path, deadline: float = DEADLINE, **environment: str) -> Finished:
     """Run Python under a launcher."""
     return execute([*command_line(launcher, size), *arguments], cwd, deadline, **environment)
 
@@ -149,16 +151,16 @@ class Running:
 
     def _end(self) -> str:
         _kill(self._token)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=DEADLINE)
         return self.output
 
 
-def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Running:
+def start(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = DEADLINE, **environment: str) -> Running:
     """Start ``vggdist.train`` in a folder, without waiting for it; a run without a name is ``quickstart``."""
     return Running([*command_line(launcher, size), "-m", "vggdist.train", *named(flags)], cwd, deadline, **environment)
 
 
-def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = 240, **environment: str) -> Finished:
+def train(launcher: str, size: int, cwd: Path, *flags: str, deadline: float = DEADLINE, **environment: str) -> Finished:
     """Run ``vggdist.train`` in a folder; a run without a name is ``quickstart``."""
     return run(launcher, size, ["-m", "vggdist.train", *named(flags)], cwd, deadline, **environment)
 

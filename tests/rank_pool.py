@@ -9,11 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.launching import Finished, Running, command_line, named
+from tests.launching import DEADLINE, Finished, Running, command_line, named
 from vggdist.reporting.result import write_whole
-
-DEADLINE = 240.0
-"""Seconds for a task, the start of the ranks included."""
 
 
 class RankPool:

@@ -10,7 +10,7 @@ import argparse
 import gzip
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mxnet as mx
@@ -20,7 +20,7 @@ from mxnet.gluon import nn
 from mxnet.gluon.data.vision import transforms
 
 STAGES = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))  # convolutions and channels
-HIDDEN, CLASSES = 4096, 10
+CLASSES = 10
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=0.05, help="default: %(default)s")
     parser.add_argument("--divisor", type=int, default=4, help="of the channels (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, nargs="*", default=[4096, 4096], help="units of the hidden layers")
     parser.add_argument("--steps", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--every", type=int, default=20, help="steps of a reported mean loss (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -43,7 +44,7 @@ def main() -> None:
     augment = transforms.Compose([transforms.Resize(options.image_size), transforms.ToTensor()])
     data = fashion_mnist(options.root).transform_first(augment)
     loader = gluon.data.DataLoader(data, options.batch_size, shuffle=True)
-    network = vgg11(options.divisor)
+    network = vgg11(options.divisor, options.hidden)
     network.initialize(mx.init.Xavier())
     trainer = gluon.Trainer(network.collect_params(), "sgd", {"learning_rate": options.learning_rate})
     objective = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -69,15 +70,15 @@ def main() -> None:
     print(json.dumps(result), flush=True)
 
 
-def vgg11(divisor: int) -> nn.Sequential:
+def vgg11(divisor: int, hidden: Sequence[int]) -> nn.Sequential:
     """VGG-11 (Simonyan & Zisserman 2015, Table 1 A) without batch normalisation, with fewer channels."""
     network = nn.Sequential()
     for convolutions, channels in STAGES:
         for _ in range(convolutions):
             network.add(nn.Conv2D(channels // divisor, 3, padding=1, activation="relu"))
         network.add(nn.MaxPool2D(2))
-    for _ in range(2):
-        network.add(nn.Dense(HIDDEN, activation="relu"), nn.Dropout(0.5))
+    for units in hidden:
+        network.add(nn.Dense(units, activation="relu"), nn.Dropout(0.5))
     network.add(nn.Dense(CLASSES))
     return network
 

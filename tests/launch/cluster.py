@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from tests.launching import DEADLINE
+
 NODES = ("node1", "node2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PROJECT = Path(__file__).parents[2]
@@ -55,7 +57,7 @@ class Cluster:
         patient = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}  # several jobs start at once
         self.environment = {**clean, **own, **_VIRTUAL, **patient}
 
-    def run(self, *command: str, folder: Path | None = None, deadline: float = 60, **environment: str) -> str:
+    def run(self, *command: str, folder: Path | None = None, deadline: float = DEADLINE, **environment: str) -> str:
         """Run a command of SLURM's in a folder; returns its output."""
         asked = {"env": {**self.environment, **environment}, "cwd": folder, "timeout": deadline}
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **asked)  # type: ignore
@@ -90,7 +92,7 @@ class Job:
         words = self.cluster.run("scontrol", "show", "job", "--oneliner", self.number).splitlines()[0].split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_for(self, condition: Callable[[], bool], deadline: float = 240) -> None:
+    def wait_for(self, condition: Callable[[], bool], deadline: float = DEADLINE) -> None:
         """Wait until something is so; fails with the job's log at the deadline."""
         until = time.monotonic() + deadline
         while not condition():
@@ -102,7 +104,7 @@ class Job:
                 )
             time.sleep(0.1)
 
-    def finish(self, deadline: float = 240) -> int:
+    def finish(self, deadline: float = DEADLINE) -> int:
         """Wait for the end of the job, and of all tasks of an array; returns its exit code, 0 where it ended by a signal."""
         self.wait_for(lambda: _OVER.issuperset(self.states()), deadline)
         return int(self.shown()["ExitCode"].split(":")[0])

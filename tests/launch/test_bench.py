@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import Running, command_line, run
+from tests.launching import DEADLINE, Running, command_line, run
 from tests.rank_pool import command
 from vggdist import bench
 
@@ -97,7 +97,7 @@ def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Pa
 
 def test_scaling_starts_its_ranks_and_compares_them(tmp_path: Path) -> None:
     flags = ["--bench.ranks", "[2]", "--bench.repeats", "1", "--bench.launcher", "horovodrun --gloo"]
-    done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path, deadline=240)
+    done = run("python", 1, ["-m", "vggdist.bench", "scaling", *QUICK, *flags], tmp_path)
     assert done.code == 0 and "efficiency(%)" in done.output, done.output
     folder = tmp_path / _RUN
     result = json.loads((folder / "bench-scaling.json").read_text())
@@ -130,7 +130,7 @@ def test_tuning_tries_what_the_user_has_not_set_and_names_no_winner_of_one_job_e
     launcher = " ".join(command_line("horovodrun --gloo", 2)[:-3])  # without -np
     flags = ["--bench.repeats", "1", "--bench.launcher", launcher, "--world.preset", "none"]
     flags += ["--train.bucket_cap_mb", ".inf"]
-    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, deadline=300, **mine)
+    done = run("python", 1, ["-m", "vggdist.bench", "tune", *QUICK, *flags], tmp_path, DEADLINE, **mine)
     assert done.code == 0 and "no setting is faster beyond the spread" in done.output, done.output
     result = json.loads((tmp_path / _RUN / "bench-tune.json").read_text())
     assert [trial["setting"] for trial in result["trials"]] == ["unchanged", "--train.bucket_cap_mb 1"]

@@ -28,7 +28,8 @@ def test_the_tutorial_and_ours_report_the_loss_of_the_same_steps(tmp_path: Path)
     write_fashion_mnist(tmp_path / "images", 8)
     script = [str(comparison.HERE / "tutorial.py"), "--root", "images", "--steps", "2", "--every", "1", "--repeats", "1"]
     small = ["--data.image_size", "32", "--train.global_batch_size", "4"]
-    done = run("python", 1, [*script, "--json", "figures.json", *small], tmp_path)
+    narrow = ["--model.width_divisor", "16", "--model.hidden", "[8]"]
+    done = run("python", 1, [*script, "--json", "figures.json", *small, *narrow], tmp_path)
     assert done.code == 0, done.output
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     assert [len(figures[name]["loss"]) for name in ("ours", "tutorial")] == [2, 2]

@@ -139,7 +139,7 @@ def jobs(cluster: Cluster, new_folder: Callable[[], Path]) -> Jobs:
 
 def ended(job: Job) -> int:
     """The exit code of a job that has many others before it."""
-    return job.finish(deadline=600)
+    return job.finish()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def interrupted(waiting: Jobs, *acts: Act) -> Jobs:
                 due.pop(0)[1](job)
         return not any(left.values())
 
-    [*left][-1].wait_for(all_interrupted, deadline=600)
+    [*left][-1].wait_for(all_interrupted)
     return waiting
 
 
@@ -340,9 +340,9 @@ def test_a_job_whose_time_runs_out_saves_and_ends_with_code_75_or_continues(
     limit = (*TWO_RANKS, "--time=00:02:00", "--signal=B:USR1@60")
     once = training(cluster, new_folder(), "several_nodes", ENDLESS, *limit)
     again = training(cluster, new_folder(), "preemptible", ENDLESS, *limit)
-    assert once.finish(deadline=300) == 75, once.log
+    assert once.finish() == 75, once.log
     assert re.search(r"step \d+ is saved", result_of(once.folder)["error"])
-    again.wait_for(lambda: "continuing from the checkpoint" in again.log, deadline=300)
+    again.wait_for(lambda: "continuing from the checkpoint" in again.log)
     saved = re.search(r"stopped by SIGUSR1 on .*; step (\d+) is saved", again.log)
     assert saved and f"continuing from the checkpoint at step {saved[1]}" in again.log, again.log
     cluster.run("scancel", again.number)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.launching import Running, result_of
+from tests.launching import DEADLINE, Running, result_of
 from vggdist.checkpoints.store import CheckpointStore
 from vggdist.config.load import load
 from vggdist.data.dataset import load as load_data
@@ -72,7 +72,7 @@ class Job:
         rank = [sys.executable, "-m", "tests.ranks.elastic_rank", str(self.notes)]
         # A peer's death is seen at once, or after Gloo's timeout; it must also suffice for a new process to come up.
         environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "90"}
-        self.running = Running([*launcher, *discovery, *rank, *FLAGS, *flags], folder, deadline=240, **environment)
+        self.running = Running([*launcher, *discovery, *rank, *FLAGS, *flags], folder, DEADLINE, **environment)
 
     def set_hosts(self, hosts: Sequence[str]) -> None:
         """What the discovery script prints from now on."""

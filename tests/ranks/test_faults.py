@@ -15,7 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.disks import small_disk
-from tests.launching import Running, result_of, run, start
+from tests.launching import DEADLINE, Running, result_of, run, start
 from vggdist.checkpoints.store import CheckpointStore
 
 TINY = [
@@ -79,7 +79,7 @@ def test_a_signal_to_any_rank_stops_all_at_one_step_with_a_checkpoint(
 def test_a_second_interrupt_ends_at_once_even_when_the_main_thread_hangs(tmp_path: Path) -> None:
     arguments = json.dumps({"flags": [*LONG], "fault": "hang", "rank": 0})
     work = [sys.executable, "-m", "tests.ranks.work", "--fault", arguments]
-    running = Running(work, tmp_path, deadline=240)
+    running = Running(work, tmp_path, DEADLINE)
     running.wait_for((tmp_path / "hangs").exists)
     for _ in range(2):
         running.process.send_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist import supervise
 from vggdist.processes import job
 from vggdist.reporting.result import Outcome
@@ -101,7 +102,7 @@ def test_fewer_ranks_share_the_global_batch_evenly_only_at_the_beginning(
 
 def test_the_supervisor_needs_neither_mxnet_nor_horovod() -> None:
     check = "import sys, vggdist.supervise; assert not {'mxnet', 'horovod'} & {*sys.modules}"
-    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=DEADLINE)
 
 
 # Replaces `python -m vggdist.train` in the folder of a test: its n-th start runs the n-th text of attempts.json.
@@ -339,9 +340,7 @@ class TestAStopRequest:
     def test_a_second_sigint_kills_a_job_that_ignores_the_first(self, capfd: pytest.CaptureFixture[str]) -> None:
         act("[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]; ready()")
         send(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
-        started = time.monotonic()
         assert supervise.main(["--"]) == 143
-        assert time.monotonic() - started < 30
         log = capfd.readouterr().err
         assert "SIGTERM forwarded" in log and "SIGINT forwarded" in log and "second SIGINT, killed" in log
 
@@ -349,9 +348,7 @@ class TestAStopRequest:
     def test_between_two_attempts_it_ends_at_once(self, act_of: str, code: int) -> None:
         act(f"{act_of}; Path('ready').touch(); sys.exit(1)")
         send(signal.SIGTERM)
-        started = time.monotonic()
-        assert supervise.main(["--backoff", "60", "--"]) == code
-        assert time.monotonic() - started < 30
+        assert supervise.main(["--backoff", "3600", "--"]) == code  # longer than a test may take
 
     @pytest.mark.parametrize(
         ("launcher", "received"), [("mpirun", "SIGUSR1"), ("horovodrun --gloo", "SIGTERM"), ("horovodrun", None)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,7 @@ def test_a_job_that_is_not_over_in_time_is_ended_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vggdist.benchmarking.jobs.GRACE_S", 0.2)
-    lasting = f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n"
-    started = time.monotonic()
+    lasting = f"#!/bin/sh\nsleep 3600 &\necho $! > {tmp_path}/pid\nwait\n"
     with pytest.raises(RunError, match=r"did not finish within 0.5 s \(bench.deadline\)"):
         measure(request(tmp_path, lasting, deadline=0.5), [])
-    assert time.monotonic() - started < 30
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

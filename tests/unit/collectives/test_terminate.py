@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 import sys
 
+from tests.launching import DEADLINE
 from vggdist.collectives.terminate import completes
 
 TERMINATES = """
@@ -34,7 +35,7 @@ def test_an_action_that_reports_its_failure() -> None:
 
 
 def test_an_uncaught_exception_in_a_thread_of_cpp_does_not_end_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", TERMINATES], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", TERMINATES], capture_output=True, text=True, timeout=DEADLINE)
     assert (done.returncode, done.stdout) == (3, "False\n"), done.stderr
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist.collectives.world import World, choose_device, choose_precision
 from vggdist.config.errors import RequestError
 from vggdist.environment import gpus
@@ -28,7 +29,7 @@ def test_horovod_without_mxnet_is_reported_with_the_commands_that_install_it(tmp
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert finished.returncode == 1
     assert "HOROVOD_WITH_MXNET=1" in finished.stderr and "Traceback" not in finished.stderr
@@ -82,7 +83,9 @@ def test_pillow_decodes_though_horovod_shows_it_another_libjpeg() -> None:
         "import vggdist.collectives.world; from sklearn.datasets import load_sample_image; load_sample_image('flower.jpg')"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, env=environment
+    )
     assert finished.returncode == 0, finished.stderr
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist.environment import binding
 from vggdist.environment.binding import bind, bind_near, core_share, sorted_by_locality
 from vggdist.environment.cores import Cores
@@ -147,5 +148,5 @@ def test_threads_that_start_later_stay_on_the_cores() -> None:
         "bind(Cores(2 * half, 2 * half), Topology(1, 2, 1, 2), {})\n"
         "threading.Thread(target=lambda: print(len(os.sched_getaffinity(0)) == half)).start()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=True)
     assert done.stdout == "True\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist.environment import gpus
 
 _DRIVER = """
@@ -33,7 +34,7 @@ def make_driver(folder: Path, capability: tuple[int, int], init: int = 0, versio
     values = {"INIT": init, "MAJOR": capability[0], "MINOR": capability[1], "VERSION": version}
     defined = [f"-D{name}={value}" for name, value in values.items()]
     command = ["cc", "-shared", "-fPIC", *defined, "-x", "c", "-", "-o", str(library)]
-    subprocess.run(command, input=_DRIVER, text=True, check=True, timeout=60)
+    subprocess.run(command, input=_DRIVER, text=True, check=True, timeout=DEADLINE)
     return library
 
 
@@ -41,7 +42,7 @@ def make_compiler(folder: Path) -> None:
     """Compile an NVRTC of CUDA 11.8."""
     text = "int nvrtcVersion(int *major, int *minor) { *major = 11; *minor = 8; return 0; }"
     command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(folder / "libnvrtc.so.11.2")]
-    subprocess.run(command, input=text, text=True, check=True, timeout=60)
+    subprocess.run(command, input=text, text=True, check=True, timeout=DEADLINE)
 
 
 def pretend_to_install(folder: Path, name: str) -> None:
@@ -175,7 +176,7 @@ def _run_on_a_made_up_gpu(
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "LD_LIBRARY_PATH": str(folder)}
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.images import noise
+from tests.launching import DEADLINE
 from tests.states import MODEL
 from tests.trained import store
 from vggdist import export
@@ -146,7 +147,7 @@ def test_the_symbol_runs_in_plain_mxnet_and_says_what_it_is(tmp_path: Path) -> N
     _export(found, "symbol", tmp_path / "net")
     np.save(tmp_path / "images.npy", images)
     finished = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _PROGRAM, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE
     )
     assert finished.returncode == 0, finished.stderr
     expected = probabilities(found.model(mx.cpu()), images)

@@ -12,7 +12,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from tests.launching import HAS_BFLOAT16
+from tests.launching import DEADLINE, HAS_BFLOAT16
 from vggdist.config.errors import RequestError
 from vggdist.environment.gpus import Gpu
 from vggdist.models.precision import use_precision
@@ -36,7 +36,7 @@ print(*scores.astype("float32").asnumpy().ravel())
 def compare(precision: str, **environment: str) -> subprocess.CompletedProcess[str]:
     # In a separate process: MXNet cannot undo it.
     command = [sys.executable, "-c", COMPARE, precision]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=os.environ | environment)
 
 
 def scores(precision: str) -> list[float]:
@@ -76,7 +76,7 @@ print(*(np.linalg.norm(one - other) / np.linalg.norm(one) for one, other in zip(
 
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU has no AVX-512, without which oneDNN does not compute in bfloat16")
 def test_the_network_for_bfloat16_on_onednn_gives_the_same_scores_and_gradients_and_its_first_layer_is_float32() -> None:
-    ended = subprocess.run([sys.executable, "-c", FAST], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", FAST], capture_output=True, text=True, timeout=DEADLINE)
     assert ended.returncode == 0, ended.stderr
     plain, fast, differences = ended.stdout.splitlines()
     assert (plain, fast) == ("Conv2D Conv2D [('bfloat16', '<u2')]", "Float32Conv2D Conv2D <class 'numpy.float32'>")
@@ -133,7 +133,7 @@ print(json.dumps({"float16": sorted(found["float16"]), "float32": sorted(found["
 
 def test_what_is_cast_to_float16_and_what_stays_float32() -> None:
     """The types in the graph of a step, as in docs/gpu.md; computing it needs a GPU."""
-    ended = subprocess.run([sys.executable, "-c", TYPES], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", TYPES], capture_output=True, text=True, timeout=DEADLINE)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["float16"] == ["Activation", "BatchNorm", "Convolution", "Dropout", "Flatten", "FullyConnected", "Pooling"]

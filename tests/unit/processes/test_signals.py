@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist.processes.signals import StopRequests, deferred_signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -59,7 +60,7 @@ def in_c(rank: int = 0, size: int = 1) -> subprocess.Popen[str]:
 
 
 def wait_for(stop: StopRequests) -> str | None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + DEADLINE
     while stop.reason is None and time.monotonic() < until:
         time.sleep(0.001)
     return stop.reason
@@ -72,7 +73,7 @@ def test_a_signal_is_known_while_the_main_thread_is_in_c(number: signal.Signals)
     process.send_signal(number)
     assert process.stdout.readline() == f"{number.name}\n"
     assert process.poll() is None
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=DEADLINE)
     assert (output, errors) == ("left\n", f"{number.name}: stopping at the next step boundary\n")
     assert process.returncode == 0
 
@@ -84,7 +85,7 @@ def test_a_second_interrupt_ends_the_process_at_once(rank: int, size: int, name:
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "SIGINT\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=DEADLINE) == 1
     output, errors = process.communicate()
     assert output == ""
     assert errors.endswith(f"vggdist: {name}interrupted twice; ending without a checkpoint\n")
@@ -176,7 +177,7 @@ def test_before_the_first_step_a_signal_ends_the_process_though_the_main_thread_
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 40 + signal.SIGTERM
+    assert process.wait(timeout=DEADLINE) == 40 + signal.SIGTERM
 
 
 def test_once_the_training_has_begun_a_signal_is_noted() -> None:
@@ -206,7 +207,7 @@ def test_signals_that_are_ignored_stay_so_in_a_program_that_is_started_meanwhile
     code = "import signal; print(signal.getsignal(signal.SIGTERM).name, signal.getsignal(signal.SIGINT).__name__)"
     try:
         with deferred_signals():
-            child = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60)
+            child = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=DEADLINE)
     finally:
         signal.signal(signal.SIGTERM, former)
     assert child.stdout == "SIG_IGN default_int_handler\n"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.launching import DEADLINE
+
 _ON_A_PRETENDED_GPU = """
 import sys
 import mxnet as mx
@@ -27,6 +29,6 @@ sys.exit(main(["--evaluation.batch_size", "50", "--evaluation.crops", "1"]))
 
 def test_an_evaluation_that_does_not_fit_ends_a_run_on_a_gpu_before_its_first_step(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _ON_A_PRETENDED_GPU]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "vggdist: no memory for (50, 8, 8, 1) on gpu" in done.stderr and "step " not in done.stdout

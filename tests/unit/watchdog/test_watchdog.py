@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.launching import DEADLINE
 from vggdist.watchdog.watchdog import Watchdog
 
-DEADLINE = 60.0
-"""Seconds after which a rank that has not ended fails the test."""
 _RANK = Path(__file__).parent / "watched_rank.py"
 
 

@@ -16,7 +16,7 @@ from vggdist.watchdog import watchdog as module
 from vggdist.watchdog.heartbeat import RankFailure
 from vggdist.watchdog.watchdog import Watchdog
 
-DEADLINE = 60.0
+DEADLINE = 600.0
 """Seconds after which a rank ends by itself."""
 GRACE = 0.3
 module._STALL_DELAY, module._AFTER_ROOT = 0.2, 0.6
