@@ -1,11 +1,11 @@
-"""Loss and time of ours and a tutorial: ``.venv/bin/python benchmarks/tutorial.py --root /usr/share/datasets/fashion-mnist``.
+"""Learning beside a tutorial: ``.venv/bin/python benchmarks/tutorial.py --root /usr/share/datasets/fashion-mnist``.
 
 VGG-11 with a quarter of the channels on Fashion-MNIST. Ours runs a configuration with ``horovodrun -np 2``;
 ``peers/gluon_tutorial.py`` trains as the tutorial does, in one process with a thread for each core (MXNet's default is one
 for every two cores), with the same image size, global batch, learning rate, network and number of steps. They take turns, in
-alternating order; each turn has another seed. The table has the mean loss of each interval, and images per second without the
-first interval: median, smallest and largest of the turns. Further arguments are passed to ``vggdist.train``, for instance
-``--data.image_size 96``. Exit code 1: a program failed.
+alternating order; each turn has another seed. The table has the mean loss of each interval, top-1 on the test set after the
+last step, and images per second without the first interval: median, smallest and largest of the turns. Further arguments are
+passed to ``vggdist.train``, for instance ``--data.image_size 96``. Exit code 1: a program failed.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ def main() -> None:
     except RequestError as error:
         parser.error(str(error))
     try:
-        speeds, losses = measured(config, flags, options.steps, options.every, options.repeats)
+        speeds, results = measured(config, flags, options.steps, options.every, options.repeats)
     except ProgramFailed as failure:
         sys.exit(str(failure))
-    print(f"{in_words(found)}, n = {options.repeats}\n{table(speeds, losses, options.every)}")
+    print(f"{in_words(found)}, n = {options.repeats}\n{table(speeds, results)}")
     if options.json:
         figures = {
-            name: {"images_per_s": speeds[name].as_json(), "loss": [one.as_json() for one in losses[name]]} for name in speeds
+            name: {"images/s": speeds[name].as_json(), **{row: series.as_json() for row, series in results[name].items()}}
+            for name in speeds
         }
         report = {"machine": found, "flags": flags, "steps": options.steps, "every": options.every, "figures": figures}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -66,8 +67,8 @@ def main() -> None:
 
 def measured(
     config: Config, flags: Sequence[str], steps: int, every: int, repeats: int
-) -> tuple[dict[str, Series], dict[str, list[Series]]]:
-    """Images per second of each program, and its loss in each interval of steps, over the turns.
+) -> tuple[dict[str, Series], dict[str, dict[str, Series]]]:
+    """Images per second of each program, and its losses and accuracy by the name of the table's row, over the turns.
 
     Args:
         flags: of ``vggdist.train``, which result in ``config``.
@@ -76,19 +77,19 @@ def measured(
         ProgramFailed: the first one ends the measurement.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    curves: dict[str, list[list[float]]] = {OURS: [], THEIRS: []}
+    turns: dict[str, list[dict[str, float]]] = {OURS: [], THEIRS: []}
 
     def speed(name: str) -> float:
-        length = {"steps": steps, "every": every, "seed": len(curves[name])}
-        program = ours(config, flags, curves[OURS], **length) if name == OURS else theirs(config, curves[THEIRS], **length)
+        length = {"steps": steps, "every": every, "seed": len(turns[name])}
+        program = ours(config, flags, turns[OURS], **length) if name == OURS else theirs(config, turns[THEIRS], **length)
         return images_per_second(name, program, deadline=START_S + STEP_S * steps)
 
     speeds = in_turn({OURS: lambda: speed(OURS), THEIRS: lambda: speed(THEIRS)}, repeats)
-    return speeds, {name: [Series(values) for values in zip(*turns)] for name, turns in curves.items()}
+    return speeds, {name: {row: Series([turn[row] for turn in found]) for row in found[0]} for name, found in turns.items()}
 
 
-def ours(config: Config, flags: Sequence[str], curves: list[list[float]], steps: int, every: int, seed: int) -> Program:
-    """Two ranks of ``vggdist.train``; its losses are added to ``curves``. Checkpoint and evaluation are at the end only."""
+def ours(config: Config, flags: Sequence[str], turns: list[dict[str, float]], steps: int, every: int, seed: int) -> Program:
+    """Two ranks of ``vggdist.train``; its rows are added to ``turns``. Checkpoint and evaluation are at the end only."""
 
     def speed(folder: Path) -> float:
         (path,) = folder.glob("runs/*/metrics.jsonl")
@@ -96,7 +97,7 @@ def ours(config: Config, flags: Sequence[str], curves: list[list[float]], steps:
         losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
         if [*losses] != [*range(every, steps + 1, every)]:
             raise ValueError(f"it reported the loss at steps {', '.join(map(str, losses))}")
-        curves.append([*losses.values()])
+        turns.append(rows([*losses.values()], every, lines[-1]["eval/top1(%)"]))
         return reported(folder)
 
     length = ("--train.steps", steps, "--run.log_every", every, "--run.seed", seed)
@@ -105,14 +106,14 @@ def ours(config: Config, flags: Sequence[str], curves: list[list[float]], steps:
     return Program((*MPI.split(), str(RANKS), sys.executable, "-m", "vggdist.train", *map(str, settings)), speed)
 
 
-def theirs(config: Config, curves: list[list[float]], steps: int, every: int, seed: int) -> Program:
-    """The tutorial's manner with the same settings; its losses are added to ``curves``."""
+def theirs(config: Config, turns: list[dict[str, float]], steps: int, every: int, seed: int) -> Program:
+    """The tutorial's manner with the same settings; its rows are added to ``turns``."""
     size = config.data.image_size or 28
     layers = describe(config.model, channels=1, image_size=size, num_classes=10)
 
     def speed(folder: Path) -> float:
         line = printed(folder, layers)
-        curves.append(line["losses"])
+        turns.append(rows(line["losses"], every, line["top1"]))
         return float(line["images_per_s"])
 
     settings = {
@@ -129,19 +130,24 @@ def theirs(config: Config, curves: list[list[float]], steps: int, every: int, se
     return Program((sys.executable, str(HERE / "peers" / "gluon_tutorial.py"), *flags), speed, threads(1))
 
 
+def rows(losses: Sequence[float], every: int, top1: float) -> dict[str, float]:
+    """The losses of the intervals and the final accuracy, by the names of their rows."""
+    named = {f"loss {place * every + 1} to {(place + 1) * every}": loss for place, loss in enumerate(losses)}
+    return {**named, "top-1, test set (%)": top1}
+
+
 def global_batch(config: Config) -> int:
     """Images of a step: the tutorial's batch, which the configuration gives as that of one rank."""
     return config.train.global_batch_size or config.train.batch_size
 
 
-def table(speeds: Mapping[str, Series], losses: Mapping[str, Sequence[Series]], every: int) -> str:
-    """A line for each interval of steps, one for the speeds, and one for the time of ours as a multiple of the other's."""
-    rows = [("steps", OURS, THEIRS)]
-    for place, (mine, other) in enumerate(zip(losses[OURS], losses[THEIRS])):
-        rows.append((f"loss {place * every + 1} to {(place + 1) * every}", str(mine), str(other)))
-    rows.append(("images/s", str(speeds[OURS]), str(speeds[THEIRS])))
-    rows.append((f"time, {OURS} / {THEIRS}", str(speeds[THEIRS].over(speeds[OURS])), ""))
-    return "\n".join(f"{name:<24} {mine:<28} {other}".rstrip() for name, mine, other in rows)
+def table(speeds: Mapping[str, Series], results: Mapping[str, Mapping[str, Series]]) -> str:
+    """A line for each result, one for the speeds, and one for the time of ours as a multiple of the other's."""
+    lines = [("", OURS, THEIRS)]
+    lines += [(row, str(mine), str(results[THEIRS][row])) for row, mine in results[OURS].items()]
+    lines.append(("images/s", str(speeds[OURS]), str(speeds[THEIRS])))
+    lines.append((f"time, {OURS} / {THEIRS}", str(speeds[THEIRS].over(speeds[OURS])), ""))
+    return "\n".join(f"{name:<24} {mine:<28} {other}".rstrip() for name, mine, other in lines)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ CLASSES = 10
 
 
 def main() -> None:
-    """Train for some steps and print losses and speed as a line of JSON."""
+    """Train for some steps, evaluate, and print losses, accuracy and speed as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder with train-images-idx3-ubyte.gz and its labels")
+    parser.add_argument("--root", type=Path, required=True, help="folder with train-images-idx3-ubyte.gz and the others")
     parser.add_argument("--image-size", type=int, default=224, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=0.05, help="default: %(default)s")
@@ -42,7 +42,7 @@ def main() -> None:
     mx.random.seed(options.seed)
     np.random.seed(options.seed)  # the DataLoader's order
     augment = transforms.Compose([transforms.Resize(options.image_size), transforms.ToTensor()])
-    data = fashion_mnist(options.root).transform_first(augment)
+    data, test_data = (fashion_mnist(options.root, part).transform_first(augment) for part in ("train", "t10k"))
     loader = gluon.data.DataLoader(data, options.batch_size, shuffle=True)
     network = vgg11(options.divisor, options.hidden)
     network.initialize(mx.init.Xavier())
@@ -66,8 +66,11 @@ def main() -> None:
     (started, before), (ended, after) = times[0], times[-1]
     seconds = ended - started
     parameters = sum(p.data().size for p in network.collect_params().values())
-    result = {"images_per_s": (after - before) / seconds, "parameters": parameters, "seconds": seconds, "losses": losses}
-    print(json.dumps(result), flush=True)
+    accuracy = mx.metric.Accuracy()
+    for images, labels in gluon.data.DataLoader(test_data, options.batch_size):
+        accuracy.update(labels, network(images))
+    speed = {"images_per_s": (after - before) / seconds, "parameters": parameters, "seconds": seconds}
+    print(json.dumps({**speed, "losses": losses, "top1": 100 * accuracy.get()[1]}), flush=True)
 
 
 def vgg11(divisor: int, hidden: Sequence[int]) -> nn.Sequential:
@@ -83,10 +86,10 @@ def vgg11(divisor: int, hidden: Sequence[int]) -> nn.Sequential:
     return network
 
 
-def fashion_mnist(folder: Path) -> gluon.data.ArrayDataset:
-    """The training set: ``(60000, 28, 28, 1) uint8`` images and ``(60000,) int32`` labels."""
-    pixels = read(folder / "train-images-idx3-ubyte.gz")[16:]
-    labels = read(folder / "train-labels-idx1-ubyte.gz")[8:]
+def fashion_mnist(folder: Path, part: str) -> gluon.data.ArrayDataset:
+    """``train`` or ``t10k``, the test set: ``(N, 28, 28, 1) uint8`` images and ``(N,) int32`` labels."""
+    pixels = read(folder / f"{part}-images-idx3-ubyte.gz")[16:]
+    labels = read(folder / f"{part}-labels-idx1-ubyte.gz")[8:]
     return gluon.data.ArrayDataset(mx.nd.array(pixels.reshape(-1, 28, 28, 1), dtype="uint8"), labels.astype(np.int32))
 
 

@@ -24,7 +24,7 @@ def test_a_peer_prints_its_speed(launcher: str, size: int, script: str, tmp_path
     assert done.code == 0 and comparison.printed_speed(tmp_path, VGG11.layers) > 0, done.output
 
 
-def test_the_tutorial_and_ours_report_the_loss_of_the_same_steps(tmp_path: Path) -> None:
+def test_the_tutorial_and_ours_report_loss_and_accuracy_of_the_same_steps(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "images", 8)
     script = [str(comparison.HERE / "tutorial.py"), "--root", "images", "--steps", "2", "--every", "1", "--repeats", "1"]
     small = ["--data.image_size", "32", "--train.global_batch_size", "4"]
@@ -32,5 +32,7 @@ def test_the_tutorial_and_ours_report_the_loss_of_the_same_steps(tmp_path: Path)
     done = run("python", 1, [*script, "--json", "figures.json", *small, *narrow], tmp_path)
     assert done.code == 0, done.output
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
-    assert [len(figures[name]["loss"]) for name in ("ours", "tutorial")] == [2, 2]
-    assert [row.split()[:2] for row in done.output.splitlines()[-4:-2]] == [["loss", "1"], ["loss", "2"]]
+    for found in figures.values():
+        assert [*found] == ["images/s", "loss 1 to 1", "loss 2 to 2", "top-1, test set (%)"]
+        assert found["top-1, test set (%)"]["median"] in [12.5 * correct for correct in range(9)]
+    assert [line.split()[0] for line in done.output.splitlines()[-5:]] == ["loss", "loss", "top-1,", "images/s", "time,"]

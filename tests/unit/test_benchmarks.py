@@ -246,7 +246,8 @@ def test_ours_and_the_tutorial_are_asked_for_the_same_training() -> None:
     )
     assert (asked.train.global_batch_size, asked.train.steps, asked.run.log_every, asked.run.seed) == (128, 4, 2, 7)
     theirs = tutorial.theirs(config, [], 4, 2, 7).command[2:]
-    values = dict(zip(theirs[::2], theirs[1::2]))
+    assert theirs[-3:] == ("--hidden", "4096", "4096")
+    values = dict(zip(theirs[:-3:2], theirs[1:-3:2]))
     assert values == {
         **{"--root": "/data", "--image-size": "224", "--batch-size": "128", "--learning-rate": "0.05"},
         **{"--divisor": "4", "--steps": "4", "--every": "2", "--seed": "7"},
@@ -258,21 +259,23 @@ def test_losses_of_other_steps_are_not_compared(steps: list[int], fails: bool, t
     folder = tmp_path / "runs" / "seed"
     folder.mkdir(parents=True)
     lines = [{"step": step, "train/loss": step / 2, "throughput/images_per_s": 9.0} for step in steps]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"step": 4, "eval/loss": 1.0}]))
-    curves: list[list[float]] = []
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 4, "eval/top1(%)": 75.0}])
+    )
+    turns: list[dict[str, float]] = []
     flags = ["--config", str(tutorial.CONFIG)]
-    read = tutorial.ours(load("train", flags), flags, curves, 4, 2, 0).speed
+    read = tutorial.ours(load("train", flags), flags, turns, 4, 2, 0).speed
     if fails:
         with pytest.raises(ValueError, match=f"at steps {', '.join(map(str, steps))}"):
             read(tmp_path)
     else:
-        assert read(tmp_path) == 9.0 and curves == [[1.0, 2.0]]
+        assert read(tmp_path) == 9.0 and turns == [{"loss 1 to 2": 1.0, "loss 3 to 4": 2.0, "top-1, test set (%)": 75.0}]
 
 
 def test_the_time_of_ours_is_a_multiple_of_the_tutorial_s() -> None:
     speeds = {"ours": Series([200.0, 90.0]), "tutorial": Series([100.0, 30.0])}
-    losses = {name: [Series([2.0, 2.5]), Series([1.0, 1.5])] for name in speeds}
-    rows = tutorial.table(speeds, losses, 20).splitlines()
+    results = {name: {"loss 1 to 20": Series([2.0, 2.5]), "loss 21 to 40": Series([1.0, 1.5])} for name in speeds}
+    rows = tutorial.table(speeds, results).splitlines()
     assert rows[2].startswith("loss 21 to 40") and rows[2].endswith("1.25 (1 to 1.5)")
     assert rows[-1].split(maxsplit=4)[4] == "0.4167 (0.3333 to 0.5)"
 
