@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result", bound=Mapping[str, Any])
 
 STOPPED = 75
-_LAUNCHER_TIMEOUT = 10.0
+_LAUNCHER_TIMEOUT = 30.0
 """Seconds that other ranks wait with an error from before the start: if rank 0 has the same one, it reports it and exits, and
 the launcher ends them. A rank that still runs then is the only one with the error."""
 _FAILURE_TIMEOUT = 0.3

@@ -15,7 +15,7 @@ from tests.rank_pool import call
 )
 @pytest.mark.parametrize("late", [0, 1])
 def test_a_rank_waits_for_one_that_is_late(flags: list[str], late: int, tmp_path: Path) -> None:
-    results = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*SMALL, *flags], steps=4, late=late, seconds=0.4)
+    results = call("horovodrun --gloo", 2, "parts_of_steps", tmp_path, flags=[*SMALL, *flags], steps=3, late=late, seconds=3)
     other, delayed = results[1 - late]["parts"], results[late]["parts"]
     assert other["rank_wait"] > delayed["rank_wait"] >= 0
     assert delayed["compute"] > other["compute"]
