@@ -42,10 +42,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="steps of an interval (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="turns (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    options, flags = parser.parse_known_args()
+    options, further = parser.parse_known_args()
     if options.every < 1 or options.steps % options.every or options.steps < 2 * options.every:
         parser.error("--steps must be a multiple of --every, and at least twice as many")
-    flags = ["--config", str(options.config.absolute()), "--data.root", str(options.root.absolute()), *flags]
+    flags = ["--config", str(options.config.absolute()), "--data.root", str(options.root.absolute()), *further]
     found = machine()
     try:
         config = load("train", flags)
@@ -61,7 +61,14 @@ def main() -> None:
             name: {"images/s": speeds[name].as_json(), **{row: series.as_json() for row, series in results[name].items()}}
             for name in speeds
         }
-        report = {"machine": found, "flags": flags, "steps": options.steps, "every": options.every, "figures": figures}
+        report = {
+            "machine": found,
+            "config": options.config.name,
+            "flags": further,
+            "steps": options.steps,
+            "every": options.every,
+            "figures": figures,
+        }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
