@@ -83,6 +83,7 @@ class Running:
         self._output = tempfile.TemporaryFile()  # a pipe that nobody reads would fill up
         self._shown_from = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
+        clean |= {"HOROVOD_GLOO_TIMEOUT_SECONDS": "300"}  # ranks of a busy machine start more than 30 s apart
         clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell; a script cannot change it
             signal.signal(signal.SIGINT, signal.default_int_handler)

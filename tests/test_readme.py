@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.test_train import require_complete
-from tests.launching import execute, result_of
+from tests.launching import DEADLINE, execute, result_of
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
@@ -36,7 +36,7 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     if command.startswith("tensorboard"):
         command += " --inspect"  # the server does not end
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    finished = execute(["bash", "-c", command], folder, 240, PATH=path)
+    finished = execute(["bash", "-c", command], folder, DEADLINE, PATH=path)
     assert finished.code == 0 and finished.output, finished.output
     assert result_of(folder)["metrics"]["eval/top1(%)"] >= 98
     if command == COMMANDS[2]:  # later ones add to the folder

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.launching import Finished, execute
+from tests.launching import DEADLINE, Finished, execute
 
 PROJECT = Path(__file__).parents[2]
 INSTALL = str(PROJECT / "launch" / "gpu" / "install.sh")
@@ -28,7 +28,7 @@ def make_nvcc(folder: Path, release: str) -> None:
 
 
 def install(folder: Path, *words: str, **environment: str) -> Finished:
-    return execute([INSTALL, *words], folder, 240, **environment)
+    return execute([INSTALL, *words], folder, DEADLINE, **environment)
 
 
 @needs_python
@@ -101,5 +101,5 @@ def test_the_check_finds_a_cuda_library_from_elsewhere_in_memory(check: ModuleTy
 
 
 def test_the_check_fails_in_an_environment_for_cpus(tmp_path: Path) -> None:
-    finished = execute([sys.executable, str(PROJECT / "launch" / "gpu" / "check.py")], tmp_path, 120)
+    finished = execute([sys.executable, str(PROJECT / "launch" / "gpu" / "check.py")], tmp_path, DEADLINE)
     assert finished.code == 1 and "expected mxnet-cu112 and no other MXNet, found ['mxnet']" in finished.output

@@ -13,7 +13,7 @@ import pytest
 
 from tests.launch.hosts import NETWORKS, Hosts, address, hosts, ip, missing, namespace
 from tests.launch.test_slurm import TINY, reported_steps
-from tests.launching import Finished, Running, command_line, result_of
+from tests.launching import DEADLINE, Finished, Running, command_line, result_of
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 LOOPBACK, OTHER = "127.0.1.1", "10.98.0.{host}"
@@ -36,7 +36,7 @@ def start(way: str, two_hosts: Hosts, cwd: Path, *flags: str) -> Running:
     own = {"HOSTFILE": "hostfile"} if way == "mpirun" else {"INTERFACE": "wire"}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = two_hosts.on(1, str(LAUNCH / words[0]), *words[1:], *TINY, *flags)
-    return Running(command, cwd, 240, PATH=two_hosts.path, **own, **root)
+    return Running(command, cwd, DEADLINE, PATH=two_hosts.path, **own, **root)
 
 
 @pytest.fixture(params=["gloo", "mpirun"])
@@ -107,7 +107,7 @@ WAYS = {"horovodrun": horovodrun, "elastic": elastic, "slurm": slurm}
 
 def doctor(way: str, two_hosts: Hosts, cwd: Path, interface: str) -> Finished:
     launcher = WAYS[way](two_hosts, cwd, interface)
-    return Running(two_hosts.on(1, *launcher, "python", "-m", "vggdist.doctor"), cwd, 120, PATH=two_hosts.path).finish()
+    return Running(two_hosts.on(1, *launcher, "python", "-m", "vggdist.doctor"), cwd, DEADLINE, PATH=two_hosts.path).finish()
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,5 @@ def test_an_interface_that_is_not_there_is_refused(two_hosts: Hosts, tmp_path: P
 def test_one_process_needs_no_address_of_its_host_s_name(tmp_path: Path) -> None:
     unknown = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid; exec "$@"', "sh"]
     gloo = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}  # as a Horovod without MPI
-    finished = Running([*unknown, sys.executable, "-m", "vggdist.doctor"], tmp_path, 120, **gloo).finish()
+    finished = Running([*unknown, sys.executable, "-m", "vggdist.doctor"], tmp_path, DEADLINE, **gloo).finish()
     assert finished.code == 0, finished.output

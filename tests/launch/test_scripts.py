@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.launch.test_train import require_complete
-from tests.launching import Finished, Running, command_line, execute, result_of
+from tests.launching import DEADLINE, Finished, Running, command_line, execute, result_of
 from vggdist.environment.cores import parse_cpu_list
 
 PROJECT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 def script(name: str, *words: str, cwd: Path, **environment: str) -> Finished:
     command = name if name == "bash" else str(LAUNCH / name)
-    return execute([command, *words], cwd, 240, **ENVIRONMENT, **environment)
+    return execute([command, *words], cwd, DEADLINE, **ENVIRONMENT, **environment)
 
 
 @pytest.mark.parametrize("command", [line for line in DOCUMENTED if "doctor" not in line and "sbatch" not in line])
@@ -71,7 +71,7 @@ def test_a_script_without_its_first_argument_prints_its_usage(name: str, tmp_pat
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt install shellcheck)")
 def test_every_script_is_clean(tmp_path: Path) -> None:
     scripts = [str(path.relative_to(LAUNCH.parent)) for path in sorted(LAUNCH.rglob("*.sh"))]
-    finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, 240)
+    finished = execute(["shellcheck", "-x", *scripts], LAUNCH.parent, DEADLINE)
     assert len(scripts) == 10 and finished.code == 0, finished.output
 
 
@@ -92,7 +92,9 @@ def test_a_script_starts_its_ranks_and_ends_with_the_code_of_train_and_its_messa
         command_line("mpirun", 2)  # skips where there is none
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     flags = ["--train.epochs", "10000", "--run.log_every", "10"]
-    running = Running([str(LAUNCH / name), ranks, *flags], tmp_path, 240, **ENVIRONMENT, **own, MXNET_ENFORCE_DETERMINISM="1")
+    running = Running(
+        [str(LAUNCH / name), ranks, *flags], tmp_path, DEADLINE, **ENVIRONMENT, **own, MXNET_ENFORCE_DETERMINISM="1"
+    )
     metrics = tmp_path / "runs" / "quickstart" / "metrics.jsonl"
     running.wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 1)
     os.killpg(running.process.pid, number)

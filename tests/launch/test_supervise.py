@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import Running, command_line, result_of
+from tests.launching import DEADLINE, Running, command_line, result_of
 from vggdist.checkpoints.store import CheckpointStore
 
 STEPS = 12
@@ -49,7 +49,7 @@ def supervised(launcher: str, cwd: Path, *flags: str, steps: int = STEPS) -> Run
     (cwd / "start").mkdir()
     (cwd / "start" / "sitecustomize.py").write_text(_WAIT_IN_THE_TRAINING)
     path = os.pathsep.join([str(cwd / "start"), str(Path(__file__).parents[2])])
-    running = Running(command, cwd, 240, PYTHONPATH=path)
+    running = Running(command, cwd, DEADLINE, PYTHONPATH=path)
     store = CheckpointStore(cwd / "runs" / "quickstart" / "checkpoints")
     running.wait_for(lambda: len([*cwd.glob("waits-*")]) == 2 and bool(store.complete_steps()))
     return running
