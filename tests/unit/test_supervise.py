@@ -131,9 +131,9 @@ def exits(code, error=None):
 def writes_result(code, error=None, mark=os.environ.get("VGGDIST_SUPERVISED")):
     (run / "result.json").write_text(json.dumps({"exit_code": code, "error": error, "job": {"mark": mark}}))
 
-def ready():
+def ready(seconds=60):
     Path("ready").touch()
-    time.sleep(60)
+    time.sleep(seconds)
 
 with open("starts.jsonl", "a+") as starts:
     starts.seek(0)
@@ -338,7 +338,7 @@ class TestAStopRequest:
         assert supervise.main(["--"]) == 1
 
     def test_a_second_sigint_kills_a_job_that_ignores_the_first(self, capfd: pytest.CaptureFixture[str]) -> None:
-        act("[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]; ready()")
+        act("[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]; ready(3600)")
         send(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
         assert supervise.main(["--"]) == 143
         log = capfd.readouterr().err
@@ -348,7 +348,9 @@ class TestAStopRequest:
     def test_between_two_attempts_it_ends_at_once(self, act_of: str, code: int) -> None:
         act(f"{act_of}; Path('ready').touch(); sys.exit(1)")
         send(signal.SIGTERM)
-        assert supervise.main(["--backoff", "300", "--"]) == code
+        started, backoff = time.monotonic(), 300
+        assert supervise.main(["--backoff", str(backoff), "--"]) == code
+        assert time.monotonic() - started < backoff
 
     @pytest.mark.parametrize(
         ("launcher", "received"), [("mpirun", "SIGUSR1"), ("horovodrun --gloo", "SIGTERM"), ("horovodrun", None)]
