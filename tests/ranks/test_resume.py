@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,23 @@ def test_a_run_that_stops_while_its_loss_scale_is_lowered_ends_with_the_same_bit
     assert [step for step, line in reports.items() if line["train/skipped_steps"]] == [4, 10, 11, 12]
     scales = {step: line["optim/loss_scale"] / 2**16 for step, line in reports.items()}
     assert [scales[step] for step in (3, 4, 5, 8, 10, 11, 12, 13, 16)] == [1, 2, 1, 2, 2, 1, 0.5, 0.25, 0.5]
+
+
+def test_a_late_checkpoint_between_two_reports_changes_nothing_and_a_lost_run_continues_from_it(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    arguments: dict[str, Any] = {"flags": [*TINY, *EVERYTHING], "stop_at": None}
+    expected = call("horovodrun --gloo", 2, "training_that_is_stopped", whole, **arguments)
+    arguments["flags"] += ["--checkpoint.every_minutes", "1e-9", "--checkpoint.keep_last", "99"]
+    for kept in (22, 12):  # 12: the run is lost after this checkpoint
+        checkpoints = parts / "runs" / "quickstart" / "checkpoints"
+        for step in range(kept + 2, 24, 2):
+            shutil.rmtree(checkpoints / f"step-{step:08d}", ignore_errors=True)
+        ranks = call("horovodrun --gloo", 2, "training_that_is_stopped", parts, **arguments)
+        assert {rank["sha256"] for rank in ranks} == {rank["sha256"] for rank in expected}
+        assert metrics(parts) == metrics(whole)
+        assert sorted(path.name for path in checkpoints.glob("step-*")) == [f"step-{step:08d}" for step in range(2, 24, 2)]
+    assert all(len(rank["taken"]) == 10 for rank in ranks)
 
 
 def test_a_run_that_continues_with_other_buckets_says_that_its_last_bits_change(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Flags that any rank can raise, reduced over all ranks with each step: stop, a failed rank, changed hosts.
+"""Flags that any rank can raise, reduced over all ranks with each step: stop, a failed rank, changed hosts, a late checkpoint.
 
 A rank cannot stop alone, because the others would wait for it in the next reduction. So the flags are summed together with
 the gradients of every step, and read after the next step has been enqueued on the device: no step waits for them, and all
@@ -24,11 +24,13 @@ class Flags:
         stop: a rank has a stop request.
         failed: a rank has an error that ends the run.
         hosts_changed: the hosts of an elastic job have changed.
+        checkpoint: the newest checkpoint is too old.
     """
 
     stop: bool = False
     failed: bool = False
     hosts_changed: bool = False
+    checkpoint: bool = False
 
 
 class Consensus:
@@ -41,18 +43,17 @@ class Consensus:
         stop: Callable[[], bool],
         failed: Callable[[], bool],
         hosts_changed: Callable[[], bool] = lambda: False,
+        checkpoint: Callable[[], bool] = lambda: False,
     ) -> None:
         self._world = world
         self._device = device
-        self._stop = stop
-        self._failed = failed
-        self._hosts_changed = hosts_changed
+        self._raised = (stop, failed, hosts_changed, checkpoint)  # in the order of Flags
         self._in_flight: mx.nd.NDArray | None = None
         self._exchanges = 0
 
     def local_flags(self) -> mx.nd.NDArray:
-        """This rank's current flags, ``(3,) float32``, to be summed over the ranks in place."""
-        return mx.nd.array([self._stop(), self._failed(), self._hosts_changed()], ctx=self._device, dtype="float32")
+        """This rank's current flags, ``(4,) float32``, to be summed over the ranks in place."""
+        return mx.nd.array([raised() for raised in self._raised], ctx=self._device, dtype="float32")
 
     def read(self, flags: mx.nd.NDArray) -> Flags:
         """Store the flags that are in flight, and return those of the previous step.

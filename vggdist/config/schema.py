@@ -286,9 +286,12 @@ class CheckpointConfig:
     """When checkpoints are written, and which are kept."""
 
     every_epochs: int = 1
-    """Epochs between two checkpoints; the last one is always at the end. 0: only at the end."""
+    """Epochs between two checkpoints; there is always one at the end. 0: none after an epoch."""
     every_steps: int | None = None
     """Steps between two checkpoints, instead of checkpoint.every_epochs."""
+    every_minutes: float | None = 10.0
+    """Another checkpoint is written when the newest is older than this, in minutes. A fault then costs no more work, however
+    long an epoch is. null: off."""
     keep_last: int = 2
     """Number of newest checkpoints to keep, in addition to the best."""
     keep_every: int = 0
@@ -301,6 +304,10 @@ class CheckpointConfig:
         require(self.every_epochs >= 0, "checkpoint.every_epochs", self.every_epochs, "0 or more epochs")
         steps = self.every_steps
         require(steps is None or steps >= 1, "checkpoint.every_steps", steps, "at least 1 step")
+        minutes = self.every_minutes
+        require(
+            minutes is None or 0 < minutes < float("inf"), "checkpoint.every_minutes", minutes, "a positive number, or null"
+        )
         require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1 checkpoint")
         require(self.keep_every >= 0, "checkpoint.keep_every", self.keep_every, "0 or more steps")
 

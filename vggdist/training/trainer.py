@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -65,7 +66,9 @@ class Trainer:
             stop=lambda: stop.reason is not None,
             failed=self._training_failed,
             hosts_changed=lambda: elastic_state is not None and elastic_state.hosts_changed,
+            checkpoint=self._is_checkpoint_late,
         )
+        self._saved_step, self._saved_at = training.state.progress.step, time.monotonic()
 
     def train(self) -> Progress:
         """Make all remaining steps, and report, evaluate and save when due.
@@ -113,6 +116,8 @@ class Trainer:
                 self._commit_and_regroup(accumulator)
             if due.comparison:
                 self._compare_ranks()
+            if agreed_flags.checkpoint and progress.step > self._saved_step + 1:  # not for a flag from before the newest one
+                due = replace(due, checkpoint=True)
             self._evaluate_and_save(due, accumulator)
 
     def _finish_interrupted_evaluation(self, accumulator: MetricAccumulator) -> None:
@@ -197,6 +202,7 @@ class Trainer:
     def _save(self, accumulator: MetricAccumulator) -> None:
         """Save a checkpoint in the background, on rank 0; only the copy of the arrays is enqueued before the next step."""
         state = self._checkpoint_state(accumulator)
+        self._saved_step, self._saved_at = self.training.state.progress.step, time.monotonic()
         if self.writer is not None:
             self.writer.save(state, self.training.state.progress.best_step)
 
@@ -250,6 +256,11 @@ class Trainer:
                     raise failure
 
         self.training.world.together(written)
+
+    def _is_checkpoint_late(self) -> bool:
+        """Whether the newest checkpoint is older than ``checkpoint.every_minutes``, by the clock of rank 0."""
+        minutes = self.training.config.checkpoint.every_minutes
+        return self.writer is not None and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
 
     def _training_failed(self) -> bool:
         """Whether the newest checkpoint failed because of the training: not finite, or an earlier operation failed.

@@ -13,21 +13,21 @@ from vggdist.training.trainer import _stop_reasons
 class Local:
     """The flags of this rank."""
 
-    stop = failed = False
+    stop = failed = late = False
 
 
 def consensus_of(local: Local) -> Consensus:
-    return Consensus(World(), mx.cpu(), lambda: local.stop, lambda: local.failed)
+    return Consensus(World(), mx.cpu(), lambda: local.stop, lambda: local.failed, checkpoint=lambda: local.late)
 
 
 def test_a_flag_is_read_with_the_next_step_and_not_before() -> None:
     local = Local()
     consensus = consensus_of(local)
     flags = []
-    for step in range(4):
-        local.stop, local.failed = step == 1, step == 2
+    for step in range(5):
+        local.stop, local.failed, local.late = step == 1, step == 2, step == 3
         flags.append(consensus.read(consensus.local_flags()))
-    assert flags == [Flags(), Flags(), Flags(stop=True), Flags(failed=True)]
+    assert flags == [Flags(), Flags(), Flags(stop=True), Flags(failed=True), Flags(checkpoint=True)]
 
 
 def test_a_flag_outside_a_step_is_read_with_the_next_exchange() -> None:

@@ -133,6 +133,7 @@ OTHER: dict[str, Any] = {
     "evaluation.training_set": True,
     "checkpoint.every_epochs": 3,
     "checkpoint.every_steps": 500,
+    "checkpoint.every_minutes": 2.5,
     "checkpoint.keep_last": 5,
     "checkpoint.keep_every": 1000,
     "checkpoint.best_metric": "loss",
@@ -335,6 +336,8 @@ OUT_OF_RANGE = [
     ("run.drift_steps", "-1"),
     ("checkpoint.every_epochs", "-1"),
     ("checkpoint.every_steps", "0"),
+    ("checkpoint.every_minutes", "0"),
+    ("checkpoint.every_minutes", ".inf"),
     ("checkpoint.keep_every", "-1"),
     ("checkpoint.keep_last", "0"),
 ]

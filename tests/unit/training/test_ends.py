@@ -18,7 +18,7 @@ from vggdist.config.load import load
 from vggdist.processes.signals import StopRequests
 from vggdist.reporting.evaluation_images import Mistake
 from vggdist.reporting.report import Report
-from vggdist.training import run
+from vggdist.training import run, trainer
 from vggdist.training.run import how_to_continue
 from vggdist.training.setup import Training, prepare
 from vggdist.training.trainer import Trainer
@@ -140,6 +140,17 @@ def test_where_a_setting_ends_a_run_that_was_stopped_only_the_test_set_is_measur
 def test_a_run_that_came_to_its_end_names_the_setting_of_its_length(length: list[str], key: str) -> None:
     training, _ = trained(*length)
     assert training.is_finished and how_to_continue(training.state) == f"; raise {key} to train longer"
+
+
+def test_a_checkpoint_is_written_when_the_newest_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--train.steps", "19", "--checkpoint.every_minutes", "3", "--checkpoint.keep_last", "99"]
+    training = prepared(*flags)
+    minute = SimpleNamespace(monotonic=lambda: 60.0 * training.state.progress.step)  # the time of a step
+    monkeypatch.setattr(trainer, "time", minute)
+    Trainer(training, Noted(), StopRequests(0, 1)).train()
+    # Three minutes after the start or the newest one, then the flag goes with a step and is read after the next.
+    # There are 15 steps in an epoch.
+    assert training.store.complete_steps() == [5, 10, 15, 19]
 
 
 def test_patience_without_evaluations_is_refused() -> None:
