@@ -72,18 +72,18 @@ def train(config: Config, data: InputData | None = None, on_report: OnReport | N
         return handler.call(command)
 
 
-def load_model(run: str | os.PathLike[str], checkpoint: str = "best", device: str = "auto") -> Classifier:
+def load_model(run: str | os.PathLike[str], checkpoint: str | int = "best", device: str = "auto") -> Classifier:
     """Load a trained network for the classification of images.
 
     Args:
         run: folder of a run, or of one checkpoint.
-        checkpoint: of the run: ``"best"``, ``"latest"``, a step such as ``"450"``, or the folder of a checkpoint.
+        checkpoint: of the run: ``"best"``, ``"latest"``, a step such as 450, or the folder of a checkpoint.
         device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
 
     Raises:
         RequestError: there is no such checkpoint, or it is damaged.
     """
-    where = place(os.fspath(run), checkpoint)
+    where = place(os.fspath(run), str(checkpoint))
     if "mxnet" not in sys.modules:
         variables.apply(InferenceConfig(world=WorldConfig(bind=False)))
     from vggdist.checkpoints.trained import read

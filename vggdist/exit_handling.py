@@ -113,6 +113,7 @@ class ExitHandler:
             raise
         except Exception as error:
             if self.size == 1:
+                self._record(1, f"rank 0: {type(error).__name__}: {error}")
                 raise
             self._fail(error)
         finally:

@@ -91,6 +91,12 @@ def test_an_unexpected_error_ends_with_1_and_its_trace(tmp_path: Path, capsys: p
     assert recorded(tmp_path)[0] == 1 and "ZeroDivisionError: a bug" in recorded(tmp_path)[1]
 
 
+def test_an_unexpected_error_within_a_program_is_recorded_and_raised(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        handler_of(tmp_path).call(lambda: {"step": 1 // 0})
+    assert recorded(tmp_path) == (1, "rank 0: ZeroDivisionError: integer division or modulo by zero")
+
+
 def test_an_interrupt_ends_with_1_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Left) as left:
         handler_of(tmp_path).run(failing(KeyboardInterrupt()))

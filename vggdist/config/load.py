@@ -37,6 +37,12 @@ MOST_USED = (
 RUN_FILE = "config.yaml"
 _LARGEST = 2**53
 _KEY = re.compile(r"[a-z]+\.\w+")
+_INSTEAD_OF = {
+    "train.batch_size": "train.global_batch_size",
+    "train.epochs": "train.steps",
+    "checkpoint.every_epochs": "checkpoint.every_steps",
+}
+"""Settings, and those that count instead of them. A flag also overrides what a file sets instead of it."""
 _CHOOSING = {CONFIG, "data.name", "model.name"}
 
 Schema = TypeVar("Schema")
@@ -92,6 +98,9 @@ def resolve(pairs: Sequence[tuple[str, str]], schema: type[Schema], before: Iter
     """
     known = options(schema)  # type: ignore[arg-type]
     settings = {setting.key: setting for setting in (*before, *_settings(pairs, known))}
+    for key, instead in _INSTEAD_OF.items():
+        if key in settings and instead in settings and not settings[key].origin and settings[instead].origin:
+            del settings[instead]
     return _validated(settings, known, schema)
 
 
@@ -112,11 +121,17 @@ def checked(config: Config) -> Config:
         RequestError: names the first invalid key.
     """
     try:
-        valid = TypeAdapter(Config).validate_json(to_json(dataclasses.asdict(config)), strict=True)
+        valid = TypeAdapter(Config).validate_json(to_json(dataclasses.asdict(config), fallback=_python_value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise RequestError(f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}".removeprefix(": ")) from None
     return valid if valid.run.name else _named(valid, ())
+
+
+def _python_value(value: Any) -> Any:
+    """The value of a numpy scalar; of anything else the name of its type, which no setting accepts."""
+    # Importing numpy here would fix the number of its threads.
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else f"a {type(value).__name__}"
 
 
 def run_directory(config: Config) -> Path:

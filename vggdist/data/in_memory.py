@@ -14,7 +14,7 @@ from vggdist.data.arrays import ArraySource, Source
 from vggdist.data.dataset import DataSet, assemble, hold_out
 from vggdist.data.decode import convert_channels
 from vggdist.data.published import PARTS
-from vggdist.data.readers import LoadedPart
+from vggdist.data.readers import LoadedPart, check_classes
 
 Part = Source | tuple[Any, Any]
 """Images with labels: a source, or a pair of arrays."""
@@ -39,7 +39,23 @@ def data_set(inputs: InputData, data: DataConfig, seed: int) -> DataSet:
     loaded = {name: _loaded(name, part, classes, data) for name, part in parts.items()}
     if "test" not in loaded:
         loaded["train"], loaded["test"] = hold_out(loaded["train"], data.held_out, seed, "held out")
+    _require_equal_kind({name: part.source for name, part in loaded.items()})
+    check_classes("data", *(loaded["train"].source.class_names, *(loaded[name].source.labels for name in PARTS)))
     return assemble(loaded, data, seed)
+
+
+def _require_equal_kind(sources: Mapping[str, Source]) -> None:
+    """Raise ``RequestError`` unless all parts have the classes and channels of the training part."""
+    train = sources["train"]
+    for name, part in sources.items():
+        for what, own, expected in (
+            ("classes", part.class_names, train.class_names),
+            ("channels", part.channels, train.channels),
+        ):
+            if own != expected:
+                raise RequestError(
+                    f"data: the {name} part has the {what} {own}, the train part {expected}; make them the same"
+                )
 
 
 def _largest_label(name: str, part: tuple[Any, Any]) -> int:

@@ -97,7 +97,7 @@ def in_folders(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
         names, listing = listed
         return {"test": in_files(listing, names, data, len(listing.paths))}
     layout, *listings = folder_listings(data, seed)
-    _check_classes(data, layout.class_names, *(listing.labels for listing in listings))
+    check_classes(f"data.root {data.root}", layout.class_names, *(listing.labels for listing in listings))
     total = sum(len(listing.paths) for listing in listings)
     train, test = (in_files(listing, layout.class_names, data, total) for listing in listings)
     if layout.test is None:
@@ -134,11 +134,15 @@ def _held_out(data: DataConfig) -> str:
     return f"held out, {100 * data.held_out:g} % of each class"
 
 
-def _check_classes(data: DataConfig, class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32]) -> None:
-    """Log warnings about the classes of both parts; ``RequestError`` if they cannot be trained on."""
+def check_classes(place: str, class_names: tuple[str, ...], train: NDArray[np.int32], test: NDArray[np.int32]) -> None:
+    """Log warnings about the classes of both parts; ``RequestError`` if they cannot be trained on.
+
+    Args:
+        place: where the images are; the message begins with it.
+    """
     problem, warnings = findings(class_names, train, test)
     if problem is not None:
-        raise RequestError(f"data.root {data.root}: {problem}")
+        raise RequestError(f"{place}: {problem}")
     for warning in warnings:
         _log.warning("%s", warning)
 
@@ -168,7 +172,7 @@ def in_records(data: DataConfig, seed: int, wanted: Sequence[str]) -> Parts:
             (train.store.take(chosen), train.labels[chosen], left_out, origin)
             for chosen, left_out, origin in zip(split, (len(train.left_out), 0), (train.origin, _held_out(data)), strict=True)
         ]
-    _check_classes(data, names, *(labels for _, labels, *_ in parts))
+    check_classes(f"data.root {data.root}", names, *(labels for _, labels, *_ in parts))
     total = sum(len(store) for store, *_ in parts)
     train_part, test_part = (
         _encoded_part(store, labels, names, data, total, left_out, origin) for store, labels, left_out, origin in parts

@@ -67,8 +67,9 @@ def export(trained: Trained, form: Format, output: Path, images: Iterable[NDArra
         RunError: the exported network computes something else, or cannot be written. Existing files are not changed.
     """
     paths = form.paths(output)
-    if folder := next((path for path in paths if path.is_dir()), None):
-        raise RequestError(f"{folder} is a folder; name a file with --output")
+    if other := next((path for path in paths if path.exists() and not path.is_file()), None):
+        kind = "a folder" if other.is_dir() else "not a regular file"
+        raise RequestError(f"{other} is {kind}; name a file with --output")
     model = trained.model(mx.cpu())
     aside = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:

@@ -35,11 +35,11 @@ class VGG(nn.HybridSequential):
         """Define the blocks; the parameters have no values yet.
 
         Args:
-            onednn: build what is fastest on oneDNN in this precision: in float32 batch normalisation and its ReLU as one
-                operation, which gives the same bits in about 4 % less time, and
-                :class:`~vggdist.models.convolution.MatrixConv2D`; in bfloat16
-                :class:`~vggdist.models.convolution.Float32Conv2D`; each where it is faster.
-            samples: in one forward pass of the training.
+            onednn: build what is fastest on oneDNN in this precision, where it is faster: in float32
+                :class:`~vggdist.models.convolution.MatrixConv2D`, in bfloat16
+                :class:`~vggdist.models.convolution.Float32Conv2D`. Not ``BatchNormReLU`` of MXNet 1.9.1: before a pooling of
+                few channels its gradients are wrong, or it fails.
+            samples: in one forward pass of the training; 0 if its images are not always of ``image_size``.
         """
         super().__init__(prefix=NETWORK_PREFIX)
         inputs = channels
@@ -169,11 +169,10 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: str | No
     channels, prefix = layer.output_shape[0], layer.prefix
     # The normalisation subtracts the mean of each channel, and with it any bias.
     options = {"use_bias": not layer.normalised, "in_channels": inputs, "prefix": prefix}
-    in_float32 = onednn == "float32"
-    if in_float32 and suits_matrix(model, inputs, layer.convolved, samples):
+    if onednn == "float32" and suits_matrix(model, inputs, layer.convolved, samples):
         convolution = MatrixConv2D(channels, **options)
     elif onednn == "bfloat16" and layer.normalised and inputs < ONEDNN_BLOCK:
-        in_float32, convolution = True, Float32Conv2D(channels, 3, padding=model.padding, **options)
+        convolution = Float32Conv2D(channels, 3, padding=model.padding, **options)
     else:
         convolution = nn.Conv2D(channels, 3, padding=model.padding, **options)
     # A frozen layer uses its running statistics in training as well, and does not update them.
@@ -185,8 +184,6 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: str | No
         "prefix": f"{prefix}norm_",
     }
     parts = [convolution, _pool(f"{prefix}pool_")] if layer.unpooled else [convolution]
-    if layer.normalised and in_float32 and model.activation == "relu":
-        return _chain(prefix, [*parts, nn.BatchNormReLU(**settings)])
     norm = [nn.BatchNorm(**settings)] if layer.normalised else []
     return _chain(prefix, [*parts, *norm, _activation(model, prefix)])
 

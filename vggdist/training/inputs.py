@@ -124,7 +124,8 @@ def _spec(config: Config, data: DataSet, mean: tuple[float, ...], std: tuple[flo
         mean=mean,
         std=std,
     )
-    for side in (image_size, *(side for _, side in config.augment.progressive)):
+    sides = (side for _, side in config.augment.progressive if side < image_size)  # TrainingView refuses larger ones
+    for side in (image_size, *sides):
         replace(spec, image_size=side).layers()  # raises RequestError if the image is too small
     return spec
 

@@ -6,8 +6,8 @@ A run that continues takes all parameters and the names of the loaded layers fro
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ import mxnet as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from vggdist.checkpoints.schema import CheckpointState
 from vggdist.checkpoints.trained import read
 from vggdist.collectives.world import World
 from vggdist.config.data_sets import IMAGENET
-from vggdist.config.errors import RequestError
+from vggdist.config.errors import RequestError, agreed
+from vggdist.config.files import naming
 from vggdist.config.inference import place
 from vggdist.models.layers import NETWORK_PREFIX, Layer, parameter_shapes
 from vggdist.models.model import PREFIX, Model
@@ -50,16 +52,23 @@ class Pretrained:
     parameters: Mapping[str, NDArray[Any]] | None = None
 
 
-def find(path: str | None, world: World) -> Pretrained | None:
+def find(path: str | None, world: World, begun: CheckpointState | None) -> Pretrained | None:
     """Find the weights that ``model.pretrained`` names; every rank must call this, and only rank 0 gets the parameters.
 
     Files of other programs are assumed to be networks of torchvision or Gluon's model zoo, which normalise by ImageNet's mean
     and standard deviation.
 
+    Args:
+        begun: of the checkpoint that the run continues from; it then needs no weights.
+
     Raises:
-        RequestError: on every rank, when it is a folder without an intact checkpoint.
+        RequestError: on every rank, when it is a folder without an intact checkpoint, or the run began without weights.
     """
     if path is None:
+        return None
+    if begun is not None:
+        if not begun["loaded"]:
+            raise agreed(RequestError(f"the run began without model.pretrained {path}; remove it, or use another --run.name"))
         return None
     found = world.together(lambda: _find(path) if world.is_root else None)
     mean, std = world.gather((found.mean, found.std) if found else None)[0]
@@ -110,13 +119,17 @@ def _load(pretrained: Pretrained, model: Model) -> tuple[str, ...]:
     return tuple(found.taken)
 
 
-def _arrays(pretrained: Pretrained) -> AbstractContextManager[Mapping[str, StoredArray]]:
+@contextmanager
+def _arrays(pretrained: Pretrained) -> Iterator[Mapping[str, StoredArray]]:
     if pretrained.parameters is None:
-        return opened(Path(pretrained.path).expanduser())
-    parameters = pretrained.parameters.items()
-    return nullcontext(
-        {name: StoredArray(name, one.shape, str(one.dtype), partial(np.asarray, one)) for name, one in parameters}
-    )
+        with opened(Path(pretrained.path).expanduser()) as arrays:
+            yield arrays
+        return
+    with naming(pretrained.path, fault=": "):
+        yield {
+            name: StoredArray(name, one.shape, str(one.dtype), partial(np.asarray, one))
+            for name, one in pretrained.parameters.items()
+        }
 
 
 def _require_frozen(rows: Sequence[Layer], found: Fit, path: str) -> None:

@@ -35,7 +35,8 @@ _UNCHANGED_BY = (
     "train.batch_size",
 ) + ("train.global_batch_size", "data.root", "data.download", "data.threads", "data.prefetch", "data.damaged")
 """Prefixes of the keys that do not change what a training computes, or that are compared as a part of the model."""
-_OF_TRAINING = ("model.dropout", "model.norm_momentum")
+_BEST_METRIC = "checkpoint.best_metric"
+_OF_TRAINING = ("model.dropout", "model.norm_momentum", _BEST_METRIC)
 
 
 def find(store: CheckpointStore | None, world: World) -> Start:
@@ -117,6 +118,9 @@ def restore(start: Start, now: CheckpointState, arrays: Mapping[str, mx.nd.NDArr
     arrays_of_checkpoints.restore(arrays, stored, partial(world.broadcast, root=start.root))
     if start.state is not None:
         progress.restore(start.state)
+        metric = now["settings"][_BEST_METRIC]
+        if start.state["settings"].get(_BEST_METRIC, metric) != metric:
+            progress.best_value = progress.best_step = None  # of the other metric
         logger.info("continuing from %s at step %d", start.origin, progress.step)
         _report_differences(start.state, now, world)
 

@@ -149,7 +149,7 @@ def prepare(config: Config, world: World, data: DataSet | None = None, start: St
     store = CheckpointStore(run_directory(config) / "checkpoints")
     start = start or find(store if config.run.resume == "auto" else None, world)
     resumed = ModelSpec.from_json(start.state["model"]) if start.state is not None else None
-    weights = pretrained.find(config.model.pretrained, world) if start.state is None else None
+    weights = pretrained.find(config.model.pretrained, world, start.state)
     spec = model_spec(config, data, world, resumed, weights)
     batch_size = world.together(lambda: batch_size_of(config, world.size, start.state))
     inputs = world.together(lambda: make_inputs(config, data, spec, batch_size, world.size))
@@ -194,7 +194,8 @@ def _build(config: Config, spec: ModelSpec, plan: SamplePlan, device: mx.Context
     logger.info("%s", summary_table(spec.layers(), sent))
     world.together(lambda: use_precision(config.train.precision, device))
     onednn = onednn_precision(config.train.precision, device)
-    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=plan.batch_size // config.train.accumulation)
+    samples = 0 if config.augment.progressive else plan.batch_size // config.train.accumulation
+    return Model(spec, device, seed=config.run.seed, onednn=onednn, samples=samples)
 
 
 def _class_weights(config: Config, data: DataSet) -> NDArray[np.float32] | None:

@@ -6,14 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from vggdist.config.errors import RequestError
 from vggdist.config.evaluation import MeasuringConfig
-from vggdist.config.load import MOST_USED, QUICKSTART, as_yaml, load, run_directory
+from vggdist.config.load import MOST_USED, QUICKSTART, as_yaml, checked, load, run_directory
 from vggdist.config.options import options
-from vggdist.config.schema import Config, RunConfig
+from vggdist.config.schema import Config, RunConfig, TrainConfig
 
 KEYS = list(options(Config))
 
@@ -225,6 +226,36 @@ def test_naming_data_or_model_starts_from_the_defaults(choice: list[str]) -> Non
 def test_flags_after_a_file_override_it(tmp_path: Path) -> None:
     config = load("train", [*written(tmp_path, "train: {epochs: 3, batch_size: 8}"), "--train.epochs", "5"])
     assert (config.train.epochs, config.train.batch_size) == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("file", "flag", "overridden", "kept"),
+    [
+        ("train: {global_batch_size: 48}", ["--train.batch_size", "16"], "train.global_batch_size", ("train.batch_size", 16)),
+        ("train: {steps: 7}", ["--train.epochs", "3"], "train.steps", ("train.epochs", 3)),
+        (
+            "checkpoint: {every_steps: 7}",
+            ["--checkpoint.every_epochs", "2"],
+            "checkpoint.every_steps",
+            ("checkpoint.every_epochs", 2),
+        ),
+    ],
+)
+def test_a_flag_overrides_what_a_file_sets_instead_of_it(
+    file: str, flag: list[str], overridden: str, kept: tuple[str, int], tmp_path: Path
+) -> None:
+    config = load("train", [*written(tmp_path, file), *flag])
+    found = {key: getattr(getattr(config, key.partition(".")[0]), key.partition(".")[2]) for key in (overridden, kept[0])}
+    assert found == {overridden: None, kept[0]: kept[1]}
+    both = load("train", [*flag, f"--{overridden}", "96"])
+    assert getattr(getattr(both, overridden.partition(".")[0]), overridden.partition(".")[2]) == 96
+
+
+def test_numbers_of_numpy_are_numbers_and_other_objects_are_refused() -> None:
+    valid = checked(Config(run=RunConfig(name="a"), train=TrainConfig(batch_size=np.int64(8), epochs=np.float64(2.5))))  # type: ignore[arg-type]
+    assert (valid.train.batch_size, valid.train.epochs) == (8, 2.5) and type(valid.train.batch_size) is int
+    with pytest.raises(RequestError, match="train.factors: Input should be"):
+        checked(Config(run=RunConfig(name="a"), train=TrainConfig(factors=object())))  # type: ignore[arg-type]
 
 
 def test_a_number_with_an_exponent_is_a_number_in_a_file(tmp_path: Path) -> None:

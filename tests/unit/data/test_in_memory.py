@@ -16,6 +16,7 @@ from vggdist.data.in_memory import data_set
 
 LABELS = np.arange(40) % 4
 DATA = DataConfig(name="given")
+NAMES = {"train": ("a", "b"), "test": ("b", "a")}
 
 
 def test_a_share_of_each_class_is_held_out_of_one_part() -> None:
@@ -57,6 +58,22 @@ def test_channels_follow_the_request() -> None:
         ({"test": (noise(40, 6, 6), LABELS)}, "data has the parts test; expected train"),
         ({"train": (noise(40, 6, 6), LABELS), "dev": (noise(40, 6, 6), LABELS)}, "the parts train, dev; expected"),
         ((noise(4, 6, 6), np.arange(4)), "data.held_out 0.2 holds out no image: each class has one"),
+        ((noise(40, 6, 6), LABELS * 0), "data: there is only one class, 0"),
+        (
+            {"train": (noise(40, 6, 6), LABELS), "test": (noise(40, 6, 6), LABELS + 1)},
+            r"data: the test set has images of 1 class \(4\) without training images",
+        ),
+        (
+            {"train": (noise(40, 6, 6), LABELS), "test": (noise(40, 6, 6, 3), LABELS)},
+            "data: the test part has the channels 3, and the train part 1; make them equal",
+        ),
+        (
+            {
+                "train": ArraySource(noise(40, 6, 6), LABELS % 2, ("a", "b")),
+                "test": ArraySource(noise(8, 6, 6), LABELS[:8] % 2, ("b", "a")),
+            },
+            r"data: the test part has the classes \('b', 'a'\), and the train part \('a', 'b'\)",
+        ),
     ],
 )
 def test_what_is_no_data_set_is_refused(inputs: Any, message: str) -> None:

@@ -46,7 +46,7 @@ def test_probabilities_are_those_of_an_evaluation(run: Path) -> None:
 
 
 def test_any_sizes_and_channels(run: Path) -> None:
-    found = vggdist.load_model(run, "10")
+    found = vggdist.load_model(run, 10)
     images = [noise(20, 13, 3), noise(9, 30), noise(8, 8, 1)]
     together = found.predict(images)
     for image, row in zip(images, together, strict=True):

@@ -273,6 +273,16 @@ def test_the_command_writes_beside_its_run_and_prints_the_comparison(
     assert len(list((tmp_path / "export").iterdir())) == 2
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_device_or_pipe_is_not_replaced(form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store(tmp_path, SPEC)
+    for name in ("pipe", "pipe-symbol.json", "pipe-0000.params"):
+        os.mkfifo(tmp_path / name)
+    assert export.main([str(tmp_path), "--format", form, "--output", str(tmp_path / "pipe"), *PLAIN]) == 2
+    assert "is not a regular file; name a file with --output" in capfd.readouterr().err
+    assert all(path.is_fifo() for path in tmp_path.glob("pipe*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -153,6 +153,15 @@ def test_a_checkpoint_is_written_when_the_newest_is_too_old(monkeypatch: pytest.
     assert training.store.complete_steps() == [5, 10, 15, 19]
 
 
+def test_another_metric_for_the_best_checkpoint_forgets_the_value_of_the_former(caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = trained("--train.epochs", "1", "--checkpoint.best_metric", "top1")
+    assert first.state.progress.best_step == 15
+    with caplog.at_level(logging.WARNING):
+        again, _ = trained("--train.epochs", "2", "--checkpoint.best_metric", "auc")
+    assert again.state.progress.best_step == 30 and again.state.progress.best_value <= 1
+    assert "checkpoint.best_metric: 'top1' before, 'auc' from step 15 on" in caplog.text
+
+
 def test_patience_without_evaluations_is_refused() -> None:
     with pytest.raises(RequestError, match="train.patience is 2.0; expected null with evaluation.every_epochs 0"):
         load("train", [*SMALL, "--train.patience", "2", "--evaluation.every_epochs", "0"])
@@ -194,6 +203,18 @@ def test_the_weight_of_a_sample_is_that_of_its_class_and_of_its_mixup_partner_s(
 
     expected = mask * (share * cross_entropy(labels) + (1 - share) * cross_entropy(partners))
     assert float(objective(*arrays)[1].asscalar()) == pytest.approx(expected.sum(), rel=1e-5)
+
+
+def test_images_of_other_sizes_need_convolutions_that_suit_them() -> None:
+    """At 8 px the last convolution would be a matrix product, which suits one size only."""
+    flags = ["--model.stages", "[[1, 4], [1, 256], [1, 256]]", "--model.head", "global_max", "--train.steps", "1"]
+    training, _ = trained(*flags, "--augment.progressive", "[[1, 4]]")
+    assert training.is_finished
+
+
+def test_a_progressive_side_above_the_image_size_is_refused() -> None:
+    with pytest.raises(RequestError, match="augment.progressive has side 9; it must be at most data.image_size 8"):
+        prepared("--model.head", "global_max", "--augment.progressive", "[[1, 9]]")
 
 
 def test_the_remaining_time_is_estimated_from_the_sizes_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,17 @@ def test_what_does_not_fit_is_refused(flags: list[str], message: str, params: Pa
         training("--model.pretrained", str(params), *flags)
 
 
+def test_a_run_of_ours_that_does_not_fit_is_refused(earlier: Path) -> None:
+    with pytest.raises(RequestError, match=r"earlier\S*: none of its layers matches"):
+        training("--model.pretrained", str(earlier), "--data.channels", "3", "--model.stages", "[[1, 5], [1, 7]]")
+
+
+def test_a_run_that_began_without_weights_is_not_continued_with_some(params: Path) -> None:
+    checkpoint(training("--data.channels", "3"))
+    with pytest.raises(RequestError, match=r"the run began without model\.pretrained \S+file\.params; remove it, or"):
+        training("--data.channels", "3", "--model.pretrained", str(params))
+
+
 @pytest.mark.parametrize("flags", [["--model.freeze", "1"], ["--optimizer.backbone_rate", "0.1"]])
 def test_what_makes_no_sense_without_weights_is_refused(flags: list[str]) -> None:
     with pytest.raises(RequestError, match="without model.pretrained"):
