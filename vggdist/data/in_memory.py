@@ -40,7 +40,8 @@ def data_set(inputs: InputData, data: DataConfig, seed: int) -> DataSet:
     if "test" not in loaded:
         loaded["train"], loaded["test"] = hold_out(loaded["train"], data.held_out, seed, "held out")
     _require_equal_kind({name: part.source for name, part in loaded.items()})
-    check_classes("data", *(loaded["train"].source.class_names, *(loaded[name].source.labels for name in PARTS)))
+    train, test = (loaded[name].source for name in PARTS)
+    check_classes("data", train.class_names, train.labels, test.labels)
     return assemble(loaded, data, seed)
 
 
@@ -54,7 +55,7 @@ def _require_equal_kind(sources: Mapping[str, Source]) -> None:
         ):
             if own != expected:
                 raise RequestError(
-                    f"data: the {name} part has the {what} {own}, the train part {expected}; make them the same"
+                    f"data: the {name} part has the {what} {own}, and the train part {expected}; make them equal"
                 )
 
 

@@ -158,7 +158,7 @@ def test_another_metric_for_the_best_checkpoint_forgets_the_value_of_the_former(
     assert first.state.progress.best_step == 15
     with caplog.at_level(logging.WARNING):
         again, _ = trained("--train.epochs", "2", "--checkpoint.best_metric", "auc")
-    assert again.state.progress.best_step == 30 and again.state.progress.best_value <= 1
+    assert again.state.progress.best_step == 30 and (again.state.progress.best_value or 0) <= 1
     assert "checkpoint.best_metric: 'top1' before, 'auc' from step 15 on" in caplog.text
 
 
