@@ -55,7 +55,7 @@ def _require_equal_kind(sources: Mapping[str, Source]) -> None:
         ):
             if own != expected:
                 raise RequestError(
-                    f"data: the {name} part has the {what} {own}, and the train part {expected}; make them equal"
+                    f"data: the {name} part has the {what} {own!s:.200}, and the train part {expected!s:.200}; make them equal"
                 )
 
 
