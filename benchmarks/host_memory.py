@@ -6,6 +6,7 @@ a page that n processes map counts 1/n for each), minus the sum without data. Ev
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 from vggdist.environment import variables
@@ -53,4 +54,5 @@ def _mebibytes(world: World) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

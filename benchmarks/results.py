@@ -6,6 +6,7 @@ published beside what was measured, as ``docs/results/NAME.svg``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -94,4 +95,5 @@ def _line(panel: Axes, place: int, curve: Curve, label: str, **style: Any) -> No
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

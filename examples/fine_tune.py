@@ -5,9 +5,9 @@ Under a launcher all ranks train, and rank 0 predicts: ``horovodrun -np 2 python
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+import horovod.mxnet as hvd
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -33,7 +33,7 @@ def main() -> None:
     result = train("fine-tuned", model, 40, 4, 0.003, parts, backbone_rate=0.1)
     print(f"top-1 on {len(rest)} other images: {result['metrics']['eval/top1(%)']:.2f} %")
 
-    if int(os.environ.get("HOROVOD_RANK", "0")) == 0:
+    if hvd.rank() == 0:
         classifier = vggdist.load_model("runs/fine-tuned", checkpoint="latest")
         for index, probabilities in zip(rest[:5], classifier.predict(images[rest[:5]])):
             print(f"image {index} is a {digits.target[index]}: 8 with {probabilities[0]:.3f}, 9 with {probabilities[1]:.3f}")

@@ -6,6 +6,13 @@ set -euo pipefail
 # mpirun, also below horovodrun: after Ctrl-C, or when a job fails, the ranks have twice this number of seconds to save (default 1).
 export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-10}
 
+require_ranks() { # USAGE NUMBER...
+    local usage=$1 number
+    for number in "${@:2}"; do
+        [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "'$number' is not a number of ranks; $usage" >&2; exit 2; }
+    done
+}
+
 start() {
     local outcome job code=0
     outcome=$(mktemp)
@@ -14,6 +21,7 @@ start() {
     job=$!
     set +m
     trap 'kill -TERM -- "-$job" 2>/dev/null' TERM
+    trap 'kill -TERM -- "-$job" 2>/dev/null' HUP # the terminal is closed; under nohup this has no effect
     trap 'kill -INT -- "-$job" 2>/dev/null' INT
     while kill -0 "$job" 2>/dev/null; do # a signal ends the wait, not the job
         code=0

@@ -5,10 +5,12 @@
 # Horovod looks for one.
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
-hosts=${1:?usage: [INTERFACE=name] launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]}
+usage='usage: [INTERFACE=name] launch/hosts.sh HOST1:SLOTS,HOST2:SLOTS [ARGUMENTS OF TRAIN]'
+hosts=${1:?$usage}
 shift
 ranks=0
 IFS=, read -ra each <<<"$hosts"
+require_ranks "$usage" "${each[@]##*:}"
 for host in "${each[@]}"; do ranks=$((ranks + ${host##*:})); done
 options=(--gloo -H "$hosts" -np "$ranks")
 [ -z "${INTERFACE:-}" ] || options+=(--network-interfaces "$INTERFACE")

@@ -3,7 +3,9 @@
 # VGGDIST_LAUNCH=gloo (default) needs no MPI; VGGDIST_LAUNCH=mpi uses MPI, with which Horovod must be built.
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
-ranks=${1:?usage: launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}
+usage='usage: launch/local.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]'
+ranks=${1:?$usage}
+require_ranks "$usage" "$ranks"
 shift
 case ${VGGDIST_LAUNCH:-gloo} in
 gloo | mpi) start horovodrun "--${VGGDIST_LAUNCH:-gloo}" -np "$ranks" python -m vggdist.train "$@" ;;

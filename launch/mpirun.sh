@@ -4,7 +4,9 @@
 # uses an equal part of the host's. A lost host is detected after about 10 s; mpirun by itself would wait forever.
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
-ranks=${1:?usage: [HOSTFILE=file] launch/mpirun.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]}
+usage='usage: [HOSTFILE=file] launch/mpirun.sh NUMBER-OF-RANKS [ARGUMENTS OF TRAIN]'
+ranks=${1:?$usage}
+require_ranks "$usage" "$ranks"
 shift
 options=(--bind-to none --map-by slot)
 options+=(--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 2 --mca oob_tcp_keepalive_probes 3)

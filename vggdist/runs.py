@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(arguments)
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n".join(_lines([Path(one).expanduser() for one in args.paths], width)), flush=True)
+        print("\n".join(_lines([Path(os.path.expanduser(one)) for one in args.paths], width)), flush=True)
     except VggdistError as error:
         print(f"vggdist: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_the_step_is_measured_alone_and_within_the_training(tmp_path: Path, laun
     assert len(shares) == size and all((rank["allreduce(%)"]["median"] == 0) == (size == 1) for rank in shares)
     assert all(sum(series["repeats"][0] for series in rank.values()) == pytest.approx(100) for rank in shares)
     assert {path.name for path in folder.iterdir()} == {"bench-step.json", "bench-step.png", "bench"}
+
+
+def test_a_measurement_that_is_stopped_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    flags = [*SMALL, "--bench.steps", "2000", "--bench.warmup", "2", "--run.log_every", "2", "--checkpoint.every_steps", "2"]
+    words = [*command_line("python", 1), "-m", "vggdist.bench", "step", *flags]
+    running = Running(words, tmp_path, DEADLINE)
+    running.wait_for(lambda: any((tmp_path / _RUN).glob("bench-*/checkpoints/step-*")))
+    running.process.send_signal(signal.SIGTERM)
+    finished = running.finish()
+    assert finished.code == 1 and "vggdist: stopped before the measurement was complete" in finished.output
+    assert not [*(tmp_path / _RUN).glob("bench-*")]
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun --gloo", "mpirun"])
@@ -84,7 +96,7 @@ def test_a_profile_holds_the_network_s_operators_and_the_reductions(tmp_path: Pa
             "Convolution",
             "_backward_Convolution",
             "Pooling",
-            "_contrib_BatchNormWithReLU",
+            "BatchNorm",
             "FullyConnected",
             "horovod_allreduce",
         } <= names

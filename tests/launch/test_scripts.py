@@ -68,6 +68,22 @@ def test_a_script_without_its_first_argument_prints_its_usage(name: str, tmp_pat
     assert finished.code != 0 and "usage: " in finished.output
 
 
+@pytest.mark.parametrize(
+    ("name", "ranks", "wrong"),
+    [
+        ("local.sh", "0", "0"),
+        ("local.sh", "-1", "-1"),
+        ("mpirun.sh", "two", "two"),
+        ("hosts.sh", "localhost:0", "0"),
+        ("hosts.sh", "node1,node2:2", "node1"),
+        ("hosts.sh", "localhost:", ""),
+    ],
+)
+def test_what_is_no_number_of_ranks_is_refused(name: str, ranks: str, wrong: str, tmp_path: Path) -> None:
+    finished = script(name, ranks, cwd=tmp_path)
+    assert finished.code == 2 and f"'{wrong}' is not a number of ranks; usage: " in finished.output
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt install shellcheck)")
 def test_every_script_is_clean(tmp_path: Path) -> None:
     scripts = [str(path.relative_to(LAUNCH.parent)) for path in sorted(LAUNCH.rglob("*.sh"))]
@@ -78,7 +94,7 @@ def test_every_script_is_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ranks", "number", "own"),
     [
-        ("local.sh", "2", signal.SIGINT, {}),
+        ("local.sh", "2", signal.SIGHUP, {}),
         ("hosts.sh", "localhost:1,127.0.0.1:1", signal.SIGTERM, {"INTERFACE": "lo"}),
         ("mpirun.sh", "2", signal.SIGINT, {"HOSTFILE": "hosts"}),
     ],
@@ -93,7 +109,10 @@ def test_a_script_starts_its_ranks_and_ends_with_the_code_of_train_and_its_messa
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     flags = ["--train.epochs", "10000", "--run.log_every", "10"]
     running = Running(
-        [str(LAUNCH / name), ranks, *flags], tmp_path, DEADLINE, **ENVIRONMENT, **own, MXNET_ENFORCE_DETERMINISM="1"
+        ["env", "--default-signal=HUP", str(LAUNCH / name), ranks, *flags],  # below nohup it would be ignored
+        tmp_path,
+        DEADLINE,
+        **{**ENVIRONMENT, **own, "MXNET_ENFORCE_DETERMINISM": "1"},
     )
     metrics = tmp_path / "runs" / "quickstart" / "metrics.jsonl"
     running.wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 1)

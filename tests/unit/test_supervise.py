@@ -17,6 +17,7 @@ import pytest
 
 from tests.launching import DEADLINE
 from vggdist import supervise
+from vggdist.config.errors import RequestError
 from vggdist.processes import job
 from vggdist.reporting.result import Outcome
 from vggdist.supervise import Decision, Policy, decide, fewer_ranks, made_progress
@@ -207,6 +208,11 @@ def send(*numbers: int, when: str = "ready") -> None:
             os.kill(os.getpid(), number)
 
     threading.Thread(target=wait_and_send, daemon=True).start()
+
+
+def test_a_launcher_whose_quotes_are_not_closed_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"the launcher \"foo 'bar\" cannot be split into words: No closing quotation"):
+        job.launcher_command("foo 'bar")
 
 
 @pytest.mark.usefixtures("folder")

@@ -18,7 +18,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from vggdist.benchmarking.series import Series, in_turn
 from vggdist.benchmarking.tables import SHARES
 from vggdist.collectives.world import World
 from vggdist.config.bench import BenchConfig, BenchRequest
-from vggdist.config.errors import Stopped
+from vggdist.config.errors import RunError, Stopped, agreed
 from vggdist.config.load import run_directory
 from vggdist.config.schema import Config, EvaluationConfig
 from vggdist.processes.signals import StopRequests
@@ -94,11 +93,13 @@ def measure(request: BenchRequest, world: World, beat: Callable[[str], None]) ->
         parts.append(parts_of_bare_step(training, bench.steps, beat))
         return parts[-1].compute
 
-    bare_step(training, bench.warmup, beat)
-    bare = partial(bare_step, training, bench.steps, beat)
-    rates = in_turn({"bare": bare, "training": whole, "parts": step_parts}, bench.repeats)
-    if world.is_root:
-        shutil.rmtree(directory)
+    try:
+        bare_step(training, bench.warmup, beat)
+        bare = partial(bare_step, training, bench.steps, beat)
+        rates = in_turn({"bare": bare, "training": whole, "parts": step_parts}, bench.repeats)
+    finally:
+        if world.is_root:
+            shutil.rmtree(directory, ignore_errors=True)
     shares = shares_of(seconds, data_waits, parts)
     measured = {"bare": rates["bare"], "training": rates["training"], "ratio": rates["training"].over(rates["bare"])}
     return {
@@ -152,6 +153,9 @@ def _training(training: Training, bench: BenchConfig, directory: Path, beat: Cal
     report = RunReport(directory, progress.step, training.state.triggers.total_steps) if world.is_root else Report()
     with report, StopRequests(world.rank, world.size) as stop:
         watch = _Stopwatch(report, progress.step + bench.warmup, bench.steps, stop)
-        with suppress(Stopped):
+        try:
             Trainer(training, watch, stop, beat).train()
+        except Stopped:
+            if watch.steps_per_s == 0:
+                raise agreed(RunError("stopped before the measurement was complete")) from None
     return watch

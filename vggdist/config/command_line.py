@@ -123,7 +123,8 @@ _HELP_OF_FILE = "YAML file of settings; later options on the command line overri
 
 class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=6, width=min(127, max(60, int(os.environ.get("COLUMNS", 110)))))
+        width = os.environ.get("COLUMNS", "")
+        super().__init__(prog, max_help_position=6, width=min(127, max(60, int(width) if width.isdecimal() else 110)))
 
 
 def _text(option: Option) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,8 +89,8 @@ def place(run: str, checkpoint: str | None) -> Place:
     Raises:
         RequestError: there is no such folder.
     """
-    folder = Path(run).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(run))
+    if not os.path.isdir(folder):
         raise RequestError(f"{run} is not a folder; specify the folder of a run, such as runs/quickstart, or of a checkpoint")
     if (folder / "state.json").is_file():
         if checkpoint not in (None, BEST):

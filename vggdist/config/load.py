@@ -147,7 +147,7 @@ def as_yaml(config: Config) -> str:
 def _settings(pairs: Iterable[tuple[str, str]], known: Mapping[str, Option]) -> Iterator[Setting]:
     for key, text in pairs:
         if key == CONFIG:
-            yield from _of_file(Path(text).expanduser(), known)
+            yield from _of_file(Path(os.path.expanduser(text)), known)
         else:
             yield Setting(key, _value(known[key], parse_value(text), text), "")
 

@@ -92,7 +92,8 @@ def _require_numbers(environment: Mapping[str, str]) -> None:
     """Reject values such as ``OMP_NUM_THREADS=2,1``, which would end the process inside MXNet without a clear message."""
     for name in NAMES:
         value = environment.get(name, "1")
-        if name not in TEXTS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
-            raise RequestError(f"the environment variable {name} is {value!r}; expected one number, or unset it")
+        kind, fraction = ("one number", r"(\.[0-9]+)?") if name == "HOROVOD_CYCLE_TIME" else ("one integer below 2^31", "")
+        if name not in TEXTS and not (re.fullmatch(f"[0-9]+{fraction}", value) and float(value) < 2**31):
+            raise RequestError(f"the environment variable {name} is {value!r}; expected {kind}, or unset it")
     if environment.get("OMP_NUM_THREADS") == "0":
         raise RequestError("the environment variable OMP_NUM_THREADS is 0; expected at least 1, or unset it")

@@ -42,9 +42,12 @@ def launcher_command(text: str) -> list[str]:
     """The words of a launcher's command, with the full path: next to this Python, else on PATH.
 
     Raises:
-        RequestError: the launcher is in neither place.
+        RequestError: the launcher is in neither place, or a quote is not closed.
     """
-    first, *rest = shlex.split(text) or [""]
+    try:
+        first, *rest = shlex.split(text) or [""]
+    except ValueError as error:
+        raise RequestError(f"the launcher {text!r} cannot be split into words: {error}") from None
     found = shutil.which(first, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if found is None:
         raise RequestError(

@@ -6,6 +6,7 @@ A run that continues takes all parameters and the names of the loaded layers fro
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def parameters_of(loaded: Sequence[str], model: Model) -> set[str]:
 
 
 def _find(path: str) -> Pretrained:
-    if not Path(path).expanduser().is_dir():
+    if not os.path.isdir(os.path.expanduser(path)):
         return Pretrained(path, *IMAGENET)
     trained = read(place(path, None))
     spec = trained.spec
@@ -122,7 +123,7 @@ def _load(pretrained: Pretrained, model: Model) -> tuple[str, ...]:
 @contextmanager
 def _arrays(pretrained: Pretrained) -> Iterator[Mapping[str, StoredArray]]:
     if pretrained.parameters is None:
-        with opened(Path(pretrained.path).expanduser()) as arrays:
+        with opened(Path(os.path.expanduser(pretrained.path))) as arrays:
             yield arrays
         return
     with naming(pretrained.path, fault=": "):

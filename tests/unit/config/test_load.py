@@ -437,7 +437,11 @@ def test_a_missing_file_is_named() -> None:
         load("train", ["--config", "/nowhere/settings.yaml"])
 
 
-def test_help_exits_with_0_and_lists_every_key_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["", "wide", "0", "200"])
+def test_help_exits_with_0_and_lists_every_key_with_its_text(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(SystemExit) as left:
         load("train", ["--help"])
     text = capsys.readouterr().out
@@ -597,6 +601,11 @@ def test_the_configuration_in_a_run_is_that_run_wherever_it_was_copied_to(
     )  # without checkpoints it is an ordinary settings file
     monkeypatch.chdir(tmp_path)
     assert run_directory(load("train", ["--config", "config.yaml"])) == Path("runs/a")
+
+
+def test_the_home_of_an_unknown_user_is_a_file_that_does_not_exist() -> None:
+    with pytest.raises(RequestError, match="~nosuchuser"):
+        load("train", ["--config", "~nosuchuser/a.yaml"])
 
 
 def test_help_begins_with_what_people_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,8 @@ def test_where_there_is_a_gpu_to_run_on_the_settings_are_for_it(
     ("name", "value"),
     [
         ("OMP_NUM_THREADS", "2,1"),
+        ("OMP_NUM_THREADS", "1.5"),
+        ("OMP_NUM_THREADS", "99999999999"),
         ("OMP_NUM_THREADS", "0"),
         ("OMP_NUM_THREADS", ""),
         ("HOROVOD_CYCLE_TIME", "fast"),
