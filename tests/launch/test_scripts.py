@@ -94,11 +94,12 @@ def test_every_script_is_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ranks", "number", "own"),
     [
+        ("local.sh", "2", signal.SIGINT, {}),
         ("local.sh", "2", signal.SIGHUP, {}),
         ("hosts.sh", "localhost:1,127.0.0.1:1", signal.SIGTERM, {"INTERFACE": "lo"}),
         ("mpirun.sh", "2", signal.SIGINT, {"HOSTFILE": "hosts"}),
     ],
-    ids=["local.sh", "hosts.sh", "mpirun.sh"],
+    ids=["local.sh-INT", "local.sh-HUP", "hosts.sh", "mpirun.sh"],
 )
 def test_a_script_starts_its_ranks_and_ends_with_the_code_of_train_and_its_message_last(
     name: str, ranks: str, number: signal.Signals, own: dict[str, str], tmp_path: Path
