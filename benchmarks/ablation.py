@@ -1,10 +1,11 @@
 """What each part of a recipe contributes: ``.venv/bin/python benchmarks/ablation.py --root DIR --runs FOLDER --seeds 0 1 2``.
 
-Trains ``configs/cifar10_fast.yaml``, shortened to four epochs, and the same with one change each, with every seed on two
-ranks. A finished run is not repeated, and one that Ctrl-C stopped continues when the same command is started again.
-``--json`` names a file with a line for each finished run: a run in it is not repeated either, so an ablation can continue on
-another machine. The table has, for each change, accuracy and loss on the test set: the means over the seeds, and their
-differences from the recipe with the same seed, with the standard errors. Exit code 1: a training failed; 75: stopped.
+Trains ``configs/cifar10_fast.yaml`` with half the channels, four epochs and float32, and the same with one change each, with
+every seed on two ranks. A finished run is not repeated, and one that Ctrl-C stopped continues when the same command is
+started again. ``--json`` names a file with a line for each finished run: a run in it is not repeated either, so an ablation
+can continue on another machine. The table has, for each change, accuracy and loss on the test set and the time: the means
+over the seeds, and their differences from the recipe with the same seed, with the standard errors. The time of a run that
+was continued counts from there. Exit code 1: a training failed; 75: stopped.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any
 from measure import machine
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cifar10_fast.yaml"
+NARROW = ("--model.widths", "[[16,32],[32,128],[128,128],[128]]", "--train.precision", "float32")
 SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--checkpoint.every_epochs", "1")
-METRICS = {"top-1 (%)": "eval/top1(%)", "test loss": "eval/loss"}
-"""Columns of the table and the metrics of the runs they show."""
+METRICS = {"top-1 (%)": ("eval/top1(%)", 2), "test loss": ("eval/loss", 3), "time (s)": ("seconds", 0)}
+"""Columns of the table: the metric of the runs, and the digits after the point."""
 NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
 RECIPE = "recipe"
 
@@ -48,7 +50,6 @@ CHANGES = {
     "nag, rate 0.5": f"{NAG} --optimizer.learning_rate 0.5",
     "batch 500": "--train.global_batch_size 500",
     "batch 2000": "--train.global_batch_size 2000",
-    "float32": "--train.precision float32",
 }
 """Flags by the name of a change."""
 
@@ -78,7 +79,7 @@ def main() -> None:
 def read(path: Path | None) -> dict[str, dict[str, float]]:
     """Metrics of the finished runs in a file, by name of the run."""
     lines = path.read_text().splitlines() if path is not None and path.exists() else []
-    return {run["run"]: {name: run[name] for name in METRICS.values()} for run in map(json.loads, lines)}
+    return {run["run"]: {name: run[name] for name, _ in METRICS.values()} for run in map(json.loads, lines)}
 
 
 def append(path: Path | None, run: Mapping[str, Any]) -> None:
@@ -97,7 +98,7 @@ def command(change: str, seed: int, root: Path, runs: Path) -> list[str]:
     """The training with a change."""
     where = ("--data.root", str(root), "--run.directory", str(runs), "--run.name", name_of(change, seed))
     start = ("horovodrun", "--gloo", "-np", "2", sys.executable, "-m", "vggdist.train", "--config", str(CONFIG))
-    return [*start, *SHORT, *CHANGES[change].split(), *where, "--run.seed", str(seed)]
+    return [*start, *NARROW, *SHORT, *CHANGES[change].split(), *where, "--run.seed", str(seed)]
 
 
 def train(change: str, seed: int, root: Path, runs: Path) -> None:
@@ -117,9 +118,9 @@ def train(change: str, seed: int, root: Path, runs: Path) -> None:
 
 
 def metrics(runs: Path, change: str, seed: int) -> dict[str, float]:
-    """Metrics of a finished run on the test set."""
+    """Metrics of a finished run on the test set, and its seconds."""
     result = json.loads((runs / name_of(change, seed) / "result.json").read_text())
-    return {name: float(result["metrics"][name]) for name in METRICS.values()}
+    return {name: float({**result, **result["metrics"]}[name]) for name, _ in METRICS.values()}
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -132,7 +133,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     rows = [f"| change | {' | '.join(titles)} | flags |", "|---" * (len(titles) + 2) + "|"]
     for change, runs in found.items():
         cells = [change]
-        for metric, digits in zip(METRICS.values(), (2, 3)):
+        for metric, digits in METRICS.values():
             cells.append(f"{statistics.mean(run[metric] for run in runs):.{digits}f}")
             pairs = [run[metric] - plain[metric] for run, plain in zip(runs, found.get(RECIPE, ()))]
             cells.append(difference(pairs, digits) if pairs and change != RECIPE else "")

@@ -401,7 +401,7 @@ from typing import Any
 folder = Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)
 (folder / "started").open("a").write("x")
 metrics = {{"eval/top1(%)": 88.5, "eval/loss": 1}}
-result = {{"state": "finished" if {code} == 0 else "stopped", "exit_code": {code}, "metrics": metrics}}
+result = {{"state": "finished" if {code} == 0 else "stopped", "exit_code": {code}, "metrics": metrics, "seconds": 60.5}}
 (folder / "result.json").write_text(json.dumps(result)); sys.exit({code})
 """
 
@@ -421,7 +421,7 @@ def test_an_ablation_repeats_no_finished_run_and_continues_a_stopped_one(
     for _ in range(2):
         ablation.train("recipe", 3, tmp_path, tmp_path)
     assert (tmp_path / "recipe-3" / "started").read_text() == "xx"
-    assert ablation.metrics(tmp_path, "recipe", 3) == {"eval/top1(%)": 88.5, "eval/loss": 1.0}
+    assert ablation.metrics(tmp_path, "recipe", 3) == {"eval/top1(%)": 88.5, "eval/loss": 1.0, "seconds": 60.5}
 
 
 def test_an_ablation_continues_from_the_runs_in_its_file(
@@ -433,20 +433,21 @@ def test_an_ablation_continues_from_the_runs_in_its_file(
     monkeypatch.setattr(ablation, "command", command)
     words = ["ablation.py", "--root", "images", "--json", str(tmp_path / "runs.jsonl"), "--seeds", "1", "2", "--changes"]
     printed = []
-    for folder, changes in (("here", ["recipe", "relu"]), ("elsewhere", ["recipe", "relu", "float32"])):
+    for folder, changes in (("here", ["recipe", "relu"]), ("elsewhere", ["recipe", "relu", "batch 500"])):
         monkeypatch.setattr(sys, "argv", [*words, *changes, "--runs", str(tmp_path / folder)])
         ablation.main()
         printed.append(capfd.readouterr().out.splitlines())
-    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["float32-1", "float32-2"]
-    assert printed[1][:5] == printed[0] and printed[1][5].startswith("| float32 | 88.50 | +0.00 ± 0.00 |")
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["batch_500-1", "batch_500-2"]
+    assert printed[1][:5] == printed[0] and printed[1][5].startswith("| batch 500 | 88.50 | +0.00 ± 0.00 |")
     lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(lines) == 6 and lines[1]["flags"] == "--model.activation relu" and {"cpu", "cores"} <= lines[1].keys()
 
 
 def test_an_ablation_compares_each_change_with_the_recipe_of_the_same_seed() -> None:
-    values = {"recipe": [(90.0, 0.5), (91.0, 0.4)], "relu": [(89.0, 0.5), (90.5, 0.6)]}
-    found = {change: [{"eval/top1(%)": top1, "eval/loss": loss} for top1, loss in runs] for change, runs in values.items()}
+    values = {"recipe": [(90.0, 0.5, 60), (91.0, 0.4, 62)], "relu": [(89.0, 0.5, 59), (90.5, 0.6, 51)]}
+    names = ("eval/top1(%)", "eval/loss", "seconds")
+    found = {change: [dict(zip(names, run)) for run in runs] for change, runs in values.items()}
     rows = ablation.table(found).splitlines()
-    assert rows[0] == "| change | top-1 (%) | difference | test loss | difference | flags |"
-    assert rows[2] == "| recipe | 90.50 |  | 0.450 |  | `` |"
-    assert rows[3] == "| relu | 89.75 | -0.75 ± 0.25 | 0.550 | +0.100 ± 0.100 | `--model.activation relu` |"
+    assert rows[0] == "| change | top-1 (%) | difference | test loss | difference | time (s) | difference | flags |"
+    assert rows[2] == "| recipe | 90.50 |  | 0.450 |  | 61 |  | `` |"
+    assert rows[3] == "| relu | 89.75 | -0.75 ± 0.25 | 0.550 | +0.100 ± 0.100 | 55 | -6 ± 5 | `--model.activation relu` |"
