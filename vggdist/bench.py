@@ -14,7 +14,7 @@ from typing import Any
 from vggdist.benchmarking.tables import TABLES
 from vggdist.config.bench import BenchRequest
 from vggdist.config.command_line import SettingsParser
-from vggdist.config.errors import BeforeStart, before_start
+from vggdist.config.errors import BeforeStart, RequestError, before_start
 from vggdist.config.load import run_directory, training_settings
 from vggdist.config.options import options
 from vggdist.environment import variables
@@ -83,9 +83,12 @@ def start_ranks(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     request = _request(name, arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the running job is ended first
         signal.signal(number, signal.default_int_handler)
-    measured = _measure(name)(request, arguments)
-    show(name, measured, run_directory(request))
-    return _written(name, request, measured)
+    try:
+        measured = _measure(name)(request, arguments)
+        show(name, measured, run_directory(request))
+        return _written(name, request, measured)
+    except OSError as error:
+        raise RequestError(str(error)) from error
 
 
 def run_as_rank(name: str, arguments: Sequence[str], handler: ExitHandler) -> dict[str, Any]:
@@ -104,8 +107,8 @@ def run_as_rank(name: str, arguments: Sequence[str], handler: ExitHandler) -> di
     measured = {"world_size": world.size, **_measure(name)(request, world, watch.beat)}
     watch.pause()
     others = 100 * load.share()
+    world.together(lambda: show(name, measured, run_directory(request)) if world.is_root else None)
     if world.is_root:
-        show(name, measured, run_directory(request))
         print(f"other processes used {others:.0f} % of this host's cores", flush=True)
     measured |= {
         "others(%)": others,

@@ -144,8 +144,11 @@ def _examine(world: World, wanted: str) -> tuple[mx.Context, RankReport]:
 def _free(directory: Path) -> int | None:
     """Free bytes on the disk of a folder, which need not exist; None if it cannot be written."""
     existing = directory.resolve()
-    while not existing.exists():
-        existing = existing.parent
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError:  # a folder that may not be entered, or a name that is too long
+        return None
     return shutil.disk_usage(existing).free if existing.is_dir() and os.access(existing, os.W_OK) else None
 
 

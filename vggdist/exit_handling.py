@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from vggdist.collectives.lost_contact import lost_contact
-from vggdist.config.errors import BeforeStart, Dismissed, VggdistError
-from vggdist.launcher.topology import from_environment
+from vggdist.config.errors import BeforeStart, Dismissed, RequestError, VggdistError
+from vggdist.launcher.topology import Topology, from_environment
 from vggdist.processes import streams
 from vggdist.reporting.result import ResultFile, write_outcome
 from vggdist.watchdog.heartbeat import RankFailure
@@ -50,7 +50,10 @@ class ExitHandler:
     def __init__(self) -> None:
         """Read rank and size from the launcher's environment, and protect the output streams."""
         streams.protect()
-        topology = from_environment(os.environ)
+        try:
+            topology = from_environment(os.environ)
+        except RequestError:
+            topology = Topology()  # every command reads it again, and is ended with the error
         self.rank, self.size = topology.rank, topology.size
         self.result: ResultFile | None = None
         self.can_continue: Callable[[], bool] | None = None

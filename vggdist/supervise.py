@@ -101,8 +101,8 @@ class Supervisor:
         policy, stalled, attempt = Policy(self.options.max_restarts, self.options.backoff), 0, 1
         _log(f"attempt 1: {shlex.join(self._command())}")
         while True:
-            before, outcome = self.store.steps(), self._attempt()
-            decision = decide(outcome, made_progress(before, self.store.steps()), stalled, policy, bool(self.received))
+            before, outcome = self._steps(), self._attempt()
+            decision = decide(outcome, made_progress(before, self._steps()), stalled, policy, bool(self.received))
             if decision.exit_code is not None:
                 gave_up = not self.received and decision.exit_code == FAILED
                 reason = f"gave up after {decision.stalled} consecutive restarts without progress; " if gave_up else ""
@@ -173,10 +173,18 @@ class Supervisor:
     def _stopped(self) -> Outcome:
         """The outcome of a stop that no rank has reported; depends on whether there is a checkpoint to continue from."""
         number = signal.Signals(self.received[0])
-        if self._continues() and self.store.complete_steps():
+        if self._continues() and self._steps(complete=True):
             return Outcome(STOPPED, f"stopped by {number.name}; the same command continues from the newest checkpoint")
         stop = signal.SIGTERM if number == signal.SIGHUP else number
         return Outcome(128 + stop, f"stopped by {number.name} before there was a checkpoint")
+
+    def _steps(self, complete: bool = False) -> list[int]:
+        """The steps of the checkpoints; none while their folder cannot be read, which the job itself reports."""
+        try:
+            return self.store.complete_steps() if complete else self.store.steps()
+        except OSError as error:
+            _log(f"{self.store.directory} cannot be read: {error.strerror}")
+            return []
 
     def _continues(self) -> bool:
         """Whether the checkpoints are of this run: with run.resume never, after an attempt has removed earlier ones."""
@@ -184,7 +192,7 @@ class Supervisor:
 
     def _prepare(self) -> str:
         """Set the flags and the number of ranks of the next attempt; returns a description for the log."""
-        steps = self.store.steps() if self._continues() else []
+        steps = self._steps() if self._continues() else []
         self.added = ["--run.resume", "auto"] if self.config.run.resume == "never" and self._continues() else []
         plan = f"continuing from step {steps[-1]}" if steps else "starting over"
         if self.options.shrink:

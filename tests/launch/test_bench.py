@@ -63,6 +63,13 @@ def test_one_rank_cannot_measure_a_reduction(tmp_path: Path) -> None:
     assert done.code == 2 and "one rank has nothing to reduce" in done.output
 
 
+@pytest.mark.parametrize("kind", ["step", "input", "scaling"])
+def test_a_folder_that_cannot_be_written_is_an_invalid_request(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("python", 1, "bench", tmp_path, kind, *QUICK, "--bench.ranks", "[1]", "--run.directory", "file")
+    assert done.code == 2 and "Not a directory: 'file" in done.output and "Traceback" not in done.output, done.output
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["speed"], 2)])
 def test_without_a_kind_the_kinds_are_listed(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(arguments) == code

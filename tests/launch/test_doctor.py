@@ -32,10 +32,11 @@ def test_a_sound_place_is_reported_once_with_its_ranks(launcher: str, tmp_path: 
     assert [one["rank"] for one in report["ranks"]] == list(range(size))
 
 
-def test_a_place_where_a_run_would_fail_shows_in_the_exit_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["file", "n" * 300])
+def test_a_place_where_a_run_would_fail_shows_in_the_exit_code(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finished = command("horovodrun --gloo", 2, "doctor", tmp_path, "--run.directory", "file")
-    assert finished.code == 1 and "a run would fail here: file cannot be written" in finished.output, finished.output
+    finished = command("horovodrun --gloo", 2, "doctor", tmp_path, "--run.directory", folder)
+    assert finished.code == 1 and f"a run would fail here: {folder} cannot be written" in finished.output, finished.output
 
 
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from vggdist import exit_handling
+from vggdist import bench, doctor, exit_handling
 from vggdist.collectives import world
 from vggdist.config.errors import BeforeStart, RequestError, RunError, Stopped, agreed
 from vggdist.exit_handling import ExitHandler
-from vggdist.launcher.topology import Topology
+from vggdist.launcher.topology import Topology, from_environment
 from vggdist.reporting.result import OUTCOME, Outcome, ResultFile, read_json, read_outcome
+from vggdist.train import main as train_main
 from vggdist.watchdog.heartbeat import RankFailure
 
 
@@ -304,3 +305,14 @@ def test_a_rank_that_the_launcher_ends_after_a_failure_is_silent(
     with pytest.raises(Left):
         refused.run(failing(BeforeStart("unknown key x")))
     assert ended == [2] and capsys.readouterr().err == "" and not (tmp_path / "outcome").exists()
+
+
+def test_an_invalid_variable_of_the_launcher_ends_each_command_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exit_handling, "from_environment", from_environment)
+    monkeypatch.setenv("HOROVOD_RANK", "x")
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    for main, arguments in ((bench.main, ["scaling"]), (bench.main, ["input"]), (doctor.main, []), (train_main, [])):
+        assert main(arguments) == 2
+        assert "HOROVOD_RANK is 'x'; expected a number" in capfd.readouterr().err

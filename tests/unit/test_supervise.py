@@ -233,6 +233,12 @@ class TestTheLoop:
         assert "the job was killed by SIGKILL and reported no outcome; continuing from step 30\n" in log
         assert log.endswith("exit code 0\n")
 
+    def test_a_folder_that_cannot_be_read_is_reported_and_the_job_decides(self, capfd: pytest.CaptureFixture[str]) -> None:
+        act("exits(1, 'lost')", "exits(2, 'the folder is wrong')")
+        assert supervise.main(["--backoff", "0", "--", "--run.directory", "n" * 300]) == 2
+        log = capfd.readouterr().err
+        assert "checkpoints cannot be read: File name too long" in log and "the folder is wrong; exit code 2" in log
+
     def test_it_gives_up_after_restarts_without_progress(self, capfd: pytest.CaptureFixture[str]) -> None:
         act("saves(10); exits(1, 'first')", "exits(1, 'second')", "exits(1, 'third')")
         assert supervise.main(["--backoff", "0", "--max-restarts", "2", "--"]) == 1
