@@ -8,6 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vggdist.collectives.world import World
+from vggdist.config.errors import RequestError
 from vggdist.data.augment import EvaluationView
 from vggdist.models.layers import NETWORK_PREFIX
 from vggdist.models.model import Model
@@ -22,7 +23,7 @@ def whiten(model: Model, view: EvaluationView, world: World) -> None:
     The covariance is that of evenly spaced images of the view: 5,000 of 32 px, and fewer if they are larger.
 
     Raises:
-        RequestError: on every rank, when an image cannot be read.
+        RequestError: on every rank, if an image cannot be read, or images are smaller than the filters.
     """
     weight = model.parameters[_WEIGHT]
 
@@ -47,7 +48,12 @@ def whitened(weight: NDArray[np.float32], pixels: NDArray[np.float32]) -> NDArra
     Args:
         weight: ``(O, I, 3, 3)``.
         pixels: ``(N, I, S, S)`` input of the network.
+
+    Raises:
+        RequestError: S is less than 3.
     """
+    if (size := pixels.shape[-1]) < 3:
+        raise RequestError(f"model.whitening needs images of at least 3x3 pixels, got {size}x{size}; see data.image_size")
     patches = sliding_window_view(sliding_window_view(pixels, 3, axis=2), 3, axis=3)[:, :, ::2, ::2]
     rows = patches.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].size).astype(np.float64)
     values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))

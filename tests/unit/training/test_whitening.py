@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from vggdist.config.errors import RequestError
 from vggdist.training.whitening import whitened
 
 
@@ -35,3 +36,8 @@ def test_the_components_of_largest_variance_are_first() -> None:
     weight = whitened(np.zeros((16, 3, 3, 3), np.float32), pixels)
     norms = np.linalg.norm(weight[:8].reshape(8, -1), axis=1)  # 1 / root of the eigenvalue
     assert list(norms) == sorted(norms)
+
+
+def test_images_smaller_than_a_filter_are_refused() -> None:
+    with pytest.raises(RequestError, match="at least 3x3 pixels, got 2x2"):
+        whitened(np.zeros((16, 3, 3, 3), np.float32), smooth_images(1, 3)[:, :, :2, :2])
