@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +13,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from vggdist import bench, doctor, exit_handling
+from tests.launching import DEADLINE
+from vggdist import exit_handling
 from vggdist.collectives import world
 from vggdist.config.errors import BeforeStart, RequestError, RunError, Stopped, agreed
 from vggdist.exit_handling import ExitHandler
-from vggdist.launcher.topology import Topology, from_environment
+from vggdist.launcher.topology import Topology
 from vggdist.reporting.result import OUTCOME, Outcome, ResultFile, read_json, read_outcome
-from vggdist.train import main as train_main
 from vggdist.watchdog.heartbeat import RankFailure
 
 
@@ -307,12 +309,10 @@ def test_a_rank_that_the_launcher_ends_after_a_failure_is_silent(
     assert ended == [2] and capsys.readouterr().err == "" and not (tmp_path / "outcome").exists()
 
 
-def test_an_invalid_variable_of_the_launcher_ends_each_command_with_a_message(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(exit_handling, "from_environment", from_environment)
-    monkeypatch.setenv("HOROVOD_RANK", "x")
-    monkeypatch.setenv("HOROVOD_SIZE", "2")
-    for main, arguments in ((bench.main, ["scaling"]), (bench.main, ["input"]), (doctor.main, []), (train_main, [])):
-        assert main(arguments) == 2
-        assert "HOROVOD_RANK is 'x'; expected a number" in capfd.readouterr().err
+@pytest.mark.parametrize("words", [["bench", "scaling"], ["bench", "input"], ["doctor"], ["train"]], ids=" ".join)
+def test_an_invalid_variable_of_the_launcher_ends_each_command_with_a_message(words: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "HOROVOD_RANK": "x", "HOROVOD_SIZE": "2"}
+    command = [sys.executable, "-m", f"vggdist.{words[0]}", *words[1:]]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 2 and "HOROVOD_RANK is 'x'; expected a number" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
