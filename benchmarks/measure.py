@@ -161,7 +161,8 @@ def started(command: Sequence[str], place: Path, environment: str = "") -> Itera
     place.mkdir()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     untuned = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
-    variables = {**untuned, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
+    patient = {"HOROVOD_GLOO_TIMEOUT_SECONDS": str(DEADLINE_S)}  # ranks on busy cores start more than 30 s apart
+    variables = {**untuned, **patient, "PATH": path, **dict(pair.split("=", 1) for pair in environment.split())}
     with (place / "output.txt").open("w") as output, contextlib.ExitStack() as stack:
         with deferred_signals():
             job = subprocess.Popen(command, cwd=place, env=variables, stdout=output, stderr=subprocess.STDOUT)
