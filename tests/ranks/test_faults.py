@@ -28,6 +28,7 @@ TINY = [
 ]
 LONG = [*TINY, "--train.steps", "100000"]  # an hour: it must be ended
 LAUNCHERS = ["horovodrun --gloo", "mpirun"]
+MPIRUN_WAITS_S = "5"  # twice as long, for ranks on busy cores; 2 s by default
 SHORT_GRACE_S = "1"  # of tests.horovodrun; a frozen rank does not use it
 
 
@@ -38,9 +39,11 @@ def steps_made(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
-def started(launcher: str, folder: Path, *flags: str, size: int = 2, grace_s: str = "5") -> Running:
+def started(launcher: str, folder: Path, *flags: str, size: int = 2, grace_s: str = "60") -> Running:
     """A run that has made some steps."""
-    running = start(launcher, size, folder, *LONG, *flags, VGGDIST_TEST_GRACE_S=grace_s)
+    running = start(
+        launcher, size, folder, *LONG, *flags, VGGDIST_TEST_GRACE_S=grace_s, OMPI_MCA_odls_base_sigkill_timeout=MPIRUN_WAITS_S
+    )
     running.wait_for(lambda: steps_made(folder) >= 60)
     return running
 
@@ -124,7 +127,13 @@ def test_a_rank_that_is_frozen_before_the_ranks_have_met_is_named(tmp_path: Path
 def with_fault(launcher: str, folder: Path, fault: str, rank: int, *flags: str) -> str:
     """Run with a fault on one rank; returns the output of a job that failed."""
     arguments = json.dumps({"flags": [*TINY, "--train.steps", "60", *flags], "fault": fault, "rank": rank})
-    finished = run(launcher, 2, ["-m", "tests.ranks.work", "--fault", arguments], folder)
+    finished = run(
+        launcher,
+        2,
+        ["-m", "tests.ranks.work", "--fault", arguments],
+        folder,
+        OMPI_MCA_odls_base_sigkill_timeout=MPIRUN_WAITS_S,
+    )
     assert finished.code != 0, finished.output
     return finished.output
 
