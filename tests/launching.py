@@ -83,7 +83,7 @@ class Running:
         self._output = tempfile.TemporaryFile()  # a pipe that nobody reads would fill up
         self._shown_from = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "HOROVOD_", "PMIX_"))}
-        clean |= {"HOROVOD_GLOO_TIMEOUT_SECONDS": "300"}  # ranks of a busy machine start more than 30 s apart
+        clean |= {"HOROVOD_GLOO_TIMEOUT_SECONDS": "300", "HOROVOD_START_TIMEOUT": "300"}  # busy cores may need more than 30 s
         clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), _TOKEN: self._token, **environment}
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell; a script cannot change it
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -145,7 +145,7 @@ class Running:
             self.process.wait(timeout=max(0.0, self._until - time.monotonic()))
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self._command} was not over after {self._deadline} s:\n{self._end()}")
-        left = _left_behind(self._token, patience=5)
+        left = _left_behind(self._token, patience=60)
         _kill(self._token)
         assert not left, f"{self._command} left processes behind: {left}\n{self.output}"
         return Finished(self.process.returncode, self.output)

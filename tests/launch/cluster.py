@@ -54,7 +54,7 @@ class Cluster:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"SLURM_CONF": str(state / "slurm.conf"), "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-        patient = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "120"}  # several jobs start at once
+        patient = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "300"}  # several jobs start at once
         self.environment = {**clean, **own, **_VIRTUAL, **patient}
 
     def run(self, *command: str, folder: Path | None = None, deadline: float = DEADLINE, **environment: str) -> str:
@@ -203,7 +203,7 @@ def _start(cluster: Cluster) -> None:
         *(["slurmd", "-f", conf, "-N", name] for name in NODES),
     ):
         cluster.run(str(_daemon(command[0])), *command[1:])
-    until = time.monotonic() + 90
+    until = time.monotonic() + DEADLINE
     while set(found := _states_of_nodes(cluster)) != {"idle"}:
         assert time.monotonic() < until, f"the nodes did not come up: {found}\n{cluster.logs()}"
         time.sleep(0.1)

@@ -24,6 +24,7 @@ import tutorial
 from measure import Program, ProgramFailed
 from start import seconds_to_first_step
 
+from tests.launching import DEADLINE
 from vggdist.benchmarking.series import Series
 from vggdist.config.load import load
 from vggdist.config.schema import ModelConfig
@@ -95,9 +96,9 @@ def test_a_program_that_does_not_end_is_named() -> None:
 
 
 def test_the_end_of_a_program_is_that_of_all_it_started(tmp_path: Path) -> None:
-    code = "import subprocess; job = subprocess.Popen(['sleep', '60']); print(job.pid, flush=True); job.wait()"
+    code = "import subprocess; job = subprocess.Popen(['sleep', '600']); print(job.pid, flush=True); job.wait()"
     with measure.started((sys.executable, "-c", code), tmp_path / "place") as job:
-        until = time.monotonic() + 60
+        until = time.monotonic() + DEADLINE
         while not (number := (tmp_path / "place" / "output.txt").read_text()) and time.monotonic() < until:
             time.sleep(0.01)
         sleeper = psutil.Process(int(number))

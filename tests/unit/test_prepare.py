@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.launching import DEADLINE
 from vggdist.config.images import DataConfig
 from vggdist.data.dataset import load
 from vggdist.data.record_reader import RecordReader
@@ -176,7 +177,7 @@ def test_a_killed_process_leaves_nothing_under_the_final_names_and_is_continued(
         os.link(source / "train/cat/0.jpg", source / f"train/cat/copy{number}.jpg")
     command = [sys.executable, "-m", "vggdist.prepare", str(source), str(target), "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + DEADLINE
     part = target / ".prepare" / "train.idx"
     while time.monotonic() < until and process.poll() is None and not (part.exists() and part.stat().st_size > 50):
         time.sleep(0.001)

@@ -132,7 +132,7 @@ def exits(code, error=None):
 def writes_result(code, error=None, mark=os.environ.get("VGGDIST_SUPERVISED")):
     (run / "result.json").write_text(json.dumps({"exit_code": code, "error": error, "job": {"mark": mark}}))
 
-def ready(seconds=60):
+def ready(seconds=600):
     Path("ready").touch()
     time.sleep(seconds)
 
@@ -160,7 +160,7 @@ def record(number, frame):
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, record)
 pathlib.Path("ready").touch()
-time.sleep(2)
+time.sleep(float(pathlib.Path("seconds").read_text()))
 """
 
 
@@ -200,7 +200,7 @@ def send(*numbers: int, when: str = "ready") -> None:
     """Send this process, which is the supervisor, signals once a file exists."""
 
     def wait_and_send() -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + DEADLINE
         while not Path(when).exists() and time.monotonic() < until:
             time.sleep(0.02)
         for number in numbers:
@@ -371,6 +371,7 @@ class TestAStopRequest:
         self, launcher: str, received: str | None, folder: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         executable(folder / launcher.split()[0], REMOTE_LAUNCHER)
+        Path("seconds").write_text("600" if received else "5")
         send(signal.SIGTERM)
         assert supervise.main(["-np", "2", "--launcher", str(folder / launcher), "--"]) == (143 if received else 0)
         assert (Path("signal").read_text() if received else None) == received

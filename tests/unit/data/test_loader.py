@@ -68,7 +68,7 @@ def test_at_most_the_asked_number_of_batches_waits() -> None:
 
 
 def test_batches_are_prepared_at_the_same_time_in_several_threads() -> None:
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=600)
 
     def meet() -> Batch:
         return numbered(meeting.wait())

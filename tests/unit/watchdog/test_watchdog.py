@@ -147,7 +147,7 @@ def test_a_stopped_rank_is_named_after_the_timeout_and_ends_when_it_goes_on(star
 
 
 def test_a_rank_that_is_stopped_for_less_than_the_timeout_is_no_failure(start: Any) -> None:
-    ranks = start("move", "move", timeout=5)
+    ranks = start("move", "move", timeout=30)
     ranks.running()
     for rank in (0, 1):
         ranks.signal(rank, signal.SIGSTOP)
@@ -219,9 +219,9 @@ def test_paused_ranks_may_take_any_time_but_not_die(start: Any) -> None:
 
 
 def test_a_slow_rank_with_progress_is_waited_for(start: Any) -> None:
-    ranks = start("wait_for_the_stop", "move_alone", timeout=2)
+    ranks = start("wait_for_the_stop", "move_alone", timeout=5)
     ranks.running()
-    time.sleep(3)
+    time.sleep(7)
     (ranks.directory / "stop").touch()
     assert ranks.codes() == [0, 0] and ranks.outputs == ["", ""]
 

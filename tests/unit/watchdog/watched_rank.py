@@ -154,9 +154,7 @@ def no_space(failure: RankFailure) -> None:
 def main(rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> None:
     this = Rank(rank, size, behaviour, directory, timeout)
     getattr(this, behaviour)()
-    closing = time.monotonic()
     this.watchdog.close()
-    assert time.monotonic() - closing < 5
 
 
 def fork(rank: int, size: int, behaviour: str, directory: Path, timeout: float) -> int:
