@@ -67,13 +67,16 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
-        """The spec that :meth:`as_json` returned; ``RequestError`` if the values are invalid."""
+        """The spec that :meth:`as_json` returned; ``RequestError`` if a value is invalid or unknown."""
         try:
-            return TypeAdapter(cls).validate_json(to_json(values), strict=True)
+            spec: ModelSpec = TypeAdapter(cls).validate_json(to_json(values), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, ("model", *first["loc"])))
             raise RequestError(f"{place}: {first['msg']}".replace("Value error, ", "")) from None
+        if unknown := sorted(set(values["architecture"]) - set(vars(spec.architecture))):
+            raise RequestError(f"model.{unknown[0]} is unknown to this version of vggdist; use the one that wrote it")
+        return spec
 
     def difference(self, other: ModelSpec) -> str | None:
         """The first difference from the spec of a checkpoint, as text; None if a training may continue from it.

@@ -32,6 +32,7 @@ def test_json_and_back(spec: ModelSpec) -> None:
         ({"channels": 2}, "model.channels: Input should be 1 or 3"),
         ({"image_size": "8"}, "model.image_size: Input should be a valid integer"),
         ({"architecture": {"name": "resnet"}}, "model.architecture.name: Input should be 'vgg11'"),
+        ({"architecture": {"name": "vgg16", "groups": 2}}, "model.groups is unknown to this version of vggdist"),
         ({"architecture": {"name": "custom"}}, "model.architecture: model.stages is null; expected a table"),
     ],
 )
