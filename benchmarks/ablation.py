@@ -29,6 +29,7 @@ SHORT = ("--train.epochs", "4", "--augment.progressive", "[[2,20],[3,24]]", "--c
 METRICS = {"top-1 (%)": ("eval/top1(%)", 2), "test loss": ("eval/loss", 3), "time (s)": ("seconds", 0)}
 """Columns of the table: the metric of the runs, and the digits after the point."""
 NAG = "--optimizer.name nag --optimizer.weight_decay 0.0005 --optimizer.momentum 0.9 --optimizer.groups []"
+NAG += " --model.output_scale 1"  # the recipe's suits the rate of the output layer in optimizer.groups
 RECIPE = "recipe"
 
 CHANGES = {
