@@ -40,7 +40,6 @@ CHANGES = {
     "no whitening": "--model.whitening false",
     "he initialiser": "--model.initializer he",
     "norm momentum 0.9": "--model.norm_momentum 0.9",
-    "norm epsilon 0.001": "--model.norm_epsilon 0.001",
     "output scale 1": "--model.output_scale 1",
     "random flips": "--augment.flip true",
     "black borders": "--augment.pad_mode constant",

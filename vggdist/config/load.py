@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, to_json
 from vggdist.config.command_line import CONFIG, SettingsParser, missing_file, unknown_key
 from vggdist.config.errors import RequestError, written
 from vggdist.config.files import read_text
+from vggdist.config.network import WITHDRAWN
 from vggdist.config.options import Option, options, sections
 from vggdist.config.schema import Config
 from vggdist.config.yaml_file import MAX_BYTES, parse_file, parse_value
@@ -155,6 +156,8 @@ def _settings(pairs: Iterable[tuple[str, str]], known: Mapping[str, Option]) -> 
 def _of_file(path: Path, known: Mapping[str, Option]) -> Iterator[Setting]:
     for entry in parse_file(_read(path), str(path)):
         origin, key = f"{path}, line {entry.line}: ", f"{entry.section}.{entry.name}"
+        if (key, entry.value) in WITHDRAWN.items():
+            continue
         if key not in known:
             raise RequestError(origin + unknown_key(key, list(known)))
         yield Setting(key, _value(known[key], entry.value, entry.text), origin)

@@ -8,6 +8,9 @@ from typing import Literal
 from vggdist.config.errors import require
 from vggdist.config.options import PathText
 
+WITHDRAWN = {"model.norm_epsilon": 1e-5}
+"""Settings of earlier versions, and the value that always holds now; files and checkpoints with this value can be read."""
+
 
 def _is_stage(widths: tuple[int, ...]) -> bool:
     return len(widths) > 0 and min(widths) >= 1
@@ -29,8 +32,6 @@ class ModelConfig:
     norm_momentum: float = 0.9
     """Weight of the previous value in the moving averages of mean and variance that batch normalisation uses in evaluation. A
     training of few steps needs a smaller one."""
-    norm_epsilon: float = 1e-5
-    """Constant that batch normalisation adds to the variance."""
     whitening: bool = False
     """Whiten image patches by the first convolution: its weights are computed from the training images when the run begins,
     and are not trained. Its output is normalised already, so it has a bias instead of batch normalisation (Jordan 2024,
@@ -79,7 +80,6 @@ class ModelConfig:
             require(convolutions >= 1 and channels >= 1, "model.stages", (convolutions, channels), "positive numbers")
         require(self.stages is None or len(self.stages) > 0, "model.stages", self.stages, "at least one stage")
         require(0 <= self.norm_momentum < 1, "model.norm_momentum", self.norm_momentum, "0 or more and below 1")
-        require(self.norm_epsilon > 0, "model.norm_epsilon", self.norm_epsilon, "a positive number")
         require(self.width_divisor >= 1, "model.width_divisor", self.width_divisor, "at least 1")
         require(all(width >= 1 for width in self.hidden), "model.hidden", self.hidden, "positive widths")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "a probability below 1")

@@ -17,7 +17,7 @@ from vggdist.checkpoints.trained import Trained
 from vggdist.config.errors import RequestError
 from vggdist.config.schema import ModelConfig
 from vggdist.models.inputs import constants
-from vggdist.models.layers import Layer
+from vggdist.models.layers import NORM_EPSILON, Layer
 
 try:
     import onnx
@@ -123,7 +123,7 @@ def _add(chain: _Chain, layer: Layer, model: ModelConfig, parameters: Mapping[st
             chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
         if layer.normalised:
             statistics = of("norm_gamma", "norm_beta", "norm_running_mean", "norm_running_var")
-            chain.add("BatchNormalization", *statistics, epsilon=model.norm_epsilon)
+            chain.add("BatchNormalization", *statistics, epsilon=NORM_EPSILON)
         chain.activation(model)
     elif layer.kind == "pool":
         chain.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])

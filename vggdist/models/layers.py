@@ -16,6 +16,8 @@ from vggdist.config.schema import ModelConfig
 NETWORK_PREFIX = "vgg_"
 """Prefix of the names of all parameters."""
 OUTPUT_WEIGHT = f"{NETWORK_PREFIX}output_weight"
+NORM_EPSILON = 1e-5
+"""Constant that batch normalisation adds to the variance, as in Gluon and torchvision."""
 ONEDNN_BLOCK = 16
 """Channels in a block of oneDNN's memory format for AVX-512."""
 _WIDTHS = (64, 128, 256, 512, 512)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from vggdist.config.errors import RequestError, require, written
+from vggdist.config.network import WITHDRAWN
 from vggdist.config.schema import ModelConfig
 from vggdist.models.layers import Layer, describe
 
@@ -74,7 +75,8 @@ class ModelSpec:
             first = error.errors()[0]
             place = ".".join(map(str, ("model", *first["loc"])))
             raise RequestError(f"{place}: {first['msg']}".replace("Value error, ", "")) from None
-        if unknown := sorted(set(values["architecture"]) - set(vars(spec.architecture))):
+        keys = {key for key, value in values["architecture"].items() if (f"model.{key}", value) not in WITHDRAWN.items()}
+        if unknown := sorted(keys - set(vars(spec.architecture))):
             raise RequestError(f"model.{unknown[0]} is unknown to this version of vggdist; use the one that wrote it")
         return spec
 

@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from vggdist.config.schema import ModelConfig
 from vggdist.models.convolution import Float32Conv2D, MatrixConv2D
 from vggdist.models.dense import FactoredDense
-from vggdist.models.layers import NETWORK_PREFIX, ONEDNN_BLOCK, OUTPUT_WEIGHT, Layer, describe, suits_matrix
+from vggdist.models.layers import NETWORK_PREFIX, NORM_EPSILON, ONEDNN_BLOCK, OUTPUT_WEIGHT, Layer, describe, suits_matrix
 
 
 class VGG(nn.HybridSequential):
@@ -179,7 +179,7 @@ def _convolution(layer: Layer, inputs: int, model: ModelConfig, onednn: str | No
     settings = {
         "in_channels": channels,
         "momentum": model.norm_momentum,
-        "epsilon": model.norm_epsilon,
+        "epsilon": NORM_EPSILON,
         "use_global_stats": layer.frozen,
         "prefix": f"{prefix}norm_",
     }

@@ -42,7 +42,6 @@ OTHER: dict[str, Any] = {
     "model.widths": [[8, 6], [16]],
     "model.batch_norm": True,
     "model.norm_momentum": 0.6,
-    "model.norm_epsilon": 1e-4,
     "model.whitening": True,
     "model.padding": 0,
     "model.width_divisor": 4,
@@ -278,6 +277,12 @@ def test_an_unknown_key_is_named_and_the_closest_suggested(key: str, suggestion:
             load("train", arguments)
 
 
+def test_a_withdrawn_setting_with_the_value_that_holds_now_is_read(tmp_path: Path) -> None:
+    assert load("train", written(tmp_path, "model:\n  norm_epsilon: 1.0e-05\n")).model == Config().model
+    with pytest.raises(RequestError, match=r"unknown key model\.norm_epsilon"):
+        load("train", written(tmp_path, "model:\n  norm_epsilon: 1.0e-03\n"))
+
+
 def test_a_key_without_likeness_is_named_without_suggestion() -> None:
     with pytest.raises(RequestError, match=r"unknown key qqq\.zzz \(--help lists every key\)"):
         load("train", ["--qqq.zzz", "1"])
@@ -323,7 +328,6 @@ OUT_OF_RANGE = [
     ("model.stages", "[[1, 8]]"),
     ("model.widths", "[[8]]"),
     ("model.norm_momentum", "1"),
-    ("model.norm_epsilon", "0"),
     ("model.output_scale", "-1"),
     ("augment.progressive", "[[4, 24]]"),
     ("data.held_out", "0"),

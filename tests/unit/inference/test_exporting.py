@@ -67,7 +67,6 @@ def reopened(name: str, files: Sequence[Path]) -> Network:
                 hidden=(8,),
                 head="global_max",
                 batch_norm=True,
-                norm_epsilon=0.5,
                 activation="gelu",
                 early_pooling=True,
                 whitening=True,

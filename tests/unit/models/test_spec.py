@@ -21,6 +21,12 @@ def test_json_and_back(spec: ModelSpec) -> None:
     assert ModelSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
 
 
+def test_a_withdrawn_setting_with_the_value_that_holds_now_is_read() -> None:
+    values = MODEL.as_json()
+    values["architecture"]["norm_epsilon"] = 1e-5
+    assert ModelSpec.from_json(values) == MODEL
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -33,6 +39,7 @@ def test_json_and_back(spec: ModelSpec) -> None:
         ({"image_size": "8"}, "model.image_size: Input should be a valid integer"),
         ({"architecture": {"name": "resnet"}}, "model.architecture.name: Input should be 'vgg11'"),
         ({"architecture": {"name": "vgg16", "groups": 2}}, "model.groups is unknown to this version of vggdist"),
+        ({"architecture": {"norm_epsilon": 0.1}}, "model.norm_epsilon is unknown to this version of vggdist"),
         ({"architecture": {"name": "custom"}}, "model.architecture: model.stages is null; expected a table"),
     ],
 )
