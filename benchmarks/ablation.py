@@ -3,9 +3,10 @@
 Trains ``configs/cifar10_fast.yaml`` with half the channels, four epochs and float32, and the same with one change each, with
 every seed on two ranks. A finished run is not repeated, and one that Ctrl-C stopped continues when the same command is
 started again. ``--json`` names a file with a line for each finished run: a run in it is not repeated either, so an ablation
-can continue on another machine. The table has, for each change, accuracy and loss on the test set and the time: the means
-over the seeds, and their differences from the recipe with the same seed, with the standard errors. The time of a run that
-was continued counts from there. Exit code 1: a training failed; 75: stopped.
+can continue on another machine; ``--seeds`` without a number trains nothing. The table has all finished runs: for each
+change the number of seeds, and accuracy and loss on the test set and the time: the means over the seeds, and their
+differences from the recipe with the same seeds, with the standard errors. The time of a run that was continued counts from
+there. Exit code 1: a training failed; 75: stopped.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, required=True, help="CIFAR-10 as train/<class>/*.jpg and test/<class>/*.jpg")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES], metavar="CHANGE", help="default: all")
     parser.add_argument("--json", type=Path, help="file of finished runs, a line each; new ones are appended")
     options = parser.parse_args()
@@ -72,8 +73,10 @@ def main() -> None:
             train(change, seed, options.root.absolute(), options.runs.absolute())
             finished[name] = metrics(options.runs, change, seed)
             append(options.json, {"run": name, "flags": CHANGES[change], **machine(), **finished[name]})
-    found = {change: [finished[name_of(change, seed)] for seed in options.seeds] for change in options.changes}
-    print(f"n = {len(options.seeds)}\n{table(found)}")
+    seeds = sorted({int(name.rpartition("-")[2]) for name in finished})
+    names = {change: {seed: name_of(change, seed) for seed in seeds} for change in options.changes}
+    found = {change: {seed: finished[name] for seed, name in own.items() if name in finished} for change, own in names.items()}
+    print(table({change: runs for change, runs in found.items() if runs}))
 
 
 def read(path: Path | None) -> dict[str, dict[str, float]]:
@@ -123,28 +126,29 @@ def metrics(runs: Path, change: str, seed: int) -> dict[str, float]:
     return {name: float({**result, **result["metrics"]}[name]) for name, _ in METRICS.values()}
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def table(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> str:
     """A row for each change.
 
     Args:
-        found: metrics of the runs by change, in the order of the seeds.
+        found: metrics of the runs by change and seed.
     """
     titles = [title for name in METRICS for title in (name, "difference")]
-    rows = [f"| change | {' | '.join(titles)} | flags |", "|---" * (len(titles) + 2) + "|"]
+    rows = [f"| change | n | {' | '.join(titles)} | flags |", "|---" * (len(titles) + 3) + "|"]
+    plain = found.get(RECIPE, {})
     for change, runs in found.items():
-        cells = [change]
+        cells = [change, str(len(runs))]
         for metric, digits in METRICS.values():
-            cells.append(f"{statistics.mean(run[metric] for run in runs):.{digits}f}")
-            pairs = [run[metric] - plain[metric] for run, plain in zip(runs, found.get(RECIPE, ()))]
+            cells.append(f"{statistics.mean(run[metric] for run in runs.values()):.{digits}f}")
+            pairs = [run[metric] - plain[seed][metric] for seed, run in runs.items() if seed in plain]
             cells.append(difference(pairs, digits) if pairs and change != RECIPE else "")
         rows.append(f"| {' | '.join(cells)} | `{CHANGES[change]}` |")
     return "\n".join(rows)
 
 
 def difference(pairs: Sequence[float], digits: int) -> str:
-    """Mean and standard error of differences."""
-    error = statistics.stdev(pairs) / math.sqrt(len(pairs)) if len(pairs) > 1 else math.nan
-    return f"{statistics.mean(pairs):+.{digits}f} ± {error:.{digits}f}"
+    """Mean of differences, and its standard error if there are several."""
+    mean = f"{statistics.mean(pairs):+.{digits}f}"
+    return f"{mean} ± {statistics.stdev(pairs) / math.sqrt(len(pairs)):.{digits}f}" if len(pairs) > 1 else mean
 
 
 if __name__ == "__main__":
