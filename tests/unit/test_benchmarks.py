@@ -69,7 +69,9 @@ def test_the_warm_up_does_not_count_and_longer_intervals_count_more(tmp_path: Pa
 
 def test_copies_are_summed_and_see_the_environment_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # from the shell, not requested
-    code = "import os; print(os.environ['SPEED'] if 'OMP_NUM_THREADS' not in os.environ else 0)"
+    monkeypatch.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "7")
+    sound = "'OMP_NUM_THREADS' not in os.environ and os.environ['HOROVOD_GLOO_TIMEOUT_SECONDS'] == '600'"
+    code = f"import os; print(os.environ['SPEED'] if {sound} else 0)"
     assert measure.images_per_second("two", python(code, 2, "SPEED=3")) == 6
 
 
